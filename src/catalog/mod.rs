@@ -1,0 +1,6 @@
+//! What exists: tables, views and their options. Pure data; nothing here talks to a broker.
+
+pub mod options;
+mod table;
+
+pub use table::{Catalog, Column, ColumnKind, Table, View, Watermark};

@@ -1,0 +1,15 @@
+//! Continuous SQL over Kafka.
+//!
+//! The modules are the stages that a statement and its data pass, in this order.
+
+pub mod error;
+pub mod limits;
+pub mod time;
+
+pub mod sql;
+
+pub mod catalog;
+
+pub mod formats;
+
+pub mod connectors;

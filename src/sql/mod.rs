@@ -1,0 +1,3 @@
+//! Text to statements.
+
+pub mod statement;
