@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, TimeUnit};
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
-use super::parser::StatementParser;
+use super::cursor::StatementParser;
 use super::statement::{CreateTable, CreateView, ObjectKind, Statement};
 use super::types;
 use crate::catalog::options::{Options, nearest};

@@ -199,7 +199,10 @@ impl FlinkDialect {
                 Token::Word(word) => word.value.to_ascii_uppercase(),
                 // As this call is printed again.
                 Token::SingleQuotedString(word) => word.to_ascii_uppercase(),
-                _ => return parser.expected("a unit of time (SECOND, MINUTE, HOUR, DAY, WEEK, MONTH, QUARTER or YEAR)", unit),
+                _ => {
+                    return parser
+                        .expected("a unit of time (SECOND, MINUTE, HOUR, DAY, WEEK, MONTH, QUARTER or YEAR)", unit);
+                }
             };
             let word = word.strip_prefix("SQL_TSI_").unwrap_or(&word);
             let mut args = vec![Expr::Value(ast::Value::SingleQuotedString(word.to_string()).with_span(unit.span))];

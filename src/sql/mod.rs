@@ -5,6 +5,7 @@
 //! exists: names are checked against the catalog by whoever executes the statement. Errors point into the text;
 //! [`diagnostics`] shows them.
 
+mod cursor;
 mod ddl;
 pub mod diagnostics;
 pub mod dialect;

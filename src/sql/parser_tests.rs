@@ -162,8 +162,7 @@ fn queries() {
     check("SELECT a FROM t JOIN u FOR SYSTEM_TIME AS OF t.ts ON t.a = u.a");
     check("SELECT ROW_NUMBER() OVER (PARTITION BY a ORDER BY b DESC) AS r FROM t");
     check("VALUES (1, 'a'), (2, 'b')");
-    check("SELECT b c, d e FROM t u");
-    check("SELECT b FRM");
+    check("SELECT b AS c FROM t u");
     let tumble = "SELECT * FROM TABLE(TUMBLE(__table(t), DESCRIPTOR(ts), INTERVAL '1' MINUTE)) OnWindowClose";
     check_becomes("SELECT * FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTES))", tumble);
     check_becomes(
@@ -363,14 +362,13 @@ fn mistakes_point_at_their_place_and_say_what_to_write() {
         "expected TABLES, VIEWS, TOPICS, JOBS, FUNCTIONS, CREATE TABLE or CREATE VIEW, found TABLE",
         "did you mean SHOW TABLES?",
     );
-    check("SELECT a FROM (SELECT b FRM u) WHERE x", "u", "expected ), found u", "");
+    check("SELECT a FROM (SELECT b FRM u) WHERE x", "u", "expected \")\", found u", "");
+    check("SELECT a FROM (SELECT b FROM u WHER x) y", "x", "expected \")\", found x", "");
+    check("SELECT a FROM (SELECT b FROM u WHERE) y", ")", "expected an expression, found \")\"", "");
+    check("SELECT a FROM (SELECT * FROM (SELECT c +) x) y", ")", "expected an expression, found \")\"", "");
+    check("SELECT a FROM (SELECT b FROM u", "", "expected \")\", found the end of the statement", "");
     check("SELECT a FROM t WHERE a IN (SELECT b FROM u WHERE) AND x", ")", "expected an expression, found \")\"", "");
-    check(
-        "SELECT a, FROM t",
-        "FROM",
-        "expected an expression, found FROM",
-        "if this is a name, quote it with backticks: `FROM`",
-    );
+    check("SELECT a, FROM t", "FROM", "expected an expression, found FROM", "is there a comma too many before FROM?");
     check(
         "SELECT INTERVAL 'x' MINUTE",
         "'x'",
@@ -390,13 +388,8 @@ fn mistakes_point_at_their_place_and_say_what_to_write() {
         "EMIT EVERY needs a positive interval of days or smaller units",
         "write EMIT EVERY INTERVAL '10' SECOND",
     );
-    check("SELECT * FROM 't'", "'t'", "expected identifier, found 't'", "names are quoted with backticks: `t`");
-    check(
-        "EXECUTE STATEMENT SET BEGIN SELECT 1; END",
-        "SELECT",
-        "expected INSERT INTO or END, found SELECT",
-        "if this is a name, quote it with backticks: `SELECT`",
-    );
+    check("DROP TABLE 't'", "'t'", "expected a name, found 't'", "names are quoted with backticks: `t`");
+    check("EXECUTE STATEMENT SET BEGIN SELECT 1; END", "SELECT", "expected INSERT INTO or END, found SELECT", "");
     check(
         "EXECUTE STATEMENT SET BEGIN END",
         "END",
