@@ -75,7 +75,8 @@ impl Broker {
         let log = directory.join("broker.log");
 
         let java = java_command_line();
-        let format = [&java[..], &["kafka.tools.StorageTool", "format", "-c", config, "-t", CLUSTER_ID].map(Into::into)];
+        let format =
+            [&java[..], &["kafka.tools.StorageTool", "format", "-c", config, "-t", CLUSTER_ID].map(Into::into)];
         run(&format.concat());
 
         let serve = [&java[..], &["kafka.Kafka", config].map(Into::into)].concat();
@@ -244,6 +245,9 @@ transaction.state.log.num.partitions=2
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
+# After a crash, the node's old registration must expire before it can register again.
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 # The flights are of 2013: retention by time would delete them at once.
 log.retention.ms=-1
 # Every partition maps its indexes into memory, and there are hundreds of partitions.

@@ -239,5 +239,8 @@ fn record(message: &BorrowedMessage<'_>) -> Record {
 /// The client goes on by itself after these, which is what tests of outages are about.
 fn is_transient(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve};
-    matches!(error, KafkaError::MessageConsumption(AllBrokersDown | BrokerTransportFailure | OperationTimedOut | Resolve))
+    matches!(
+        error,
+        KafkaError::MessageConsumption(AllBrokersDown | BrokerTransportFailure | OperationTimedOut | Resolve)
+    )
 }

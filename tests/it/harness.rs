@@ -57,7 +57,8 @@ fn keys_choose_partitions_as_java_clients_do() {
     // (murmur2(key) & 0x7fffffff) % 4, by Kafka's own `Utils.murmur2`.
     let want = [("21", 0), ("foobar", 2), ("a-little-bit-long-string", 0), ("abc", 3)];
     broker.produce(&topic, want.map(|(key, _)| Message::new(key).key(key)));
-    let mut got: Vec<_> = broker.read_all(&topic).iter().map(|record| (record.text().to_string(), record.partition)).collect();
+    let mut got: Vec<_> =
+        broker.read_all(&topic).iter().map(|record| (record.text().to_string(), record.partition)).collect();
     got.sort();
     let mut want = want.map(|(key, partition)| (key.to_string(), partition));
     want.sort();
@@ -88,12 +89,14 @@ fn kcat_reads_what_was_sent() {
     let topic = broker.topic("harness-kcat", 1);
     broker.produce(&topic, ["one", "two"]);
     assert_eq!(broker.kcat(&["-C", "-q", "-e", "-o", "beginning", "-t", &topic]), "one\ntwo\n");
+    assert!(broker.kcat(&["-L", "-t", &topic]).contains(broker.addresses()));
 }
 
 #[test]
 fn the_flights_are_all_there() {
     assert_eq!(flights::all().len(), flights::COUNT);
-    let january: Vec<_> = flights::all().iter().filter(|flight| flight.line.starts_with("{\"scheduled\":\"2013-01")).collect();
+    let january: Vec<_> =
+        flights::all().iter().filter(|flight| flight.line.starts_with("{\"scheduled\":\"2013-01")).collect();
     assert_eq!(january.len(), flights::JANUARY_COUNT);
     assert!(january.iter().zip(flights::january()).all(|(one, other)| one.line == other.line));
 
@@ -112,6 +115,7 @@ fn flights_travel_through_a_topic() {
     let topic = broker.topic("harness-flights", 4);
     broker.produce(&topic, flights::messages(flights::january()));
     let records = broker.read_all(&topic);
+    assert!(records.iter().all(|record| record.json()["tailnum"].as_str().map(str::as_bytes) == record.key.as_deref()));
     let mut got = values(&records);
     let mut want: Vec<_> = flights::january().iter().map(|flight| flight.line.as_str()).collect();
     got.sort_unstable();

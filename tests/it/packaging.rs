@@ -8,7 +8,7 @@ use futures::executor::block_on;
 use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 use serde_yaml_ng::Value;
 
-use crate::common::broker::{repository, shared};
+use crate::common::broker::{REQUEST_TIMEOUT, repository, shared};
 
 fn read(path: &str) -> String {
     fs::read_to_string(repository().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -96,9 +96,10 @@ fn tidemill_is_told_an_address_that_the_broker_advertises() {
 fn every_broker_variable_is_an_option_of_kafka() {
     let broker = shared();
     let admin = broker.admin();
-    let resources = [ResourceSpecifier::Broker(1)];
+    let metadata = admin.inner().fetch_metadata(None, REQUEST_TIMEOUT).expect("Kafka answers");
+    let resources = [ResourceSpecifier::Broker(metadata.brokers()[0].id())];
     let described = block_on(admin.describe_configs(&resources, &AdminOptions::new())).expect("Kafka answers");
-    let described = described.into_iter().next().expect("one resource").expect("broker 1");
+    let described = described.into_iter().next().expect("one resource").expect("its options");
 
     let compose = compose();
     let services = services(&compose);
