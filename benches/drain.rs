@@ -60,9 +60,12 @@ fn main() {
     let mut sink = Vec::new();
     for round in 1..=rounds {
         raw.push(raw_drain(broker, &topic, records));
+        eprintln!("round {round}: raw drain {:?}", raw.last());
         blackhole.push(query(broker, &topic, "'connector' = 'blackhole'"));
+        eprintln!("round {round}: query to blackhole {:?}", blackhole.last());
         let output = broker.topic("drain-output", PARTITIONS);
         sink.push(query(broker, &topic, &format!("'connector' = 'kafka', 'topic' = '{output}', 'format' = 'json'")));
+        eprintln!("round {round}: query to a topic {:?}", sink.last());
         if round == rounds {
             check(broker, &output, records);
         }
