@@ -20,11 +20,14 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::keeper::Keeper;
+use super::records::Message;
 
 /// How long a broker may take until it answers, on a machine that is busy compiling.
 const START_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long one request may take.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the cleaner may take to look at a topic.
+const COMPACTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a broker whose ports were taken by someone else in the meantime is tried again.
 const START_ATTEMPTS: u32 = 3;
 /// How much of a failed broker's log is shown.
@@ -116,6 +119,37 @@ impl Broker {
             result.unwrap_or_else(|(topic, code)| panic!("Kafka does not create {topic}: {code}"));
         }
         name
+    }
+
+    /// Creates a compacted topic in which old records of a key go as fast as Kafka can make them. Only what lies before
+    /// the last few records is ever compacted: see [`Broker::compact`].
+    pub fn compacted_topic(&self, hint: &str, partitions: i32) -> String {
+        let config = [
+            ("cleanup.policy", "compact"),
+            ("min.cleanable.dirty.ratio", "0.001"),
+            ("min.compaction.lag.ms", "0"),
+            ("segment.ms", "50"),
+            ("delete.retention.ms", "0"),
+        ];
+        self.topic_with(hint, partitions, &config)
+    }
+
+    /// Sends records with this key to partition 0 of a compacted topic until Kafka has dropped some of them: then
+    /// it has dropped every superseded record that stood before the first of them as well.
+    pub fn compact(&self, topic: &str, key: &str) {
+        let deadline = Instant::now() + COMPACTION_TIMEOUT;
+        // A segment is closed by the first record that comes after its time is up.
+        let mut sent = 0;
+        loop {
+            self.produce(topic, [Message::new("{}").key(key).partition(0)]);
+            sent += 1;
+            let records = self.read_all(topic);
+            let left = records.iter().filter(|record| record.key.as_deref() == Some(key.as_bytes())).count();
+            if left < sent {
+                return;
+            }
+            assert!(Instant::now() < deadline, "Kafka does not compact {topic}");
+        }
     }
 
     /// For everything else that an operator does.

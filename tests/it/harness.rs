@@ -1,5 +1,6 @@
 //! The harness itself: what goes into a topic comes out of it, transactions are what they say, a broker can go away.
 
+use std::process::Command;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -7,6 +8,7 @@ use rdkafka::producer::Producer;
 
 use crate::common::broker::{Broker, shared};
 use crate::common::flights;
+use crate::common::program::Running;
 use crate::common::records::{Ending, Message, Record};
 
 fn values(records: &[Record]) -> Vec<&str> {
@@ -81,6 +83,27 @@ fn only_committed_records_are_read() {
     open.commit_transaction(Duration::from_secs(30)).unwrap();
     let records = broker.read_until(&topic, Duration::from_secs(30), |records| records.len() == 4);
     assert_eq!(values(&records), ["a", "b", "c", "not yet"]);
+}
+
+#[test]
+fn a_compacted_topic_has_holes() {
+    let broker = shared();
+    let topic = broker.compacted_topic("harness-compacted", 1);
+    broker.produce(&topic, ["a", "b", "a", "a", "c"].map(|key| Message::new(key).key(key)));
+    broker.compact(&topic, "filler");
+    let offsets: Vec<_> = broker.read_all(&topic).iter().map(|record| record.offset).collect();
+    assert_eq!(offsets[..3], [1, 3, 4]);
+}
+
+#[test]
+fn a_program_is_watched_to_its_end() {
+    let script = "trap 'echo bye; exit 7' TERM; echo ready >&2; while :; do sleep 0.01; done";
+    let running = Running::start(Command::new("sh").args(["-c", script]));
+    running.wait_for("ready", Duration::from_secs(10));
+    assert_ne!(running.id(), std::process::id());
+    running.signal("TERM");
+    let finished = running.finish(Duration::from_secs(10));
+    assert_eq!((finished.code, &*finished.stdout, &*finished.stderr), (7, "bye\n", "ready\n"));
 }
 
 #[test]

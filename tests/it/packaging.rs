@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Command;
 
 use futures::executor::block_on;
 use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 use serde_yaml_ng::Value;
 
 use crate::common::broker::{REQUEST_TIMEOUT, repository, shared};
+use crate::common::program::tidemill;
 
 fn read(path: &str) -> String {
     fs::read_to_string(repository().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -174,9 +174,9 @@ fn the_dockerfile_copies_what_is_there() {
 
 /// What `tidemill` prints about itself.
 fn help(arguments: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_tidemill")).args(arguments).arg("--help").output().unwrap();
-    assert!(output.status.success(), "tidemill {arguments:?} --help");
-    String::from_utf8(output.stdout).unwrap()
+    let finished = tidemill(&[arguments, &["--help"]].concat());
+    assert_eq!(finished.code, 0, "tidemill {arguments:?} --help: {}", finished.stderr);
+    finished.stdout
 }
 
 #[test]
