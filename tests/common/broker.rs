@@ -70,6 +70,7 @@ impl Broker {
     }
 
     fn try_start() -> Result<Self, String> {
+        let java = java_command_line();
         let directory = new_directory();
         let [client_port, controller_port] = free_ports();
         let config = directory.join("server.properties");
@@ -77,7 +78,6 @@ impl Broker {
         let config = config.to_str().expect("the path of the repository is UTF-8");
         let log = directory.join("broker.log");
 
-        let java = java_command_line();
         let format =
             [&java[..], &["kafka.tools.StorageTool", "format", "-c", config, "-t", CLUSTER_ID].map(Into::into)];
         run(&format.concat());
@@ -296,11 +296,7 @@ log.cleaner.backoff.ms=200
 /// `java` with its options, up to the class to run.
 fn java_command_line() -> Vec<String> {
     let jars = repository().join("target/kafka/lib");
-    assert!(
-        jars.join(".complete").exists(),
-        "Kafka's jars are not in {}: run tests/setup, or set TIDEMILL_TEST_BROKERS to a broker",
-        jars.display()
-    );
+    assert!(jars.join(".complete").exists(), "Kafka's jars are not in {}: run tests/setup", jars.display());
     let classpath = format!("{}/*", jars.display());
     let options = ["java", "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"];
     options.map(String::from).into_iter().chain(["-cp".into(), classpath]).collect()
