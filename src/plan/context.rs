@@ -19,14 +19,14 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use sqlparser::ast;
 
-use super::functions::{clock_functions, flink_functions};
+use super::clock_functions::clock_functions;
+use super::functions::flink_functions;
 use super::marks::mark_event_time;
 use super::windows::WindowFunctions;
 use super::{aggregate, legacy, optimize};
-use crate::catalog::options::nearest;
 use crate::catalog::{Catalog, ColumnKind, Table, View};
 use crate::error::{Error, Result};
-use crate::sql::FlinkTypes;
+use crate::sql::types::FlinkTypes;
 use crate::sql::statement::{Emit, Query};
 
 /// Every function there is, by lower-case name.
@@ -142,9 +142,9 @@ impl<'a> Planner<'a> {
         for i in 0..table.columns.len() {
             let ColumnKind::Computed(expr) = &table.columns[i].kind else { continue };
             let planned = self.expression(expr, &base).map_err(|e| in_column(e, &table.columns[i].name))?;
-            let (data_type, nullable) = planned.data_type_and_nullable(&base)?;
-            table.columns[i].data_type = data_type;
-            table.columns[i].not_null = !nullable;
+            let (_, field) = planned.to_field(&base)?;
+            table.columns[i].data_type = field.data_type().clone();
+            table.columns[i].not_null = !field.is_nullable();
         }
         if let Some(watermark) = &table.watermark {
             let full = table_schema(table).to_dfschema()?;
@@ -193,13 +193,8 @@ impl<'a> Planner<'a> {
 /// Where DataFusion knows the place of a mistake, points at it in the submitted text.
 fn located(error: datafusion::error::DataFusionError, query: &Query) -> Error {
     let span = error.diagnostic().and_then(|d| d.span);
-    let mut ours = Error::from(error);
-    // Positions count from the query's own first character; the AST keeps those of the submitted text.
-    match span.and_then(|s| crate::sql::span_in(&query.text, query.span.start, &s)) {
-        Some(span) => ours = ours.at(span),
-        None => ours = ours.at(query.span.clone()),
-    }
-    ours
+    let place = span.and_then(|s| Some(query.byte_at(s.start.line, s.start.column)?..query.byte_at(s.end.line, s.end.column)?));
+    Error::from(error).at(place.filter(|p| !p.is_empty()).unwrap_or_else(|| query.span.clone()))
 }
 
 fn in_column(error: datafusion::error::DataFusionError, column: &str) -> Error {

@@ -326,7 +326,7 @@ impl Lowering<'_> {
             let planning = PhysicalPlanningContext::default();
             let lowered = LoweredAggregateBuilder::new(&expr, &wide, &wide_arrow, &props, &planning).build()?;
             output.push(OutputColumn::Value(keys.len() + aggregates.len()));
-            aggregates.push(Aggregate::new(lowered.aggregate)?);
+            aggregates.push(Aggregate::new(lowered.aggregate, &wide_arrow)?);
             filters.push(lowered.filter);
         }
         let layout = Arc::new(AggregateLayout::new(key_fields, aggregates));

@@ -13,6 +13,7 @@
 //! through projections, filters, views and unions, and are lost in every expression.
 
 mod aggregate;
+mod clock_functions;
 mod context;
 mod explain;
 pub mod functions;

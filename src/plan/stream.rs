@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_expr::PhysicalExpr;
@@ -202,9 +201,4 @@ impl StreamPlan {
     pub fn consumers(&self, of: NodeId) -> impl Iterator<Item = NodeId> + '_ {
         self.nodes.iter().enumerate().filter(move |(_, n)| n.inputs.contains(&of)).map(|(i, _)| i)
     }
-}
-
-/// An empty batch of a node's full schema.
-pub fn empty_batch(node: &Node) -> RecordBatch {
-    RecordBatch::new_empty(node.hidden.extend(&node.visible))
 }

@@ -25,8 +25,8 @@ pub(super) struct DistinctAccumulator {
 
 impl DistinctAccumulator {
     /// `plain` is the aggregate without `DISTINCT`; `fields` are its arguments.
-    pub(super) fn new(plain: Box<dyn GroupsAccumulator>, fields: Vec<FieldRef>) -> crate::error::Result<Self> {
-        let fields: Fields = distinct_names(&fields).into();
+    pub(super) fn new(plain: Box<dyn GroupsAccumulator>, fields: &[FieldRef]) -> crate::error::Result<Self> {
+        let fields: Fields = distinct_names(fields).into();
         let seen = Self::empty_set(&fields)?;
         Ok(Self { plain, seen, fields, groups: 0, ids: Vec::new() })
     }

@@ -18,14 +18,15 @@ use crate::error::Result;
 #[derive(Clone, Debug)]
 pub struct Aggregate {
     function: Arc<AggregateFunctionExpr>,
-    /// For `DISTINCT` where DataFusion has no accumulator for many groups: the same function without it.
-    distinct_of: Option<Arc<AggregateFunctionExpr>>,
+    /// For `DISTINCT` where DataFusion has no accumulator for many groups: the same function without it, and the fields
+    /// of its arguments.
+    distinct_of: Option<(Arc<AggregateFunctionExpr>, Vec<FieldRef>)>,
     state_fields: Vec<FieldRef>,
 }
 
 impl Aggregate {
-    /// Prepares a function.
-    pub fn new(function: Arc<AggregateFunctionExpr>) -> Result<Self> {
+    /// Prepares a function over rows of the given schema.
+    pub fn new(function: Arc<AggregateFunctionExpr>, input: &Schema) -> Result<Self> {
         // DataFusion's own DISTINCT accumulators for one group at a time cost kilobytes a group, and a walk over all
         // groups per batch; one set of (group, value) pairs does the same for every function.
         let own_distinct =
@@ -35,13 +36,13 @@ impl Aggregate {
             return Ok(Self { function, distinct_of: None, state_fields });
         }
         let plain = AggregateExprBuilder::new(Arc::new(function.fun().clone()), function.expressions())
-            .schema(Arc::new(function.schema().clone()))
+            .schema(Arc::new(input.clone()))
             .alias(function.name())
             .with_ignore_nulls(function.ignore_nulls())
             .build()?;
-        let fields = function.expressions().iter().map(|e| e.return_field(function.schema())).collect::<Result<Vec<_>, _>>()?;
+        let fields = function.expressions().iter().map(|e| e.return_field(input)).collect::<Result<Vec<_>, _>>()?;
         let state_fields = vec![DistinctAccumulator::state_field(function.name(), &fields)];
-        Ok(Self { function, distinct_of: Some(Arc::new(plain)), state_fields })
+        Ok(Self { function, distinct_of: Some((Arc::new(plain), fields)), state_fields })
     }
 
     /// The values that [`GroupTable::update`](super::GroupTable::update) takes for this function: its arguments, then
@@ -63,8 +64,7 @@ impl Aggregate {
     }
 
     fn accumulator(&self) -> Result<Box<dyn GroupsAccumulator>> {
-        if let Some(plain) = &self.distinct_of {
-            let fields = plain.expressions().iter().map(|e| e.return_field(plain.schema())).collect::<Result<Vec<_>, _>>()?;
+        if let Some((plain, fields)) = &self.distinct_of {
             return Ok(Box::new(DistinctAccumulator::new(plain_accumulator(plain)?, fields)?));
         }
         plain_accumulator(&self.function)
