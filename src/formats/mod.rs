@@ -27,6 +27,11 @@ mod raw;
 mod temporal;
 mod text;
 
+#[cfg(test)]
+mod json_tests;
+#[cfg(test)]
+mod tests;
+
 pub use columns::ColumnBuilder;
 pub use csv::CsvDecoder;
 pub use csv_write::CsvEncoder;
