@@ -5,9 +5,8 @@
 //! guesses each key from the one before it, and a right guess costs one comparison of bytes.
 //!
 //! What is exact: the payload is one JSON object and nothing else, in valid UTF-8 down to the last skipped field. A
-//! missing field is null. Of a field given twice the last one counts, but
-//! both must fit. A null in a `NOT NULL` column is a bad record,
-//! and so is a value of another type:
+//! missing field is null. Of a field given twice the last one counts, but both must fit. A null in a `NOT NULL` column
+//! is a bad record, and so is a value of another type:
 //!
 //! | column | what is read |
 //! |---|---|
@@ -85,8 +84,8 @@ struct ObjectShape {
     keys: Vec<Key>,
     /// Positions in `keys` by spelling.
     spellings: HashMap<Vec<u8>, usize>,
-    /// The object's number: fields whose entry in `seen` is equal have been met in it.
-    object: u64,
+    /// The number of the object being read: fields whose entry in `seen` is equal have been met in it.
+    current: u64,
     seen: Vec<u64>,
 }
 
@@ -185,7 +184,7 @@ fn read_object(
     context: &mut Context,
 ) -> Read {
     let row = columns.first().map_or(0, ColumnBuilder::len);
-    object.object += 1;
+    object.current += 1;
     let mut fields_met = 0;
     let mut at = 0;
     let mut has_member = reader.json.first_member()?;
@@ -197,7 +196,7 @@ fn read_object(
             None => reader.json.skip(token)?,
             Some(i) => {
                 let (field, column) = (&mut object.fields[i], &mut columns[i]);
-                if mem::replace(&mut object.seen[i], object.object) == object.object {
+                if mem::replace(&mut object.seen[i], object.current) == object.current {
                     column.truncate(row);
                 } else {
                     fields_met += 1;
@@ -215,7 +214,7 @@ fn read_object(
 
 fn fill_missing(object: &ObjectShape, columns: &mut [ColumnBuilder], context: &Context) -> Read {
     for ((field, seen), column) in object.fields.iter().zip(&object.seen).zip(columns) {
-        if *seen == object.object {
+        if *seen == object.current {
             continue;
         }
         if !field.nullable || context.fail_on_missing_field {
@@ -497,7 +496,7 @@ impl ObjectShape {
         let names = fields.iter().enumerate().map(|(i, f)| (f.name.clone().into_bytes(), i)).collect();
         let seen = vec![0; fields.len()];
         let start = Key { quoted: Vec::new(), field: None, next: 0 };
-        Self { fields, names, keys: vec![start], spellings: HashMap::new(), object: 0, seen }
+        Self { fields, names, keys: vec![start], spellings: HashMap::new(), current: 0, seen }
     }
 
     /// Reads the key that follows the one at `after`: its position, and the field that it names.
@@ -510,6 +509,7 @@ impl ObjectShape {
         Ok(self.search(after, json.key()?))
     }
 
+    /// The same without a guess, which is learned for the next time.
     #[cold]
     fn search(&mut self, after: usize, spelling: &[u8]) -> (usize, Option<usize>) {
         if let Some(known) = self.spellings.get(spelling).copied() {
