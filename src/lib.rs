@@ -10,6 +10,8 @@ pub mod sql;
 
 pub mod catalog;
 
+pub mod plan;
+
 pub mod formats;
 
 pub mod connectors;

@@ -1,0 +1,3 @@
+//! Statement and catalog to a checked stream plan.
+
+pub mod functions;
