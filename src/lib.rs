@@ -10,8 +10,14 @@ pub mod sql;
 
 pub mod catalog;
 
-pub mod plan;
-
 pub mod formats;
 
 pub mod connectors;
+
+pub mod state;
+
+pub mod plan;
+
+pub mod exec;
+
+pub mod runtime;

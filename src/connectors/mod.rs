@@ -5,15 +5,169 @@
 //! commit boundaries into one transaction.
 
 use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::DataType;
 
-use crate::error::Result;
+use crate::catalog::options::nearest;
+use crate::catalog::{Column, ColumnKind, Table};
+use crate::error::{Error, Result};
 use crate::formats::Encoded;
+use kafka::Embedded;
 
+pub mod blackhole;
+// pub mod datagen;
+// pub mod filesystem;
 pub mod kafka;
+// pub mod options;
+pub mod print;
+
+/// The connectors that exist here.
+pub const CONNECTORS: &[&str] = &["kafka", "filesystem", "datagen", "print", "blackhole"];
+
+/// Connectors of Flink's that scripts may name and that do not exist here.
+const CONNECTORS_ELSEWHERE: &[&str] = &["upsert-kafka", "jdbc", "hbase-2.2", "elasticsearch-7", "kinesis", "mongodb"];
+
+/// What the engine was started with, for tables that do not say otherwise.
+#[derive(Clone, Default)]
+pub struct Defaults {
+    /// Bootstrap servers for Kafka tables that name none.
+    pub brokers: Option<String>,
+    /// Client properties (without the prefix `properties.`) for Kafka tables that do not set them.
+    pub properties: BTreeMap<String, String>,
+    /// The broker inside this process, if one was started: for tables whose servers are `embedded`, or for all
+    /// tables when no server is named anywhere.
+    pub embedded: Option<Arc<Embedded>>,
+}
+
+/// Names only: values may be secret.
+impl fmt::Debug for Defaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Defaults")
+            .field("brokers", &self.brokers)
+            .field("properties", &self.properties.keys().collect::<Vec<_>>())
+            .field("embedded", &self.embedded.is_some())
+            .finish()
+    }
+}
+
+/// A column that a job asks a source for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SourceColumn {
+    /// A physical column of the table, by its name; the connector knows whether it is in the key or in the value.
+    Physical(String),
+    /// A property of the record itself.
+    Metadata {
+        /// The property: `topic`, `partition`, `offset`, `timestamp`, `timestamp-type`, `headers`.
+        key: String,
+        /// The type to give it.
+        data_type: DataType,
+    },
+}
+
+impl SourceColumn {
+    /// How to ask for a column of a table; `None` for a computed one.
+    pub fn of(column: &Column) -> Option<Self> {
+        match &column.kind {
+            ColumnKind::Physical => Some(Self::Physical(column.name.clone())),
+            ColumnKind::Computed(_) => None,
+            ColumnKind::Metadata { key, .. } => {
+                Some(Self::Metadata { key: key.clone(), data_type: column.data_type.clone() })
+            }
+        }
+    }
+}
+
+/// What a job wants to read.
+#[derive(Clone, Debug)]
+pub struct SourceSpec {
+    /// The table.
+    pub table: Table,
+    /// The columns that the readers give, in this order.
+    pub columns: Vec<SourceColumn>,
+    /// The positions that an earlier run recorded. They replace the table's scan modes; a partition that is not among
+    /// them appeared since, and is read from its beginning.
+    pub resume: Option<Vec<PartitionPlan>>,
+}
+
+impl SourceSpec {
+    /// Reads the given columns from where the table's options say.
+    pub fn new(table: Table, columns: Vec<SourceColumn>) -> Self {
+        Self { table, columns, resume: None }
+    }
+
+    /// Asks for every column of the table that is not computed, in their order.
+    pub fn all_columns(table: Table) -> Self {
+        let columns = table.columns.iter().filter_map(SourceColumn::of).collect();
+        Self::new(table, columns)
+    }
+
+    /// The error for a metadata property that the table's connector does not have.
+    fn no_metadata(&self, key: &str, known: &[&str]) -> Error {
+        let connector = self.table.options.get("connector").unwrap_or_default();
+        let error = Error::statement(format!("connector '{connector}' has no metadata column '{key}'"));
+        match nearest(key, known.iter().copied()) {
+            Some(near) => error.hint(format!("did you mean '{near}'?")),
+            None if known.is_empty() => error.hint("remove the column, or make it a physical one"),
+            None => error.hint(format!("it has {}", quoted_list(known))),
+        }
+    }
+}
+
+/// Opens a table for reading: resolves its partitions with their start and end.
+pub fn open_source(spec: SourceSpec, defaults: &Defaults) -> Result<Arc<dyn Source>> {
+    match connector_of(&spec.table)? {
+        "kafka" => Ok(Arc::new(kafka::KafkaSource::open(spec, defaults)?)),
+        // "filesystem" => Ok(Arc::new(filesystem::FileSource::open(spec)?)),
+        // "datagen" => Ok(Arc::new(datagen::DatagenSource::open(spec)?)),
+        other => Err(Error::statement(format!("connector '{other}' cannot be read from"))
+            .hint("it only takes rows: name the table in INSERT INTO, not in FROM")),
+    }
+}
+
+/// Opens a table for writing.
+pub fn open_sink(table: &Table, defaults: &Defaults) -> Result<Arc<dyn Sink>> {
+    match connector_of(table)? {
+        "kafka" => Ok(Arc::new(kafka::KafkaSink::open(table, defaults)?)),
+        // "filesystem" => Ok(Arc::new(filesystem::FileSink::open(table)?)),
+        "print" => Ok(Arc::new(print::PrintSink::open(table)?)),
+        "blackhole" => Ok(Arc::new(blackhole::BlackholeSink)),
+        other => Err(Error::statement(format!("connector '{other}' cannot be written to"))
+            .hint("it only makes rows: name the table in FROM, not in INSERT INTO")),
+    }
+}
+
+/// The connector of a table, if it is one of ours.
+pub(crate) fn connector_of(table: &Table) -> Result<&'static str> {
+    let name = table.options.require("connector")?;
+    if let Some(known) = CONNECTORS.iter().find(|c| **c == name) {
+        return Ok(known);
+    }
+    if CONNECTORS_ELSEWHERE.contains(&name) {
+        return Err(Error::statement(format!("connector '{name}' is not available yet"))
+            .hint(format!("available are {}", quoted_list(CONNECTORS))));
+    }
+    let error = Error::statement(format!("there is no connector '{name}'"));
+    Err(match nearest(name, CONNECTORS.iter().copied()) {
+        Some(near) => error.hint(format!("did you mean '{near}'?")),
+        None => error.hint(format!("available are {}", quoted_list(CONNECTORS))),
+    })
+}
+
+/// `'a', 'b', 'c'`.
+pub(crate) fn quoted_list(names: &[&str]) -> String {
+    names.iter().map(|n| format!("'{n}'")).collect::<Vec<_>>().join(", ")
+}
+
+/// The beginning of a payload as an error message shows it: control characters and non-ASCII bytes escaped.
+pub(crate) fn shown(payload: &[u8]) -> String {
+    let end = payload.len().min(crate::limits::BAD_RECORD_BYTES_SHOWN);
+    payload[..end].escape_ascii().to_string()
+}
 
 /// A partition of a source. The order is the one that breaks ties between rows: topic, then partition.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

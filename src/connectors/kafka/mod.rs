@@ -1,1 +1,31 @@
 //! Kafka, through librdkafka.
+//!
+//! A table is read by consumers that are *assigned* their partitions at offsets of our choosing: no group membership,
+//! no rebalance, no position that anyone but the job owns. Records come in batches straight from librdkafka's queues
+//! ([`batch`], the only `unsafe` code here), one queue per partition, so that a partition that runs ahead can be left
+//! alone without touching the others. A table is written to by one idempotent producer.
+//!
+//! Whatever stands under `'properties.*'` of a table is handed to librdkafka after its name has been checked
+//! ([`properties`]); no value of it is ever printed.
+
+mod batch;
+mod client;
+mod cluster;
+mod embedded;
+mod layout;
+mod metadata;
+mod positions;
+mod properties;
+mod rows;
+mod sink;
+mod source;
+
+pub use cluster::{Cluster, Topic};
+pub use embedded::Embedded;
+pub use properties::ClientProperties;
+pub(crate) use properties::check as check_property;
+pub use sink::KafkaSink;
+pub use source::KafkaSource;
+
+/// The word that stands for the broker inside this process, in place of `host:port`.
+pub const EMBEDDED: &str = "embedded";

@@ -1,0 +1,239 @@
+//! What all clients share: hearing librdkafka's errors and log, and ending under a deadline.
+//!
+//! librdkafka reports why a broker cannot be reached through callbacks, long before (or instead of) an error from the
+//! call that waits for it. A [`Watcher`] keeps the last such report, so that the error which people see can name the
+//! cause; and it turns a stream of reports into one warning per outage and one notice at its end.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::ProducerContext;
+use rdkafka::{ClientContext, Statistics, TopicPartitionList};
+
+use crate::error::Error;
+
+/// How long a client may take to end before it is left behind.
+const END_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// What is known about why a broker cannot be reached.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// librdkafka's class of the error.
+    pub code: RDKafkaErrorCode,
+    /// Its text; names hosts and ports, no credentials.
+    pub text: String,
+}
+
+#[derive(Default)]
+struct State {
+    /// The last report that names a cause.
+    cause: Option<Report>,
+    /// Since when no broker can be reached.
+    away_since: Option<SystemTime>,
+    /// The first record that could not be delivered.
+    undelivered: Option<RDKafkaErrorCode>,
+    /// Set when the client has given up for good.
+    fatal: Option<Report>,
+}
+
+/// Listens to one client.
+pub struct Watcher {
+    /// What the client is for, in words: `the source "clicks"`.
+    what: String,
+    brokers: String,
+    state: Mutex<State>,
+    /// Mirrors `away_since` and `undelivered`, so that the hot paths need no lock.
+    away: AtomicBool,
+    failed: AtomicBool,
+}
+
+impl Watcher {
+    pub fn new(what: impl Into<String>, brokers: &str) -> Self {
+        Self {
+            what: what.into(),
+            brokers: brokers.to_owned(),
+            state: Mutex::default(),
+            away: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last report that names a cause.
+    pub fn cause(&self) -> Option<Report> {
+        self.state().cause.clone()
+    }
+
+    /// Whether no broker can be reached at the moment, as far as is known.
+    pub fn is_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed)
+    }
+
+    /// Whether a delivery failed, or the client is beyond repair.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// The first failed delivery.
+    pub fn undelivered(&self) -> Option<RDKafkaErrorCode> {
+        self.state().undelivered
+    }
+
+    /// Why the client has given up for good.
+    pub fn fatal(&self) -> Option<Report> {
+        self.state().fatal.clone()
+    }
+
+    /// Something arrived: whatever outage there was is over.
+    pub fn note_alive(&self) {
+        if !self.is_away() {
+            return;
+        }
+        self.away.store(false, Ordering::Relaxed);
+        let mut state = self.state();
+        state.cause = None;
+        if state.away_since.take().is_some() {
+            tracing::info!("{}: the broker at {} is back", self.what, self.brokers);
+        }
+    }
+
+    /// A sentence on the outage, if there is one.
+    pub fn trouble(&self) -> Option<String> {
+        if !self.is_away() {
+            return None;
+        }
+        let state = self.state();
+        let since: chrono::DateTime<chrono::Utc> = state.away_since?.into();
+        let cause = state.cause.as_ref().map(|c| format!(" ({})", c.text)).unwrap_or_default();
+        Some(format!("broker {} is away since {}{cause}; waiting", self.brokers, since.format("%Y-%m-%d %H:%M:%S UTC")))
+    }
+
+    /// The error for a call that got no answer, naming the cause if one was reported.
+    pub fn unreachable(&self, waited: Duration) -> Error {
+        let brokers = &self.brokers;
+        let cause = self.cause();
+        let text = cause.as_ref().map(|c| format!(": {}", c.text)).unwrap_or_default();
+        match cause.map(|c| c.code) {
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => Error::upstream(
+                format!("the broker at {brokers} does not accept the credentials{text}"),
+            )
+            .hint("check 'properties.sasl.mechanism', 'properties.sasl.username' and 'properties.sasl.password'"),
+            Some(RDKafkaErrorCode::SSL) => {
+                Error::upstream(format!("the broker at {brokers} cannot be reached over TLS{text}"))
+                    .hint("check 'properties.security.protocol' and 'properties.ssl.ca.location'")
+            }
+            Some(RDKafkaErrorCode::Resolve) => {
+                Error::upstream(format!("the name of the broker at {brokers} cannot be resolved{text}"))
+                    .hint("check the host in 'properties.bootstrap.servers', and that the name resolves here")
+            }
+            _ => Error::upstream(format!("no broker answered at {brokers} within {} s{text}", waited.as_secs()))
+                .hint("is it running, and is this its address? 'properties.bootstrap.servers' or --brokers names it"),
+        }
+    }
+}
+
+/// Reports that name a cause, rather than only its consequence.
+fn names_a_cause(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::SaslAuthenticationFailed
+            | RDKafkaErrorCode::SSL
+            | RDKafkaErrorCode::Resolve
+            | RDKafkaErrorCode::BrokerTransportFailure
+    )
+}
+
+/// Whether waiting longer cannot help.
+pub fn is_hopeless(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::SSL
+    )
+}
+
+impl ClientContext for Watcher {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        // Each of these comes again as an error, which is where it is judged; so it is not said twice.
+        match level {
+            RDKafkaLogLevel::Debug => tracing::trace!(target: "librdkafka", "{}: {facility} {text}", self.what),
+            _ => tracing::debug!(target: "librdkafka", "{}: {facility} {text}", self.what),
+        }
+    }
+
+    fn stats(&self, _: Statistics) {}
+
+    fn stats_raw(&self, _: &[u8]) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let Some(code) = error.rdkafka_error_code() else { return };
+        tracing::debug!(target: "librdkafka", "{}: {code:?}: {reason}", self.what);
+        let report = Report { code, text: reason.to_owned() };
+        let mut state = self.state();
+        if code == RDKafkaErrorCode::Fatal {
+            state.fatal.get_or_insert(report);
+            self.failed.store(true, Ordering::Relaxed);
+        } else if code == RDKafkaErrorCode::AllBrokersDown {
+            if state.away_since.is_none() {
+                state.away_since = Some(SystemTime::now());
+                self.away.store(true, Ordering::Relaxed);
+                let cause = state.cause.as_ref().map(|c| format!(" ({})", c.text)).unwrap_or_default();
+                tracing::warn!("{}: the broker at {} cannot be reached{cause}; waiting", self.what, self.brokers);
+            }
+        } else if names_a_cause(code) {
+            // A refused password must not be hidden by the broken connection that follows it.
+            let keep = state.cause.as_ref().is_some_and(|c| is_hopeless(c.code) && !is_hopeless(code));
+            if !keep {
+                state.cause = Some(report);
+            }
+        }
+    }
+}
+
+impl ConsumerContext for Watcher {
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        if let Err(e) = result {
+            tracing::debug!("{}: offsets were not committed to the group: {e}", self.what);
+        }
+    }
+}
+
+impl ProducerContext for Watcher {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        match result {
+            Ok(_) => self.note_alive(),
+            Err((error, _)) => {
+                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+                self.state().undelivered.get_or_insert(code);
+                self.failed.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Drops a client on a thread of its own: ending one can hang for ever when the broker is away. After the deadline it
+/// is left behind, to end with the process.
+pub fn end<T: Send + 'static>(client: T) {
+    let (done, ended) = channel();
+    let spawned = thread::Builder::new().name("kafka-end".to_owned()).spawn(move || {
+        drop(client);
+        // Nobody waits any more when the deadline has passed.
+        let _ = done.send(());
+    });
+    // Without a thread the closure, and the client in it, have been dropped already.
+    if spawned.is_ok() && ended.recv_timeout(END_WAIT_MAX).is_err() {
+        tracing::warn!("a Kafka client did not end within {} s and is left behind", END_WAIT_MAX.as_secs());
+    }
+}

@@ -1,0 +1,305 @@
+//! Questions to a cluster: which topics, which offsets; and the creation of topics.
+//!
+//! Everything here runs when a statement is submitted, so it answers or fails within seconds, and a failure says
+//! which broker, which topic, and what to do.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::bindings::rd_kafka_resp_err_t as RespErr;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::client::{self, Watcher};
+use super::properties::{ClientProperties, client_error};
+use crate::catalog::options::nearest;
+use crate::error::{Error, Result};
+
+/// How long a question may take.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+
+/// Between two looks at why no answer comes.
+const SLICE: Duration = Duration::from_millis(500);
+
+/// A topic as the cluster describes it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Topic {
+    /// Its name.
+    pub name: String,
+    /// The numbers of its partitions, ascending.
+    pub partitions: Vec<i32>,
+}
+
+/// A cluster that answers questions.
+pub struct Cluster {
+    properties: ClientProperties,
+    wait: Duration,
+    /// `None` only while it is being dropped.
+    client: Option<BaseConsumer<Watcher>>,
+}
+
+impl Cluster {
+    /// A client for the cluster. Nothing is asked yet, so an unreachable broker is no error yet.
+    pub fn new(properties: ClientProperties) -> Result<Self> {
+        let group = properties.group().unwrap_or("tidemill").to_owned();
+        let config = properties.config(
+            &[("isolation.level", "read_committed"), ("socket.timeout.ms", "10000")],
+            &[("group.id", &group), ("enable.auto.commit", "false"), ("allow.auto.create.topics", "false")],
+        );
+        let watcher = Watcher::new("the cluster's client", properties.brokers());
+        let client = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
+        Ok(Self { properties, wait: ANSWER_WAIT, client: Some(client) })
+    }
+
+    /// How to reach the cluster.
+    pub fn properties(&self) -> &ClientProperties {
+        &self.properties
+    }
+
+    fn client(&self) -> &BaseConsumer<Watcher> {
+        self.client.as_ref().expect("taken only by drop")
+    }
+
+    fn watcher(&self) -> &Watcher {
+        Consumer::client(self.client()).context()
+    }
+
+    /// Serves librdkafka's reports, which come only to those who poll.
+    fn listen(&self) {
+        for _ in 0..64 {
+            // Errors reach the watcher on their way; nothing is subscribed, so no record can come.
+            let _ = self.client().poll(Duration::ZERO);
+        }
+    }
+
+    fn metadata(&self, topic: Option<&str>) -> Result<Metadata> {
+        let start = Instant::now();
+        loop {
+            match self.client().fetch_metadata(topic, SLICE) {
+                Ok(metadata) => {
+                    self.watcher().note_alive();
+                    return Ok(metadata);
+                }
+                Err(error) => {
+                    self.listen();
+                    let hopeless = self.watcher().cause().is_some_and(|c| client::is_hopeless(c.code));
+                    if hopeless || start.elapsed() >= self.wait {
+                        return Err(self.failed(&error, "the list of topics", start.elapsed()));
+                    }
+                    // An answer that says no comes at once: do not ask again in a tight loop.
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+        }
+    }
+
+    /// The error for a question without an answer.
+    fn failed(&self, error: &KafkaError, what: &str, waited: Duration) -> Error {
+        self.listen();
+        match error.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::Resolve,
+            )
+            | None => self.watcher().unreachable(waited),
+            Some(code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed)) => {
+                Error::upstream(format!("the broker at {} does not allow this user {what}: {code}", self.brokers()))
+                    .hint("grant it on the broker (READ and DESCRIBE on the topic, READ on the group)")
+            }
+            Some(code) => Error::upstream(format!("the broker at {} does not give {what}: {code}", self.brokers())),
+        }
+    }
+
+    /// `host:port,host:port`.
+    pub fn brokers(&self) -> &str {
+        self.properties.brokers()
+    }
+
+    /// All topics that this user may see, by name.
+    pub fn topics(&self) -> Result<Vec<Topic>> {
+        let metadata = self.metadata(None)?;
+        let mut topics: Vec<Topic> = metadata.topics().iter().map(topic_of).collect();
+        topics.sort();
+        Ok(topics)
+    }
+
+    /// A topic, or `None` when there is none of this name.
+    pub fn find_topic(&self, name: &str) -> Result<Option<Topic>> {
+        check_topic_name(name)?;
+        let metadata = self.metadata(Some(name))?;
+        let Some(found) = metadata.topics().iter().find(|t| t.name() == name) else { return Ok(None) };
+        match found.error() {
+            None if found.partitions().is_empty() => Ok(None),
+            None => Ok(Some(topic_of(found))),
+            Some(RespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART | RespErr::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC) => {
+                Ok(None)
+            }
+            Some(RespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED) => Err(Error::upstream(format!(
+                "the broker at {} does not let this user see topic \"{name}\"",
+                self.brokers()
+            ))
+            .hint("grant DESCRIBE and READ (for a sink: WRITE) on the topic to this user")),
+            Some(error) => {
+                let code = RDKafkaErrorCode::from(error);
+                Err(Error::upstream(format!("topic \"{name}\" is not available at {}: {code}", self.brokers())))
+            }
+        }
+    }
+
+    /// A topic that must be there.
+    pub fn topic(&self, name: &str) -> Result<Topic> {
+        if let Some(topic) = self.find_topic(name)? {
+            return Ok(topic);
+        }
+        let error = Error::upstream(format!("there is no topic \"{name}\" at {}", self.brokers()));
+        let topics = self.topics()?;
+        Err(match nearest(name, topics.iter().map(|t| t.name.as_str())) {
+            Some(near) => error.hint(format!("did you mean \"{near}\"? Else create it, or write to it first")),
+            None => error.hint("create it, or write to it first; SHOW TOPICS lists those that exist"),
+        })
+    }
+
+    /// Creates a topic and waits until it can be seen. `None` and -1 leave the choice to the broker.
+    pub fn create_topic(&self, name: &str, partitions: Option<i32>, replication: i32) -> Result<()> {
+        check_topic_name(name)?;
+        let partitions = partitions.unwrap_or(-1);
+        if let Some(embedded) = self.properties.embedded() {
+            return embedded.create_topic(name, partitions);
+        }
+        let config = self.properties.config(&[], &[]);
+        let watcher = Watcher::new("the cluster's client", self.brokers());
+        let admin: AdminClient<Watcher> = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
+        let new = NewTopic::new(name, partitions, TopicReplication::Fixed(replication));
+        let options = AdminOptions::new().request_timeout(Some(self.wait)).operation_timeout(Some(self.wait));
+        let answer = futures::executor::block_on(admin.create_topics([&new], &options));
+        client::end(admin);
+        let refused = |code: RDKafkaErrorCode| match code {
+            RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed => {
+                Error::upstream(format!(
+                    "the broker at {} does not let this user create topic \"{name}\"",
+                    self.brokers()
+                ))
+                .hint(format!("create topic \"{name}\" by hand, or grant CREATE to this user"))
+            }
+            _ => Error::upstream(format!("the broker at {} does not create topic \"{name}\": {code}", self.brokers()))
+                .hint(format!(
+                    "create topic \"{name}\" by hand; 'sink.topic.partitions' sets how many partitions it gets"
+                )),
+        };
+        match answer {
+            Err(error) => return Err(self.failed(&error, "a new topic", self.wait)),
+            Ok(results) => {
+                for result in results {
+                    match result {
+                        // Somebody else was faster.
+                        Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                        Err((_, code)) => return Err(refused(code)),
+                    }
+                }
+            }
+        }
+        let start = Instant::now();
+        while self.find_topic(name)?.is_none() {
+            if start.elapsed() >= self.wait {
+                return Err(Error::upstream(format!("topic \"{name}\" was created but cannot be seen")));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// The offsets of the first record and of the one after the last committed one.
+    pub fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64)> {
+        let what = || format!("the offsets of topic \"{topic}\", partition {partition}");
+        let start = Instant::now();
+        self.client()
+            .fetch_watermarks(topic, partition, self.wait)
+            .map_err(|e| self.failed(&e, &what(), start.elapsed()))
+    }
+
+    /// Per partition the offset of the first record at or after a time (ms), or `None` when there is none.
+    pub fn offsets_for_time(&self, partitions: &[(&str, i32)], time_ms: i64) -> Result<Vec<Option<i64>>> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for (topic, partition) in partitions {
+            list.add_partition_offset(topic, *partition, Offset::Offset(time_ms))
+                .map_err(|_| Error::statement(format!("the time {time_ms} ms cannot be asked for")))?;
+        }
+        let start = Instant::now();
+        let found = self
+            .client()
+            .offsets_for_times(list, self.wait)
+            .map_err(|e| self.failed(&e, "offsets for a time", start.elapsed()))?;
+        Ok(in_order(&found, partitions))
+    }
+
+    /// Per partition what the consumer group has committed, or `None` when it has not.
+    pub fn committed(&self, partitions: &[(&str, i32)]) -> Result<Vec<Option<i64>>> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for (topic, partition) in partitions {
+            list.add_partition(topic, *partition);
+        }
+        let start = Instant::now();
+        let found = self
+            .client()
+            .committed_offsets(list, self.wait)
+            .map_err(|e| self.failed(&e, "the offsets of the consumer group", start.elapsed()))?;
+        Ok(in_order(&found, partitions))
+    }
+
+    /// Commits next offsets to the consumer group, without waiting. What goes wrong is only logged.
+    pub fn commit(&self, offsets: &[(&str, i32, i64)]) {
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for (topic, partition, offset) in offsets {
+            if list.add_partition_offset(topic, *partition, Offset::Offset(*offset)).is_err() {
+                return;
+            }
+        }
+        if let Err(e) = self.client().commit(&list, CommitMode::Async) {
+            tracing::debug!("offsets were not committed to the group: {e}");
+        }
+        // The answers to earlier commits.
+        for _ in 0..4 {
+            let _ = self.client().poll(Duration::ZERO);
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // The in-process broker must outlive its clients, also one that takes long to end.
+        let embedded: Option<Arc<_>> = self.properties.embedded().cloned();
+        if let Some(client) = self.client.take() {
+            client::end((client, embedded));
+        }
+    }
+}
+
+fn topic_of(topic: &rdkafka::metadata::MetadataTopic) -> Topic {
+    let mut partitions: Vec<i32> = topic.partitions().iter().map(|p| p.id()).collect();
+    partitions.sort_unstable();
+    Topic { name: topic.name().to_owned(), partitions }
+}
+
+/// The offsets of a list in the order that was asked for.
+fn in_order(list: &TopicPartitionList, partitions: &[(&str, i32)]) -> Vec<Option<i64>> {
+    let offset = |(topic, partition): &(&str, i32)| match list.find_partition(topic, *partition)?.offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    };
+    partitions.iter().map(offset).collect()
+}
+
+/// Kafka's rule for names; librdkafka would turn others into an obscure failure.
+pub(super) fn check_topic_name(name: &str) -> Result<()> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if name.is_empty() || name.len() > 249 || name == "." || name == ".." || !name.chars().all(legal) {
+        return Err(Error::statement(format!("\"{}\" cannot be the name of a topic", name.escape_debug()))
+            .hint("1 to 249 letters, digits, '.', '_' and '-'"));
+    }
+    Ok(())
+}

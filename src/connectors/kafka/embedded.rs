@@ -1,0 +1,100 @@
+//! A broker inside this process, for trying things out: librdkafka's own mock cluster behind real sockets.
+//!
+//! It keeps everything in memory, at most the newest 5 MB per partition, and is gone with the process. The handle is
+//! not thread-safe, so a thread of its own holds it and answers requests.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use rdkafka::mocking::MockCluster;
+
+use crate::error::{Error, Result};
+
+/// Partitions of a topic that is created without saying how many.
+const PARTITIONS_DEFAULT: i32 = 1;
+
+enum Request {
+    CreateTopic { name: String, partitions: i32, reply: Sender<Result<(), String>> },
+    SetUp { up: bool, reply: Sender<Result<(), String>> },
+}
+
+/// A running in-process broker. Keep it for longer than every client of it.
+pub struct Embedded {
+    brokers: String,
+    /// `None` once it is being dropped, which ends the thread.
+    requests: Mutex<Option<Sender<Request>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Embedded {
+    /// Starts a cluster of one broker on a free local port.
+    pub fn start() -> Result<Arc<Self>> {
+        let (requests, inbox) = channel();
+        let (ready, started) = channel();
+        let thread = thread::Builder::new()
+            .name("embedded-kafka".to_owned())
+            .spawn(move || serve(&inbox, &ready))
+            .map_err(|e| Error::usage(format!("cannot start a thread for the embedded broker: {e}")))?;
+        let brokers = started
+            .recv()
+            .unwrap_or_else(|_| Err("its thread ended".to_owned()))
+            .map_err(|e| Error::upstream(format!("the embedded broker does not start: {e}")))?;
+        Ok(Arc::new(Self { brokers, requests: Mutex::new(Some(requests)), thread: Some(thread) }))
+    }
+
+    /// `host:port`.
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// Creates a topic; `partitions` below one means the default.
+    pub fn create_topic(&self, name: &str, partitions: i32) -> Result<()> {
+        let partitions = if partitions < 1 { PARTITIONS_DEFAULT } else { partitions };
+        self.ask(|reply| Request::CreateTopic { name: name.to_owned(), partitions, reply })
+            .map_err(|e| Error::upstream(format!("the embedded broker cannot create topic \"{name}\": {e}")))
+    }
+
+    /// Cuts or restores the broker's connections: for tests of what happens in an outage.
+    pub fn set_up(&self, up: bool) -> Result<()> {
+        self.ask(|reply| Request::SetUp { up, reply }).map_err(Error::upstream)
+    }
+
+    fn ask(&self, request: impl FnOnce(Sender<Result<(), String>>) -> Request) -> Result<(), String> {
+        let (reply, answer) = channel();
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = || "its thread ended".to_owned();
+        requests.as_ref().ok_or_else(ended)?.send(request(reply)).map_err(|_| ended())?;
+        answer.recv().map_err(|_| ended())?
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        *self.requests.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by its own thread.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(inbox: &Receiver<Request>, ready: &Sender<Result<String, String>>) {
+    let cluster = match MockCluster::new(1) {
+        Ok(cluster) => cluster,
+        Err(e) => {
+            // Nobody is left to tell when the receiver is gone.
+            let _ = ready.send(Err(e.to_string()));
+            return;
+        }
+    };
+    let _ = ready.send(Ok(cluster.bootstrap_servers()));
+    for request in inbox {
+        let (done, reply) = match request {
+            Request::CreateTopic { name, partitions, reply } => (cluster.create_topic(&name, partitions, 1), reply),
+            Request::SetUp { up: true, reply } => (cluster.broker_up(-1), reply),
+            Request::SetUp { up: false, reply } => (cluster.broker_down(-1), reply),
+        };
+        let _ = reply.send(done.map_err(|e| e.to_string()));
+    }
+}

@@ -1,0 +1,433 @@
+//! Writing a Kafka table.
+//!
+//! Workers encode batches into slabs; one writer hands them to one idempotent producer. At-least-once: when `flush`
+//! returns, every row written before it is acknowledged by all in-sync replicas. While a broker is away the writer
+//! waits, and says so once; a row that can never be delivered is an error.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimeUnit, TimestampMillisecondType};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+use super::client::{self, Watcher};
+use super::cluster::{Cluster, check_topic_name};
+use super::layout::Layout;
+use super::properties::{ClientProperties, client_error};
+use crate::catalog::options::invalid;
+use crate::catalog::{ColumnKind, Table};
+use crate::connectors::{Defaults, EncodedRows, Sink, SinkEncoder, SinkRows, SinkWriter};
+use crate::error::{Error, Result};
+use crate::formats::{Encoded, RowEncoder};
+
+/// How long one wait for acknowledgements takes before progress is looked at.
+const SLICE: Duration = Duration::from_millis(1);
+
+/// Records between two looks at acknowledgements that have come in.
+const RECORDS_PER_POLL: usize = 1_024;
+
+/// How long a flush may take before people are told what it waits for.
+const SILENT_MAX: Duration = Duration::from_secs(10);
+
+/// How records find their partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Partitioner {
+    /// By the key's hash, as Java's clients do; without a key any.
+    ByKey,
+    /// All to the first one.
+    Fixed,
+    /// In turn.
+    RoundRobin,
+}
+
+/// A Kafka table that a job writes to.
+pub struct KafkaSink {
+    table: Table,
+    topic: Arc<str>,
+    partition_count: i32,
+    partitioner: Partitioner,
+    properties: ClientProperties,
+}
+
+impl KafkaSink {
+    /// Connects; creates the topic when it is missing.
+    pub fn open(table: &Table, defaults: &Defaults) -> Result<Self> {
+        let options = &table.options;
+        let topic = options.require("topic")?.trim();
+        if topic.contains(';') {
+            return Err(Error::statement("a table with several topics cannot be written to")
+                .hint("make a table with exactly one 'topic' for the output"));
+        }
+        check_topic_name(topic)?;
+        if options.choice("sink.delivery-guarantee", &["at-least-once", "none", "exactly-once"])? == "exactly-once" {
+            return Err(Error::statement("'sink.delivery-guarantee' = 'exactly-once' is not available yet")
+                .hint("'at-least-once' is: after a crash some rows may be there twice"));
+        }
+        let partitioner = match options.choice("sink.partitioner", &["default", "fixed", "round-robin"])? {
+            "fixed" => Partitioner::Fixed,
+            "round-robin" => Partitioner::RoundRobin,
+            _ => Partitioner::ByKey,
+        };
+        let partitions = match options.integer("sink.topic.partitions")? {
+            None => None,
+            Some(n) => match i32::try_from(n) {
+                Ok(n) if n > 0 => Some(n),
+                _ => return Err(invalid("sink.topic.partitions", &n.to_string(), "a number above 0")),
+            },
+        };
+        Encoder::new(table)?;
+        let cluster = Cluster::new(ClientProperties::of_table(options, defaults)?)?;
+        let found = match cluster.find_topic(topic)? {
+            Some(found) => found,
+            None => {
+                cluster.create_topic(topic, partitions, -1)?;
+                tracing::info!("created topic \"{topic}\"");
+                cluster.topic(topic)?
+            }
+        };
+        Ok(Self {
+            table: table.clone(),
+            topic: topic.into(),
+            partition_count: i32::try_from(found.partitions.len()).unwrap_or(i32::MAX),
+            partitioner,
+            properties: cluster.properties().clone(),
+        })
+    }
+}
+
+impl Sink for KafkaSink {
+    fn encoder(&self) -> Result<Box<dyn SinkEncoder>> {
+        Ok(Box::new(Encoder::new(&self.table)?))
+    }
+
+    fn writer(&self) -> Result<Box<dyn SinkWriter>> {
+        let config = self.properties.config(
+            &[
+                ("linger.ms", "5"),
+                ("compression.type", "lz4"),
+                // A closing window is a burst; the bytes are what bounds the memory.
+                ("queue.buffering.max.messages", "1000000"),
+                ("queue.buffering.max.kbytes", "262144"),
+                // The default partitioner of Java's clients, so that keys meet across languages.
+                ("partitioner", "murmur2_random"),
+                ("socket.timeout.ms", "10000"),
+                ("reconnect.backoff.max.ms", "2000"),
+                // Never give a row up: a broker that is away is waited for.
+                ("message.timeout.ms", "0"),
+                ("acks", "all"),
+                ("enable.idempotence", "true"),
+            ],
+            &[],
+        );
+        let watcher = Watcher::new(format!("the sink \"{}\"", self.table.name), self.properties.brokers());
+        let producer = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
+        Ok(Box::new(Writer {
+            producer: Some(producer),
+            topic: Arc::clone(&self.topic),
+            partition_count: self.partition_count.max(1),
+            partitioner: self.partitioner,
+            turn: 0,
+            properties: self.properties.clone(),
+        }))
+    }
+}
+
+/// Turns batches of the sink's columns into records.
+struct Encoder {
+    value: Part,
+    key: Option<Part>,
+    timestamp: Option<usize>,
+    headers: Option<usize>,
+}
+
+/// Some of the sink's columns, encoded together.
+struct Part {
+    columns: Vec<usize>,
+    schema: Arc<Schema>,
+    encoder: Box<dyn RowEncoder>,
+}
+
+impl Encoder {
+    fn new(table: &Table) -> Result<Self> {
+        let layout = Layout::of(table)?;
+        let columns: Vec<_> = table.sink_columns().collect();
+        let part = |format: &crate::formats::Format, fields: &[super::layout::Field]| {
+            let mut indices = Vec::with_capacity(fields.len());
+            let mut schema = Vec::with_capacity(fields.len());
+            for field in fields {
+                let index = columns
+                    .iter()
+                    .position(|c| c.name == field.column && c.kind == ColumnKind::Physical)
+                    .ok_or_else(|| Error::bug(format!("the sink has no column \"{}\"", field.column)))?;
+                indices.push(index);
+                let decode = &field.decode;
+                schema.push(Field::new(decode.name.clone(), decode.data_type.clone(), decode.nullable));
+            }
+            let schema = Arc::new(Schema::new(schema));
+            let encoder = format.encoder(&schema)?;
+            Ok::<_, Error>(Part { columns: indices, schema, encoder })
+        };
+        let value = part(&layout.value_format, &layout.value)?;
+        let key = layout.key.as_ref().map(|(format, fields)| part(format, fields)).transpose()?;
+        let mut encoder = Self { value, key, timestamp: None, headers: None };
+        for (index, column) in columns.iter().enumerate() {
+            let ColumnKind::Metadata { key, .. } = &column.kind else { continue };
+            match (key.as_str(), &column.data_type) {
+                ("timestamp", DataType::Timestamp(..) | DataType::Int64) => encoder.timestamp = Some(index),
+                ("timestamp", _) => {
+                    return Err(Error::statement(format!(
+                        "the metadata column \"{}\" cannot have this type",
+                        column.name
+                    ))
+                    .hint("declare it TIMESTAMP_LTZ(3) METADATA FROM 'timestamp'"));
+                }
+                ("headers", data_type) if is_header_map(data_type) => encoder.headers = Some(index),
+                ("headers", _) => {
+                    return Err(Error::statement(format!(
+                        "the metadata column \"{}\" cannot have this type",
+                        column.name
+                    ))
+                    .hint("declare it MAP<STRING, BYTES> METADATA FROM 'headers'"));
+                }
+                _ => {
+                    return Err(Error::statement(format!("the metadata column \"{}\" cannot be written", column.name))
+                        .hint("mark it VIRTUAL; only 'timestamp' and 'headers' can be set on a record"));
+                }
+            }
+        }
+        Ok(encoder)
+    }
+}
+
+impl Part {
+    fn encode(&mut self, batch: &RecordBatch) -> Result<Encoded> {
+        let columns = self.columns.iter().map(|i| batch.column(*i).clone()).collect();
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let part = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
+            .map_err(|e| Error::bug(format!("the sink's rows do not fit its table: {e}")))?;
+        let mut out = Encoded::default();
+        self.encoder.encode(&part, &mut out)?;
+        Ok(out)
+    }
+}
+
+impl SinkEncoder for Encoder {
+    fn encode(&mut self, batch: &RecordBatch) -> Result<SinkRows> {
+        Ok(SinkRows::Encoded(EncodedRows {
+            values: self.value.encode(batch)?,
+            keys: self.key.as_mut().map(|k| k.encode(batch)).transpose()?,
+            timestamps: self.timestamp.map(|i| timestamps(batch.column(i))).transpose()?,
+            headers: self.headers.map(|i| headers(batch.column(i))).transpose()?,
+        }))
+    }
+}
+
+fn is_header_map(data_type: &DataType) -> bool {
+    let DataType::Map(entries, _) = data_type else { return false };
+    let DataType::Struct(pair) = entries.data_type() else { return false };
+    pair.len() == 2
+        && *pair[0].data_type() == DataType::Utf8
+        && matches!(pair[1].data_type(), DataType::Utf8 | DataType::Binary)
+}
+
+/// The records' timestamps in milliseconds.
+fn timestamps(column: &dyn Array) -> Result<Vec<Option<i64>>> {
+    if *column.data_type() == DataType::Int64 {
+        return Ok(column.as_primitive::<Int64Type>().iter().collect());
+    }
+    let DataType::Timestamp(_, zone) = column.data_type() else {
+        return Err(Error::bug("a record's timestamp is no timestamp"));
+    };
+    let in_ms = cast(column, &DataType::Timestamp(TimeUnit::Millisecond, zone.clone()))?;
+    Ok(in_ms.as_primitive::<TimestampMillisecondType>().iter().collect())
+}
+
+/// The records' headers.
+fn headers(column: &dyn Array) -> Result<Vec<Vec<(String, Option<Vec<u8>>)>>> {
+    let map = column.as_map();
+    let names = map.keys().as_string::<i32>();
+    let values = map.values();
+    let value = |i: usize| -> Option<Vec<u8>> {
+        if values.is_null(i) {
+            return None;
+        }
+        Some(match values.data_type() {
+            DataType::Utf8 => values.as_string::<i32>().value(i).as_bytes().to_vec(),
+            _ => values.as_binary::<i32>().value(i).to_vec(),
+        })
+    };
+    let row = |row: usize| {
+        if map.is_null(row) {
+            return Vec::new();
+        }
+        let (start, end) = (map.value_offsets()[row] as usize, map.value_offsets()[row + 1] as usize);
+        (start..end).map(|i| (names.value(i).to_owned(), value(i))).collect()
+    };
+    Ok((0..map.len()).map(row).collect())
+}
+
+/// Owns the producer.
+struct Writer {
+    /// `None` only while it is being dropped.
+    producer: Option<BaseProducer<Watcher>>,
+    topic: Arc<str>,
+    partition_count: i32,
+    partitioner: Partitioner,
+    /// The next partition in turn.
+    turn: i32,
+    /// Keeps an in-process broker alive for as long as the producer.
+    properties: ClientProperties,
+}
+
+impl Writer {
+    fn producer(&self) -> &BaseProducer<Watcher> {
+        self.producer.as_ref().expect("taken only by drop")
+    }
+
+    /// The error for a delivery that failed, if one did.
+    fn check(&self) -> Result<()> {
+        let watcher = self.producer().client().context();
+        if !watcher.has_failed() {
+            return Ok(());
+        }
+        match (watcher.fatal(), watcher.undelivered()) {
+            (Some(report), _) => {
+                Err(Error::upstream(format!("the producer for topic \"{}\" has given up: {}", self.topic, report.text)))
+            }
+            (None, Some(code)) => Err(self.undeliverable(code)),
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn undeliverable(&self, code: RDKafkaErrorCode) -> Error {
+        let topic = &self.topic;
+        match code {
+            RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize => {
+                Error::data(format!("a row is larger than topic \"{topic}\" takes"))
+                    .hint("raise max.message.bytes of the topic, and 'properties.message.max.bytes' here")
+            }
+            RDKafkaErrorCode::TopicAuthorizationFailed => {
+                Error::upstream(format!("the broker does not let this user write to topic \"{topic}\""))
+                    .hint("grant WRITE on the topic to this user")
+            }
+            RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition => {
+                Error::upstream(format!("topic \"{topic}\" is gone from the cluster"))
+                    .hint("create it again and restart the job")
+            }
+            RDKafkaErrorCode::UnknownPartition => {
+                Error::upstream(format!("a partition of topic \"{topic}\" is gone from the cluster"))
+            }
+            code => Error::upstream(format!("topic \"{topic}\" does not take rows: {code}")),
+        }
+    }
+
+    /// Hands one record over, waiting while the producer's queue is full.
+    fn send(&mut self, rows: &EncodedRows, row: usize) -> Result<()> {
+        let headers = rows.headers.as_ref().map(|h| &h[row]).filter(|h| !h.is_empty());
+        let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic);
+        record.payload = rows.values.row(row);
+        record.key = rows.keys.as_ref().and_then(|k| k.row(row));
+        record.timestamp = rows.timestamps.as_ref().and_then(|t| t[row]);
+        record.headers = headers.map(|h| owned_headers(h));
+        record.partition = match self.partitioner {
+            Partitioner::ByKey => None,
+            Partitioner::Fixed => Some(0),
+            Partitioner::RoundRobin => {
+                self.turn = (self.turn + 1) % self.partition_count;
+                Some(self.turn)
+            }
+        };
+        let mut patience = Patience::new();
+        loop {
+            let Err((error, refused)) = self.producer().send(record) else { return Ok(()) };
+            match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::QueueFull) => {
+                    record = refused;
+                    self.producer().poll(SLICE);
+                    self.check()?;
+                    patience.complain(self.producer(), &self.topic);
+                }
+                Some(code) => return Err(self.undeliverable(code)),
+                None => return Err(Error::upstream(format!("topic \"{}\" does not take rows: {error}", self.topic))),
+            }
+        }
+    }
+}
+
+fn owned_headers(headers: &[(String, Option<Vec<u8>>)]) -> OwnedHeaders {
+    let empty = OwnedHeaders::new_with_capacity(headers.len());
+    headers.iter().fold(empty, |all, (name, value)| all.insert(Header { key: name, value: value.as_ref() }))
+}
+
+/// Says once what a wait is for, when it gets long.
+struct Patience {
+    since: Instant,
+    said: bool,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { since: Instant::now(), said: false }
+    }
+
+    fn complain(&mut self, producer: &BaseProducer<Watcher>, topic: &str) {
+        if self.said || self.since.elapsed() < SILENT_MAX {
+            return;
+        }
+        self.said = true;
+        let count = producer.in_flight_count();
+        let why = producer.client().context().trouble().unwrap_or_else(|| "the broker is slow".to_owned());
+        tracing::warn!("topic \"{topic}\": {count} rows wait to be acknowledged: {why}");
+    }
+}
+
+impl SinkWriter for Writer {
+    fn write(&mut self, rows: SinkRows) -> Result<()> {
+        let SinkRows::Encoded(rows) = rows else {
+            return Err(Error::bug("a Kafka sink was given rows that are not encoded"));
+        };
+        for row in 0..rows.values.len() {
+            if row % RECORDS_PER_POLL == 0 {
+                self.producer().poll(Duration::ZERO);
+            }
+            self.send(&rows, row)?;
+        }
+        self.producer().poll(Duration::ZERO);
+        self.check()
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let mut patience = Patience::new();
+        // The client's own flush polls in slices of 100 ms, which would be the floor of every boundary.
+        while self.producer().in_flight_count() > 0 {
+            self.producer().poll(SLICE);
+            self.check()?;
+            patience.complain(self.producer(), &self.topic);
+        }
+        self.check()
+    }
+
+    fn close(&mut self) -> Result<()> {
+        self.flush()?;
+        self.end();
+        Ok(())
+    }
+}
+
+impl Writer {
+    fn end(&mut self) {
+        if let Some(producer) = self.producer.take() {
+            client::end((producer, self.properties.clone()));
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

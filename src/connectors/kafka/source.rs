@@ -1,0 +1,393 @@
+//! Reading a Kafka table.
+//!
+//! Opening resolves everything that depends on the moment: which partitions there are, where each starts and ends.
+//! A reader then has a consumer of its own, assigned its share at those offsets, and decodes records where librdkafka
+//! left them. A bad record is a value; only the table's `'scan.on-error'` makes it a failure.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::batch::{Assignment, BatchConsumer, Event, Record};
+use super::client::Watcher;
+use super::cluster::Cluster;
+use super::layout::Layout;
+use super::positions;
+use super::properties::{ClientProperties, client_error};
+use super::rows::RowReader;
+use crate::connectors::{Defaults, PartitionPlan, Source, SourceReader, SourceRows, SourceSpec, shown};
+use crate::error::{Error, Result};
+use crate::limits::BATCH_ROWS_MAX;
+
+/// Records that librdkafka reads ahead for one reader, about: shared by its partitions.
+const READ_AHEAD_RECORDS: usize = 200_000;
+
+/// Kilobytes that librdkafka reads ahead for one reader, about: shared by its partitions.
+const READ_AHEAD_KB: usize = 128 << 10;
+
+/// How often a reader asks whether a broker that went away is back.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What to do with a record that does not decode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnError {
+    Fail,
+    Skip,
+}
+
+/// A Kafka table that a job reads.
+pub struct KafkaSource {
+    spec: SourceSpec,
+    partitions: Vec<PartitionPlan>,
+    cluster: Cluster,
+    on_error: OnError,
+}
+
+impl KafkaSource {
+    /// Connects, and resolves the table's partitions.
+    pub fn open(spec: SourceSpec, defaults: &Defaults) -> Result<Self> {
+        let layout = Layout::of(&spec.table)?;
+        let on_error = on_error(&spec, &layout)?;
+        // Mistakes in the statement come before questions to the broker.
+        RowReader::new(&spec, &layout)?;
+        let properties = ClientProperties::of_table(&spec.table.options, defaults)?;
+        let cluster = Cluster::new(properties)?;
+        let partitions = positions::resolve(&spec.table.options, &cluster, spec.resume.as_deref())?;
+        Ok(Self { spec, partitions, cluster, on_error })
+    }
+
+    fn consumer(&self, share: usize) -> Result<BaseConsumer<Watcher>> {
+        let share = share.max(1);
+        let records = (READ_AHEAD_RECORDS / share).max(4 * BATCH_ROWS_MAX).to_string();
+        let kilobytes = (READ_AHEAD_KB / share).clamp(4 << 10, 64 << 10).to_string();
+        let properties = self.cluster.properties();
+        let group = properties.group().unwrap_or("tidemill").to_owned();
+        let config = properties.config(
+            &[
+                ("queued.min.messages", &records),
+                ("queued.max.messages.kbytes", &kilobytes),
+                ("fetch.message.max.bytes", "4194304"),
+                // librdkafka's own second of back-off when its queue is full nearly halves the throughput.
+                ("fetch.queue.backoff.ms", "5"),
+                ("fetch.wait.max.ms", "100"),
+                ("fetch.min.bytes", "1"),
+                ("socket.timeout.ms", "10000"),
+                ("reconnect.backoff.max.ms", "2000"),
+                // The end of a bounded run is then the last stable offset, and aborted rows are never seen.
+                ("isolation.level", "read_committed"),
+            ],
+            &[
+                // Needed for any assignment; without one of the user's nothing is ever committed to it.
+                ("group.id", &group),
+                ("enable.auto.commit", "false"),
+                ("enable.auto.offset.store", "false"),
+                ("enable.partition.eof", "true"),
+                ("auto.offset.reset", "error"),
+            ],
+        );
+        let watcher = Watcher::new(format!("the source \"{}\"", self.spec.table.name), properties.brokers());
+        config.create_with_context(watcher).map_err(|e| client_error(&e))
+    }
+}
+
+/// `'scan.on-error'`, or what the format's own option says in Flink's words.
+fn on_error(spec: &SourceSpec, layout: &Layout) -> Result<OnError> {
+    let options = &spec.table.options;
+    let mut skip = layout.value_format.ignores_parse_errors();
+    if let Some((key_format, _)) = &layout.key {
+        skip |= key_format.ignores_parse_errors();
+    }
+    if options.get("scan.on-error").is_none() {
+        return Ok(if skip { OnError::Skip } else { OnError::Fail });
+    }
+    match options.choice("scan.on-error", &["fail", "skip", "dead-letter"])? {
+        "skip" => Ok(OnError::Skip),
+        "dead-letter" => Err(Error::statement("'scan.on-error' = 'dead-letter' is not available yet")
+            .hint("'skip' goes on and counts the records that do not decode; 'fail' stops at the first")),
+        _ => Ok(OnError::Fail),
+    }
+}
+
+impl Source for KafkaSource {
+    fn partitions(&self) -> &[PartitionPlan] {
+        &self.partitions
+    }
+
+    fn reader(&self, share: &[usize]) -> Result<Box<dyn SourceReader>> {
+        let layout = Layout::of(&self.spec.table)?;
+        let rows = RowReader::new(&self.spec, &layout)?;
+        let consumer = self.consumer(share.len())?;
+        let mut states: Vec<Option<State>> = vec![None; self.partitions.len()];
+        let mut assignments = Vec::new();
+        for &index in share {
+            let plan = &self.partitions[index];
+            let done = plan.end.is_some_and(|end| plan.start >= end);
+            // A partition that has nothing to give is not fetched at all.
+            let slot = (!done).then_some(assignments.len());
+            if slot.is_some() {
+                let (topic, partition) = (&*plan.id.topic, plan.id.partition);
+                assignments.push(Assignment { topic, partition, start: plan.start });
+            }
+            states[index] = Some(State { plan: plan.clone(), slot, next: plan.start, told_end: false });
+        }
+        let batch = BatchConsumer::new(consumer, &assignments)?;
+        Ok(Box::new(Reader { batch, rows, states, on_error: self.on_error, probed: Instant::now() }))
+    }
+
+    fn note_progress(&self, next_offsets: &[(usize, i64)]) {
+        if self.cluster.properties().group().is_none() {
+            return;
+        }
+        let name = |(index, offset): &(usize, i64)| {
+            let id = &self.partitions[*index].id;
+            (&*id.topic, id.partition, *offset)
+        };
+        self.cluster.commit(&next_offsets.iter().map(name).collect::<Vec<_>>());
+    }
+}
+
+/// Where a reader stands in one partition of its share.
+#[derive(Clone)]
+struct State {
+    plan: PartitionPlan,
+    /// The partition's slot in the consumer; `None` once there is nothing more to read for ever.
+    slot: Option<usize>,
+    next: i64,
+    /// The end of a bounded partition has been reported.
+    told_end: bool,
+}
+
+struct Reader {
+    batch: BatchConsumer<Watcher>,
+    rows: RowReader,
+    /// By partition index; `None` for those of other readers.
+    states: Vec<Option<State>>,
+    on_error: OnError,
+    probed: Instant,
+}
+
+impl Reader {
+    fn watcher(&self) -> &Arc<Watcher> {
+        self.batch.consumer().client().context()
+    }
+}
+
+impl SourceReader for Reader {
+    fn poll(&mut self, partition: usize, rows_max: usize) -> Result<Option<SourceRows>> {
+        let Some(state) = self.states.get_mut(partition).and_then(Option::as_mut) else {
+            return Err(Error::bug(format!("partition {partition} is not in this reader's share")));
+        };
+        let Some(slot) = state.slot else {
+            if std::mem::replace(&mut state.told_end, true) {
+                return Ok(None);
+            }
+            return Ok(Some(SourceRows { next_offset: state.next, at_end: true, ..SourceRows::default() }));
+        };
+        let mut taking = Taking {
+            rows: &mut self.rows,
+            plan: &state.plan,
+            on_error: self.on_error,
+            got: SourceRows { next_offset: state.next, ..SourceRows::default() },
+            ended: false,
+            failure: None,
+        };
+        let events = self.batch.poll(slot, rows_max.min(BATCH_ROWS_MAX), |event| taking.visit(event));
+        let Taking { mut got, ended, failure, .. } = taking;
+        if events == 0 {
+            return match self.watcher().fatal() {
+                Some(report) => Err(Error::upstream(format!("the Kafka client has given up: {}", report.text))),
+                None => Ok(None),
+            };
+        }
+        self.watcher().note_alive();
+        if let Some(failure) = failure {
+            return Err(self.explain(partition, failure));
+        }
+        let state = self.states[partition].as_mut().expect("looked up above");
+        let moved = got.next_offset > state.next;
+        state.next = got.next_offset;
+        if ended {
+            got.at_end = true;
+            state.slot = None;
+            state.told_end = true;
+        }
+        let id = &state.plan.id;
+        if got.offsets.is_empty() && !got.at_end && !moved {
+            return Ok(None);
+        }
+        got.columns = self.rows.take(&id.topic, id.partition)?;
+        Ok(Some(got))
+    }
+
+    fn wait(&mut self, wait: Duration) -> Result<()> {
+        self.batch.wait(wait);
+        if self.watcher().is_away() && self.probed.elapsed() >= PROBE_INTERVAL {
+            self.probed = Instant::now();
+            // Nothing tells that a broker is back while no record comes; so ask, briefly.
+            if let Some(plan) = self.states.iter().flatten().find(|s| s.slot.is_some()).map(|s| &s.plan)
+                && self.batch.consumer().fetch_metadata(Some(&plan.id.topic), Duration::from_millis(100)).is_ok()
+            {
+                self.watcher().note_alive();
+            }
+        }
+        Ok(())
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.watcher().trouble()
+    }
+}
+
+/// Why a partition cannot be read on.
+enum Failure {
+    /// A record does not decode and the table says that this is the end.
+    Data(Error),
+    /// librdkafka says so.
+    Client { code: RDKafkaErrorCode, text: String, next: i64 },
+}
+
+impl Reader {
+    /// The error that people see.
+    fn explain(&self, partition: usize, failure: Failure) -> Error {
+        let (code, text, next) = match failure {
+            Failure::Data(error) => return error,
+            Failure::Client { code, text, next } => (code, text, next),
+        };
+        let id = &self.states[partition].as_ref().expect("a partition of the share").plan.id;
+        let (topic, number) = (&*id.topic, id.partition);
+        match code {
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
+                let held = self.batch.consumer().fetch_watermarks(topic, number, Duration::from_secs(2)).ok();
+                let lost = match held {
+                    Some((low, _)) if low > next => format!(": the records from {next} to {} are gone", low - 1),
+                    Some((low, high)) => format!(": it holds {low} to {high}"),
+                    None => String::new(),
+                };
+                Error::upstream(format!(
+                    "topic \"{topic}\", partition {number} no longer holds offset {next}, where reading was to go on{lost}"
+                ))
+                .hint("the topic's retention is shorter than the reader is slow, or the topic was made anew; a new job \
+                       with 'scan.startup.mode' = 'earliest-offset' reads what is left")
+            }
+            RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownPartition => {
+                Error::upstream(format!("topic \"{topic}\", partition {number} is gone from the cluster: {text}"))
+                    .hint("if the topic was deleted and made again, start a new job")
+            }
+            RDKafkaErrorCode::TopicAuthorizationFailed => {
+                Error::upstream(format!("the broker does not let this user read topic \"{topic}\""))
+                    .hint("grant READ and DESCRIBE on the topic")
+            }
+            RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize => Error::upstream(format!(
+                "topic \"{topic}\", partition {number} has a batch at offset {next} that is larger than the client takes"
+            ))
+            .hint("raise 'properties.receive.message.max.bytes' and 'properties.fetch.message.max.bytes'"),
+            _ => Error::upstream(format!(
+                "topic \"{topic}\", partition {number} cannot be read on from offset {next}: {text}"
+            )),
+        }
+    }
+}
+
+/// One batch on its way into columns.
+struct Taking<'a> {
+    rows: &'a mut RowReader,
+    plan: &'a PartitionPlan,
+    on_error: OnError,
+    got: SourceRows,
+    /// The end of a bounded partition was reached.
+    ended: bool,
+    failure: Option<Failure>,
+}
+
+impl Taking<'_> {
+    fn visit(&mut self, event: Event<'_>) -> ControlFlow<()> {
+        match event {
+            Event::Record(record) => self.record(&record),
+            Event::End(position) => {
+                self.got.next_offset = self.got.next_offset.max(position);
+                self.got.at_end = true;
+                self.end_if_at(position)
+            }
+            Event::Failed { code, text } if is_passing(code) => {
+                let id = &self.plan.id;
+                tracing::warn!("topic \"{}\", partition {}: {text}; going on", id.topic, id.partition);
+                ControlFlow::Continue(())
+            }
+            Event::Failed { code, text } => {
+                self.failure = Some(Failure::Client { code, text, next: self.got.next_offset });
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    fn end_if_at(&mut self, position: i64) -> ControlFlow<()> {
+        match self.plan.end {
+            Some(end) if position >= end => {
+                self.ended = true;
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn record(&mut self, record: &Record<'_>) -> ControlFlow<()> {
+        let offset = record.offset();
+        if let Some(end) = self.plan.end
+            && offset >= end
+        {
+            // Nothing before the end is missing, whatever holes there are; the record itself belongs to nobody.
+            self.got.next_offset = self.got.next_offset.max(end);
+            self.ended = true;
+            return ControlFlow::Break(());
+        }
+        self.got.at_end = false;
+        self.got.next_offset = offset + 1;
+        self.got.records += 1;
+        let Some(payload) = record.payload() else {
+            self.got.tombstones += 1;
+            return self.end_if_at(offset + 1);
+        };
+        self.got.bytes += payload.len() as u64;
+        match self.rows.push(record, payload) {
+            Ok(()) => self.got.offsets.push(offset),
+            Err(_) if self.on_error == OnError::Skip => self.got.bad += 1,
+            Err(reason) => {
+                let id = &self.plan.id;
+                self.failure = Some(Failure::Data(
+                    Error::data(format!(
+                        "the record at topic \"{}\", partition {}, offset {offset} does not decode: {reason}; it begins \
+                         with \"{}\"",
+                        id.topic,
+                        id.partition,
+                        shown(payload)
+                    ))
+                    .hint("'scan.on-error' = 'skip' goes on and counts such records"),
+                ));
+                return ControlFlow::Break(());
+            }
+        }
+        self.end_if_at(offset + 1)
+    }
+}
+
+/// Errors that librdkafka recovers from by itself.
+fn is_passing(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::OperationTimedOut
+            | RDKafkaErrorCode::RequestTimedOut
+            | RDKafkaErrorCode::LeaderNotAvailable
+            | RDKafkaErrorCode::NotLeaderForPartition
+            | RDKafkaErrorCode::OffsetNotAvailable
+            | RDKafkaErrorCode::FencedLeaderEpoch
+            | RDKafkaErrorCode::UnknownLeaderEpoch
+            | RDKafkaErrorCode::Resolve
+    )
+}
