@@ -55,11 +55,8 @@ fn parse_path(text: &str) -> Result<Vec<Step>> {
     };
     let mut steps = Vec::new();
     while !rest.is_empty() {
-        let (step, tail) = match parse_step(rest) {
-            Some(step) => step,
-            None => {
-                return exec_err!("the JSON path '{text}' is not supported at '{rest}'; write for example '$.a.b[0]'");
-            }
+        let Some((step, tail)) = parse_step(rest) else {
+            return exec_err!("the JSON path '{text}' is not supported at '{rest}'; write for example '$.a.b[0]'");
         };
         steps.push(step);
         rest = tail;

@@ -217,7 +217,7 @@ fn regexp_replace(call: &Call) -> Result<ArrayRef> {
             return Ok(false);
         }
         let regex: &Regex = regexes.get(patterns.value(row), compile)?;
-        let template: &String = templates.get(replacements.value(row), |text| java_replacement(text))?;
+        let template: &String = templates.get(replacements.value(row), java_replacement)?;
         out.push_str(&regex.replace_all(texts.value(row), template.as_str()));
         Ok(true)
     })
