@@ -4,13 +4,13 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder};
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::DataType;
 use datafusion::common::exec_err;
 use datafusion::error::Result;
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF};
+use datafusion::logical_expr::ScalarUDF;
 
 use super::function::Kind::{Bytes, Int, Text};
-use super::function::{Call, Function, build_text, gives};
+use super::function::{Call, Function, build_text, delegate, gives};
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -70,17 +70,8 @@ fn write_hex(bytes: &[u8], upper: bool, out: &mut String) {
 }
 
 /// The hash of DataFusion's function, in hexadecimal; its MD5 is that already.
-fn hashed(call: &Call, function: &Arc<ScalarUDF>) -> Result<ArrayRef> {
-    let column = &call.columns[0];
-    let result_type = function.return_type(&[column.data_type().clone()])?;
-    let result = function.invoke_with_args(ScalarFunctionArgs {
-        args: vec![ColumnarValue::Array(Arc::clone(column))],
-        arg_fields: vec![Arc::new(Field::new("text", column.data_type().clone(), true))],
-        number_rows: call.rows,
-        return_field: Arc::new(Field::new("hash", result_type, true)),
-        config_options: Arc::clone(call.config),
-    })?;
-    let hashes = result.to_array(call.rows)?;
+fn hashed(call: &Call, function: &ScalarUDF) -> Result<ArrayRef> {
+    let hashes = delegate(call, function)?;
     match hashes.as_binary_opt::<i32>() {
         None => Ok(arrow::compute::cast(&hashes, &DataType::Utf8)?),
         Some(hashes) => build_text(call.rows, |row, out| {

@@ -4,12 +4,14 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, StringArray, StringBuilder};
-use arrow::datatypes::{DataType, Int64Type, TimeUnit};
+use arrow::datatypes::{DataType, Field, Int64Type, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::{ScalarValue, exec_datafusion_err, plan_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
-use datafusion::logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
 
 use crate::sql::types::sql_type;
 
@@ -172,7 +174,9 @@ impl ScalarUDFImpl for Function {
                 return plan_err!("{} needs values of one type, not {}", self.name.to_uppercase(), types.join(" and "));
             };
             for i in self.alike {
-                accepted[*i] = common.clone();
+                if let Some(accepted) = accepted.get_mut(*i) {
+                    accepted.clone_from(&common);
+                }
             }
         }
         Ok(accepted)
@@ -246,6 +250,20 @@ pub(super) mod gives {
 /// The type of an argument, which a call that was accepted has.
 pub(super) fn type_at(types: &[DataType], index: usize) -> Result<DataType> {
     types.get(index).cloned().ok_or_else(|| exec_datafusion_err!("argument {index} is missing"))
+}
+
+/// What a function of DataFusion's gives for the columns of a call.
+pub(super) fn delegate(call: &Call, function: &ScalarUDF) -> Result<ArrayRef> {
+    let types: Vec<DataType> = call.columns.iter().map(|column| column.data_type().clone()).collect();
+    let result_type = function.return_type(&types)?;
+    let result = function.invoke_with_args(ScalarFunctionArgs {
+        args: call.columns.iter().cloned().map(ColumnarValue::Array).collect(),
+        arg_fields: types.into_iter().map(|data_type| Arc::new(Field::new("argument", data_type, true))).collect(),
+        number_rows: call.rows,
+        return_field: Arc::new(Field::new("result", result_type, true)),
+        config_options: Arc::clone(call.config),
+    })?;
+    result.to_array(call.rows)
 }
 
 /// A column of strings, one per row: each is written to the buffer, and is `NULL` when `write` says `false`.

@@ -1,18 +1,23 @@
-//! `IF`, `MOD`, and functions of collections.
+//! `IF`, `MOD`, `GREATEST`, `LEAST`, and functions of collections.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int32Array, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, UInt32Array};
+use arrow::buffer::NullBuffer;
+use arrow::compute::kernels::nullif::nullif;
 use arrow::compute::kernels::numeric::rem;
 use arrow::compute::{prep_null_mask_filter, take};
 use arrow::datatypes::DataType;
 use datafusion::common::{exec_err, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::simplify::ExprSimplifyResult;
-use datafusion::logical_expr::{Expr, when};
+use datafusion::logical_expr::{Expr, ScalarUDF, when};
 
 use super::function::Kind::{Any, Bool};
-use super::function::{Call, Function, gives, type_at};
+use super::function::{Call, Function, delegate, gives, type_at};
+
+/// Arguments that come to have one type where there may be many; DataFusion refuses those beyond that do not have it.
+const ALL: [usize; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
 pub(super) fn functions() -> Vec<Function> {
     let mut if_function = Function::new(
@@ -35,9 +40,21 @@ pub(super) fn functions() -> Vec<Function> {
         |call| Ok(rem(&call.columns[0], &call.columns[1])?),
     );
     modulo.alike = &[0, 1];
+    let extreme = |name, about, evaluate| {
+        let mut function = Function::new(name, about, &[&[Any]], |types| type_at(types, 0), evaluate);
+        function.variadic = true;
+        function.alike = &ALL;
+        function
+    };
     vec![
         if_function,
         modulo,
+        extreme("greatest", "GREATEST(a, b, ..): the greatest, NULL if one is", |call| {
+            unless_null(call, &datafusion::functions::core::greatest())
+        }),
+        extreme("least", "LEAST(a, b, ..): the least, NULL if one is", |call| {
+            unless_null(call, &datafusion::functions::core::least())
+        }),
         Function::new(
             "cardinality",
             "CARDINALITY(array or map): the number of its elements",
@@ -74,6 +91,22 @@ fn evaluate_if(call: &Call) -> Result<ArrayRef> {
         _ => prep_null_mask_filter(condition),
     };
     Ok(arrow::compute::kernels::zip::zip(&condition, &call.columns[1], &call.columns[2])?)
+}
+
+/// What DataFusion's function gives, which passes over `NULL`s, but `NULL` where an argument is.
+fn unless_null(call: &Call, function: &ScalarUDF) -> Result<ArrayRef> {
+    let result = delegate(call, function)?;
+    let nulls = call
+        .columns
+        .iter()
+        .fold(None, |nulls, column| NullBuffer::union(nulls.as_ref(), column.logical_nulls().as_ref()));
+    match nulls {
+        None => Ok(result),
+        Some(nulls) => {
+            let any_null: BooleanArray = nulls.iter().map(|is_valid| Some(!is_valid)).collect();
+            Ok(nullif(&result, &any_null)?)
+        }
+    }
 }
 
 fn collection(types: &[DataType], name: &str) -> Result<DataType> {

@@ -169,6 +169,9 @@ fn everything_else() {
     check("IFNULL(CAST(NULL AS INT), 5)", "5", "BIGINT");
     check("MOD(-7, 3)", "-1", "BIGINT");
     check("MOD(7.5, 2)", "1.5", "DOUBLE");
+    check("GREATEST(1, CAST(2.5 AS DOUBLE), 2)", "2.5", "DOUBLE");
+    check("LEAST('b', 'a')", "a", "STRING");
+    check("GREATEST(1, CAST(NULL AS INT))", "NULL", "BIGINT");
     check("CARDINALITY(ARRAY[1, 2, 3])", "3", "INT");
     check("CARDINALITY(MAP['a', 1])", "1", "INT");
     check("ELEMENT(ARRAY[7])", "7", "BIGINT");
@@ -213,6 +216,7 @@ fn columns_of_many_rows_are_computed_row_by_row() {
     check_rows("IS_ALPHA(u)", "true | true | false | false");
     check_rows("FROM_UNIXTIME(n, 'ss')", "01 | 02 | NULL | 59");
     check_rows("MD5(u) IS NULL", "false | false | true | false");
+    check_rows("LEAST(s, u)", "a,b | NULL | NULL | ,");
     check_rows("IF(n > 1, s, u)", "x | NULL | NULL | ,");
     check_rows(
         "TO_TIMESTAMP_LTZ(n, 3)",
