@@ -90,6 +90,12 @@ pub trait RowEncoder: Send {
     fn encode(&mut self, batch: &RecordBatch, out: &mut Encoded) -> Result<()>;
 }
 
+/// Every option that a format knows.
+pub const OPTION_KEYS: &[&str] = &[];
+
+/// Those without effect.
+pub const OPTION_KEYS_WITHOUT_EFFECT: &[&str] = &[];
+
 /// A format with its options.
 #[derive(Clone, Debug)]
 pub struct Format;

@@ -22,8 +22,7 @@ mod source;
 
 pub use cluster::{Cluster, Topic};
 pub use embedded::Embedded;
-pub use properties::ClientProperties;
-pub(crate) use properties::check as check_property;
+pub use properties::{ClientProperties, property_notice};
 pub use sink::KafkaSink;
 pub use source::KafkaSource;
 

@@ -150,7 +150,7 @@ const KNOWN: &[&str] = &[
 ];
 
 /// What becomes of one property.
-pub(crate) enum Checked {
+enum Checked {
     /// Handed to librdkafka under this name.
     Passed(String, String),
     /// The engine's own business.
@@ -160,7 +160,7 @@ pub(crate) enum Checked {
 }
 
 /// Checks one property (without its prefix).
-pub(crate) fn check(key: &str, value: &str) -> Result<Checked> {
+fn check(key: &str, value: &str) -> Result<Checked> {
     if let Some((_, instead)) = REFUSED.iter().find(|(k, _)| *k == key) {
         return Err(Error::statement(format!("the client property '{PREFIX}{key}' is not available")).hint(*instead));
     }
@@ -190,6 +190,20 @@ pub(crate) fn check(key: &str, value: &str) -> Result<Checked> {
         Err(_) => Err(Error::statement(format!("the value of '{PREFIX}{key}' is not valid"))
             .hint("the properties are librdkafka's; see its CONFIGURATION.md for what it may be")),
     }
+}
+
+/// The notice for a property (without its prefix) that is accepted and changes nothing, if it is one.
+pub fn property_notice(key: &str, value: &str) -> Result<Option<String>> {
+    Ok(match check(key, value)? {
+        Checked::Ignored(notice) => Some(notice),
+        Checked::Owned if key != "auto.offset.reset" => {
+            Some(format!("'{PREFIX}{key}' is the engine's own setting and is ignored"))
+        }
+        Checked::Passed(key, value) if key == "enable.ssl.certificate.verification" && value == "false" => {
+            Some(format!("'{PREFIX}{key}' = 'false': anyone on the way can pose as the broker"))
+        }
+        _ => None,
+    })
 }
 
 /// How to reach a cluster. Printing it shows names, never values.

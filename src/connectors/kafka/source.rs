@@ -18,7 +18,7 @@ use super::layout::Layout;
 use super::positions;
 use super::properties::{ClientProperties, client_error};
 use super::rows::RowReader;
-use crate::connectors::{Defaults, PartitionPlan, Source, SourceReader, SourceRows, SourceSpec, shown};
+use crate::connectors::{Defaults, OnError, PartitionPlan, Source, SourceReader, SourceRows, SourceSpec, shown};
 use crate::error::{Error, Result};
 use crate::limits::BATCH_ROWS_MAX;
 
@@ -30,13 +30,6 @@ const READ_AHEAD_KB: usize = 128 << 10;
 
 /// How often a reader asks whether a broker that went away is back.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// What to do with a record that does not decode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum OnError {
-    Fail,
-    Skip,
-}
 
 /// A Kafka table that a job reads.
 pub struct KafkaSource {
@@ -50,7 +43,8 @@ impl KafkaSource {
     /// Connects, and resolves the table's partitions.
     pub fn open(spec: SourceSpec, defaults: &Defaults) -> Result<Self> {
         let layout = Layout::of(&spec.table)?;
-        let on_error = on_error(&spec, &layout)?;
+        let key_skips = layout.key.as_ref().is_some_and(|(format, _)| format.ignores_parse_errors());
+        let on_error = OnError::of(&spec.table.options, layout.value_format.ignores_parse_errors() || key_skips)?;
         // Mistakes in the statement come before questions to the broker.
         RowReader::new(&spec, &layout)?;
         let properties = ClientProperties::of_table(&spec.table.options, defaults)?;
@@ -90,24 +84,6 @@ impl KafkaSource {
         );
         let watcher = Watcher::new(format!("the source \"{}\"", self.spec.table.name), properties.brokers());
         config.create_with_context(watcher).map_err(|e| client_error(&e))
-    }
-}
-
-/// `'scan.on-error'`, or what the format's own option says in Flink's words.
-fn on_error(spec: &SourceSpec, layout: &Layout) -> Result<OnError> {
-    let options = &spec.table.options;
-    let mut skip = layout.value_format.ignores_parse_errors();
-    if let Some((key_format, _)) = &layout.key {
-        skip |= key_format.ignores_parse_errors();
-    }
-    if options.get("scan.on-error").is_none() {
-        return Ok(if skip { OnError::Skip } else { OnError::Fail });
-    }
-    match options.choice("scan.on-error", &["fail", "skip", "dead-letter"])? {
-        "skip" => Ok(OnError::Skip),
-        "dead-letter" => Err(Error::statement("'scan.on-error' = 'dead-letter' is not available yet")
-            .hint("'skip' goes on and counts the records that do not decode; 'fail' stops at the first")),
-        _ => Ok(OnError::Fail),
     }
 }
 
