@@ -1,0 +1,573 @@
+//! JSON objects to rows.
+//!
+//! A single pass over the payload, led by the columns that are wanted: their values go straight to the column
+//! builders, everything else is checked and skipped. Most records have the same keys in the same order, so the reader
+//! guesses each key from the one before it, and a right guess costs one comparison of bytes.
+//!
+//! What is exact: the payload is one JSON object and nothing else, in valid UTF-8 down to the last skipped field. A
+//! missing field is null. Of a field given twice the last one counts. A null in a `NOT NULL` column is a bad record,
+//! and so is a value of another type:
+//!
+//! | column | what is read |
+//! |---|---|
+//! | `BOOLEAN` | `true`, `false`, and the same as strings |
+//! | `TINYINT` .. `BIGINT` | integers in range, also as strings; `1.0` and `1e3` are not integers |
+//! | `FLOAT`, `DOUBLE` | numbers whose nearest value is finite, also as strings |
+//! | `DECIMAL(p, s)` | numbers from their digits, also as strings; rounded half up to `s` digits |
+//! | `STRING` | strings; any other value as its JSON text |
+//! | `BYTES` | padded base64 |
+//! | `DATE`, `TIME` | `'2013-01-31'`, `'10:00:00.123'` |
+//! | `TIMESTAMP`, `TIMESTAMP_LTZ` | SQL's and ISO 8601's spelling, with or without an offset; integers are milliseconds since the epoch |
+//! | `ARRAY`, `ROW`, `MAP` | arrays, objects, objects |
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{DefaultHasher, Hasher};
+use std::mem;
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::DataType;
+use jiter::{Jiter, JiterError, Peek};
+
+use super::columns::{ColumnBuilder, Values, end_list};
+use super::text::{self, Misfit, sql_name};
+use super::{BadRecord, DecodeColumn, RowDecoder, excerpt};
+use crate::error::{Error, Result};
+use crate::limits::{JSON_DEPTH_MAX, PAYLOAD_BYTES_MAX};
+
+/// Spellings of keys that a decoder remembers per object type, besides two for each wanted field.
+const KEYS_REMEMBERED_MAX: usize = 1_024;
+
+/// Longer keys are not remembered.
+const KEY_BYTES_REMEMBERED_MAX: usize = 256;
+
+/// Maps up to this size are searched for duplicate keys pair by pair.
+const SMALL_MAP_ENTRIES: usize = 16;
+
+/// Reads JSON objects into columns.
+pub struct JsonDecoder {
+    object: ObjectShape,
+    columns: Vec<ColumnBuilder>,
+    rows: usize,
+    context: Context,
+}
+
+/// What all levels of a record share.
+struct Context {
+    fail_on_missing_field: bool,
+    /// An unescaped string that does not go to a column as it is.
+    scratch: Vec<u8>,
+    /// The keys of a map, as hashes, to find duplicates.
+    hashes: Vec<u64>,
+}
+
+/// What the values of a column look like.
+enum Shape {
+    Scalar,
+    List(Box<FieldShape>),
+    Object(ObjectShape),
+    Map(Box<FieldShape>),
+}
+
+struct FieldShape {
+    name: String,
+    nullable: bool,
+    shape: Shape,
+}
+
+/// An object with known fields, and what was learned about the order of its keys.
+struct ObjectShape {
+    fields: Vec<FieldShape>,
+    /// Field numbers by name.
+    names: HashMap<Vec<u8>, usize>,
+    /// Keys as they are spelled in records, wanted or not. The first stands for the beginning of the object.
+    keys: Vec<Key>,
+    /// Positions in `keys` by spelling.
+    spellings: HashMap<Vec<u8>, usize>,
+    /// The object's number: fields whose entry in `seen` is equal have been met in it.
+    object: u64,
+    seen: Vec<u64>,
+}
+
+struct Key {
+    spelling: Vec<u8>,
+    field: Option<usize>,
+    /// The key that followed last time.
+    next: usize,
+}
+
+/// Why a record is bad, and at which column.
+#[derive(Debug)]
+struct Fault {
+    path: String,
+    reason: String,
+}
+
+type Read<T = ()> = Result<T, Box<Fault>>;
+
+impl JsonDecoder {
+    /// A decoder for the given columns.
+    pub fn new(columns: &[DecodeColumn], fail_on_missing_field: bool) -> Result<Self> {
+        let fields = columns.iter().map(|c| FieldShape::new(&c.name, &c.data_type, c.nullable, 1));
+        Ok(Self {
+            object: ObjectShape::new(fields.collect::<Result<_>>()?),
+            columns: columns.iter().map(DecodeColumn::builder).collect::<Result<_>>()?,
+            rows: 0,
+            context: Context { fail_on_missing_field, scratch: Vec::new(), hashes: Vec::new() },
+        })
+    }
+
+    fn read(&mut self, payload: &[u8]) -> Read {
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(Fault::new(format!("the record has {} bytes, more than {PAYLOAD_BYTES_MAX}", payload.len())));
+        }
+        // Once for all: the parser does not look at skipped strings, and the columns hold UTF-8.
+        let payload = std::str::from_utf8(payload)
+            .map_err(|e| Fault::new(format!("not valid UTF-8 at byte {}", e.valid_up_to())))?;
+        let mut json = Jiter::new(payload.as_bytes());
+        match json.peek()? {
+            Peek::Object => {}
+            other => {
+                json.known_skip(other)?;
+                return Err(Fault::new(format!("expected a JSON object, found {}", found(payload.trim_ascii()))));
+            }
+        }
+        let mut reader = Reader { json, payload };
+        read_object(&mut reader, &mut self.object, &mut self.columns, &mut self.context)?;
+        Ok(reader.json.finish()?)
+    }
+}
+
+impl RowDecoder for JsonDecoder {
+    fn decode(&mut self, payload: &[u8]) -> Result<(), BadRecord> {
+        match self.read(payload) {
+            Ok(()) => {
+                self.rows += 1;
+                debug_assert!(self.columns.iter().all(|c| c.len() == self.rows));
+                Ok(())
+            }
+            Err(fault) => {
+                self.truncate(self.rows);
+                Err(BadRecord(fault.to_string()))
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.rows
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.columns.iter_mut().for_each(|c| c.truncate(len));
+        self.rows = len;
+    }
+
+    fn take(&mut self) -> Result<Vec<ArrayRef>> {
+        self.rows = 0;
+        self.columns.iter_mut().map(ColumnBuilder::finish).collect()
+    }
+}
+
+/// The parser, and the text that it runs over.
+struct Reader<'p> {
+    json: Jiter<'p>,
+    payload: &'p str,
+}
+
+/// Reads an object's fields into one row of `columns`, which are all of the same length.
+fn read_object(
+    reader: &mut Reader<'_>,
+    object: &mut ObjectShape,
+    columns: &mut [ColumnBuilder],
+    context: &mut Context,
+) -> Read {
+    let row = columns.first().map_or(0, ColumnBuilder::len);
+    object.object += 1;
+    let mut fields_met = 0;
+    let mut at = 0;
+    let mut key = reader.json.next_object_bytes()?;
+    while let Some(spelling) = key {
+        let field;
+        (at, field) = object.find(at, spelling);
+        let peek = reader.json.peek()?;
+        match field {
+            None => reader.json.known_skip(peek)?,
+            Some(i) => {
+                let (field, column) = (&mut object.fields[i], &mut columns[i]);
+                if mem::replace(&mut object.seen[i], object.object) == object.object {
+                    column.truncate(row);
+                } else {
+                    fields_met += 1;
+                }
+                read_field(reader, peek, field, column, context).map_err(|fault| fault.within(&field.name))?;
+            }
+        }
+        key = reader.json.next_key_bytes()?;
+    }
+    if fields_met < columns.len() {
+        fill_missing(object, columns, context)?;
+    }
+    Ok(())
+}
+
+fn fill_missing(object: &ObjectShape, columns: &mut [ColumnBuilder], context: &Context) -> Read {
+    for ((field, seen), column) in object.fields.iter().zip(&object.seen).zip(columns) {
+        if *seen == object.object {
+            continue;
+        }
+        if !field.nullable || context.fail_on_missing_field {
+            return Err(Fault::new("the field is missing").within(&field.name));
+        }
+        column.append_null();
+    }
+    Ok(())
+}
+
+fn read_field(
+    reader: &mut Reader<'_>,
+    peek: Peek,
+    field: &mut FieldShape,
+    column: &mut ColumnBuilder,
+    context: &mut Context,
+) -> Read {
+    if peek == Peek::Null {
+        reader.json.known_null()?;
+        if !field.nullable {
+            return Err(Fault::new("null in a NOT NULL column"));
+        }
+        column.append_null();
+        return Ok(());
+    }
+    match (&mut field.shape, &mut column.values, peek) {
+        (Shape::Scalar, ..) => return read_scalar(reader, peek, column, context),
+        (Shape::List(shape), Values::List { offsets, item, .. }, Peek::Array) => {
+            let mut next = reader.json.known_array()?;
+            while let Some(peek) = next {
+                read_field(reader, peek, shape, item, context)?;
+                next = reader.json.array_step()?;
+            }
+            end_list(offsets, item.len()).map_err(|_| full(column))?;
+        }
+        (Shape::Object(shape), Values::Struct { children, .. }, Peek::Object) => {
+            read_object(reader, shape, children, context)?;
+        }
+        (Shape::Map(shape), Values::Map { offsets, keys, values, .. }, Peek::Object) => {
+            read_map(reader, shape, keys, values, context)?;
+            end_list(offsets, keys.len()).map_err(|_| full(column))?;
+        }
+        _ => {
+            let start = reader.json.current_index();
+            reader.json.known_skip(peek)?;
+            return Err(misfit(Misfit::Type, column, &reader.payload[start..reader.json.current_index()]));
+        }
+    }
+    column.nulls.append_non_null();
+    Ok(())
+}
+
+fn read_scalar(reader: &mut Reader<'_>, peek: Peek, column: &mut ColumnBuilder, context: &mut Context) -> Read {
+    let start = reader.json.current_index();
+    let appended = match peek {
+        Peek::String => {
+            reader.json.known_bytes()?;
+            let inner = &reader.payload[start + 1..reader.json.current_index() - 1];
+            if inner.as_bytes().contains(&b'\\') {
+                append_escaped(column, inner, &mut context.scratch)
+            } else {
+                text::append_text(column, inner)
+            }
+        }
+        Peek::True | Peek::False => text::append_boolean(column, reader.json.known_bool(peek)?),
+        Peek::Array | Peek::Object => {
+            reader.json.known_skip(peek)?;
+            append_container(column, &reader.payload[start..reader.json.current_index()])
+        }
+        _ if peek.is_num() => {
+            reader.json.known_number_bytes(peek)?;
+            text::append_number(column, &reader.payload[start..reader.json.current_index()])
+        }
+        // No value starts like this: the parser says so.
+        _ => {
+            reader.json.known_skip(peek)?;
+            Err(Misfit::Type)
+        }
+    };
+    appended.map_err(|why| misfit(why, column, &reader.payload[start..reader.json.current_index()]))
+}
+
+fn append_escaped(column: &mut ColumnBuilder, inner: &str, scratch: &mut Vec<u8>) -> Result<(), Misfit> {
+    if let Values::Utf8(v) = &mut column.values {
+        unescape(inner.as_bytes(), v.buffer());
+        v.end()?;
+        column.nulls.append_non_null();
+        return Ok(());
+    }
+    scratch.clear();
+    unescape(inner.as_bytes(), scratch);
+    text::append_text(column, std::str::from_utf8(scratch).map_err(|_| Misfit::Type)?)
+}
+
+/// Appends an array or object to a `STRING` column, as its text without the spaces between the tokens.
+fn append_container(column: &mut ColumnBuilder, json: &str) -> Result<(), Misfit> {
+    let Values::Utf8(v) = &mut column.values else { return Err(Misfit::Type) };
+    let out = v.buffer();
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in json.bytes() {
+        if in_string {
+            in_string = escaped || byte != b'"';
+            escaped = !escaped && byte == b'\\';
+        } else if byte.is_ascii_whitespace() {
+            continue;
+        } else {
+            in_string = byte == b'"';
+        }
+        out.push(byte);
+    }
+    v.end()?;
+    column.nulls.append_non_null();
+    Ok(())
+}
+
+/// Reads an object's entries to the ends of `keys` and `values`.
+fn read_map(
+    reader: &mut Reader<'_>,
+    shape: &mut FieldShape,
+    keys: &mut ColumnBuilder,
+    values: &mut ColumnBuilder,
+    context: &mut Context,
+) -> Read {
+    let start = reader.json.clone();
+    let from = keys.len();
+    let mut key = reader.json.next_object_bytes()?;
+    while let Some(spelling) = key {
+        push_key(keys, spelling)?;
+        let peek = reader.json.peek()?;
+        read_field(reader, peek, shape, values, context)?;
+        key = reader.json.next_key_bytes()?;
+    }
+    if has_duplicates(keys, from, &mut context.hashes) {
+        keys.truncate(from);
+        values.truncate(from);
+        reader.json = start;
+        read_map_with_duplicates(reader, shape, keys, values, context)?;
+    }
+    Ok(())
+}
+
+/// Reads an object's entries, of those with the same key the last one only. Rare, so it may allocate.
+fn read_map_with_duplicates(
+    reader: &mut Reader<'_>,
+    shape: &mut FieldShape,
+    keys: &mut ColumnBuilder,
+    values: &mut ColumnBuilder,
+    context: &mut Context,
+) -> Read {
+    let unescaped = |spelling: &[u8]| {
+        let mut key = Vec::new();
+        unescape(spelling, &mut key);
+        key
+    };
+    let mut last = HashMap::new();
+    let mut ahead = reader.json.clone();
+    let mut entry = 0;
+    let mut key = ahead.next_object_bytes()?;
+    while let Some(spelling) = key {
+        last.insert(unescaped(spelling), entry);
+        entry += 1;
+        ahead.next_skip()?;
+        key = ahead.next_key_bytes()?;
+    }
+    entry = 0;
+    key = reader.json.next_object_bytes()?;
+    while let Some(spelling) = key {
+        let is_last = last.get(&unescaped(spelling)) == Some(&entry);
+        entry += 1;
+        if is_last {
+            push_key(keys, spelling)?;
+            let peek = reader.json.peek()?;
+            read_field(reader, peek, shape, values, context)?;
+        } else {
+            reader.json.next_skip()?;
+        }
+        key = reader.json.next_key_bytes()?;
+    }
+    Ok(())
+}
+
+fn push_key(keys: &mut ColumnBuilder, spelling: &[u8]) -> Read {
+    let Values::Utf8(v) = &mut keys.values else { return Err(Fault::new("the keys of a MAP are strings")) };
+    unescape(spelling, v.buffer());
+    if v.end().is_err() {
+        return Err(full(keys));
+    }
+    keys.nulls.append_non_null();
+    Ok(())
+}
+
+/// Whether two of the keys from `from` on may be the same; always, when two are.
+fn has_duplicates(keys: &ColumnBuilder, from: usize, hashes: &mut Vec<u64>) -> bool {
+    let Values::Utf8(v) = &keys.values else { return false };
+    let count = keys.len() - from;
+    if count <= SMALL_MAP_ENTRIES {
+        return (from..keys.len()).any(|i| (from..i).any(|j| v.get(i) == v.get(j)));
+    }
+    hashes.clear();
+    hashes.extend((from..keys.len()).map(|i| {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(v.get(i));
+        hasher.finish()
+    }));
+    hashes.sort_unstable();
+    hashes.windows(2).any(|pair| pair[0] == pair[1])
+}
+
+/// Appends what the inside of a JSON string stands for. The parser has checked the escapes.
+fn unescape(inner: &[u8], out: &mut Vec<u8>) {
+    let mut rest = inner;
+    while let Some(at) = rest.iter().position(|b| *b == b'\\') {
+        out.extend_from_slice(&rest[..at]);
+        let escape = rest.get(at + 1).copied().unwrap_or(b'\\');
+        rest = rest.get(at + 2..).unwrap_or_default();
+        out.push(match escape {
+            b'b' => 8,
+            b'f' => 12,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'u' => {
+                let mut unit = hex4(rest);
+                rest = rest.get(4..).unwrap_or_default();
+                if (0xD800..0xDC00).contains(&unit) {
+                    let low = hex4(rest.get(2..).unwrap_or_default());
+                    rest = rest.get(6..).unwrap_or_default();
+                    unit = 0x1_0000 + ((unit - 0xD800) << 10 | low.wrapping_sub(0xDC00) & 0x3FF);
+                }
+                let character = char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER);
+                out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                continue;
+            }
+            // A quote, a slash or a backslash.
+            itself => itself,
+        });
+    }
+    out.extend_from_slice(rest);
+}
+
+fn hex4(text: &[u8]) -> u32 {
+    text.iter().take(4).fold(0, |n, b| n << 4 | char::from(*b).to_digit(16).unwrap_or(0))
+}
+
+impl FieldShape {
+    fn new(name: &str, data_type: &DataType, nullable: bool, depth: usize) -> Result<Self> {
+        if depth > JSON_DEPTH_MAX {
+            return Err(Error::statement(format!(
+                "column \"{name}\" is nested more than {JSON_DEPTH_MAX} levels deep"
+            )));
+        }
+        let field = |f: &arrow::datatypes::Field| Self::new(f.name(), f.data_type(), f.is_nullable(), depth + 1);
+        let shape = match data_type {
+            DataType::List(item) => Shape::List(Box::new(field(item)?)),
+            DataType::Struct(fields) => {
+                Shape::Object(ObjectShape::new(fields.iter().map(|f| field(f)).collect::<Result<_>>()?))
+            }
+            DataType::Map(entries, _) => match entries.data_type() {
+                DataType::Struct(pair) if pair.len() == 2 && *pair[0].data_type() == DataType::Utf8 => {
+                    Shape::Map(Box::new(field(&pair[1])?))
+                }
+                _ => {
+                    let name = format!("column \"{name}\" of type {}", sql_name(data_type));
+                    return Err(Error::statement(format!("{name}: the keys of a MAP in JSON are of type STRING"))
+                        .hint("declare it as MAP<STRING, ..>"));
+                }
+            },
+            _ => Shape::Scalar,
+        };
+        Ok(Self { name: name.to_string(), nullable, shape })
+    }
+}
+
+impl ObjectShape {
+    fn new(fields: Vec<FieldShape>) -> Self {
+        let names = fields.iter().enumerate().map(|(i, f)| (f.name.clone().into_bytes(), i)).collect();
+        let seen = vec![0; fields.len()];
+        let start = Key { spelling: Vec::new(), field: None, next: 0 };
+        Self { fields, names, keys: vec![start], spellings: HashMap::new(), object: 0, seen }
+    }
+
+    /// The key spelled like this that follows the one at `after`, and the field that it names.
+    #[inline]
+    fn find(&mut self, after: usize, spelling: &[u8]) -> (usize, Option<usize>) {
+        let guess = self.keys[after].next;
+        let key = &self.keys[guess];
+        if guess != 0 && key.spelling == spelling { (guess, key.field) } else { self.search(after, spelling) }
+    }
+
+    #[cold]
+    fn search(&mut self, after: usize, spelling: &[u8]) -> (usize, Option<usize>) {
+        if let Some(known) = self.spellings.get(spelling).copied() {
+            self.keys[after].next = known;
+            return (known, self.keys[known].field);
+        }
+        let field = if spelling.contains(&b'\\') {
+            let mut name = Vec::new();
+            unescape(spelling, &mut name);
+            self.names.get(&name).copied()
+        } else {
+            self.names.get(spelling).copied()
+        };
+        let room = KEYS_REMEMBERED_MAX + 2 * self.fields.len();
+        if self.keys.len() > room || spelling.len() > KEY_BYTES_REMEMBERED_MAX {
+            // Objects that are maps in truth: guessing goes on from the last key that is known.
+            return (after, field);
+        }
+        let known = self.keys.len();
+        self.keys.push(Key { spelling: spelling.to_vec(), field, next: 0 });
+        self.spellings.insert(spelling.to_vec(), known);
+        self.keys[after].next = known;
+        (known, field)
+    }
+}
+
+impl Fault {
+    fn new(reason: impl Into<String>) -> Box<Self> {
+        Box::new(Self { path: String::new(), reason: reason.into() })
+    }
+
+    /// The same fault seen from the object around the field.
+    fn within(mut self: Box<Self>, field: &str) -> Box<Self> {
+        self.path = if self.path.is_empty() { field.to_string() } else { format!("{field}.{}", self.path) };
+        self
+    }
+}
+
+impl From<JiterError> for Box<Fault> {
+    fn from(error: JiterError) -> Self {
+        Fault::new(format!("not valid JSON at byte {}: {}", error.index, error.error_type))
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.is_empty() {
+            return f.write_str(&self.reason);
+        }
+        write!(f, "column \"{}\": {}", self.path, self.reason)
+    }
+}
+
+fn misfit(why: Misfit, column: &ColumnBuilder, json: &str) -> Box<Fault> {
+    Fault::new(why.describe(column.data_type(), &found(json)))
+}
+
+fn full(column: &ColumnBuilder) -> Box<Fault> {
+    misfit(Misfit::Full, column, "")
+}
+
+/// What a message calls a value.
+fn found(json: &str) -> String {
+    match json.as_bytes().first() {
+        Some(b'[') => "an array".to_string(),
+        Some(b'{') => "an object".to_string(),
+        _ => excerpt(json),
+    }
+}
