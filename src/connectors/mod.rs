@@ -273,6 +273,9 @@ pub enum SinkRows {
     Batch(RecordBatch),
 }
 
+/// The headers of one record: names with values.
+pub type RecordHeaders = Vec<(String, Option<Vec<u8>>)>;
+
 /// Rows as records: value, and for Kafka key, headers, timestamp.
 #[derive(Debug, Default)]
 pub struct EncodedRows {
@@ -283,7 +286,7 @@ pub struct EncodedRows {
     /// The records' timestamps (ms), if a metadata column gives them; `None` per row for "now".
     pub timestamps: Option<Vec<Option<i64>>>,
     /// The records' headers, if a metadata column gives them.
-    pub headers: Option<Vec<Vec<(String, Option<Vec<u8>>)>>>,
+    pub headers: Option<Vec<RecordHeaders>>,
 }
 
 /// A table that is written to by one job.

@@ -10,6 +10,8 @@
 mod records;
 mod sink;
 mod source;
+#[cfg(test)]
+mod tests;
 
 pub use sink::FileSink;
 pub use source::FileSource;

@@ -19,6 +19,8 @@ mod properties;
 mod rows;
 mod sink;
 mod source;
+#[cfg(test)]
+mod tests;
 
 pub use cluster::{Cluster, Topic};
 pub use embedded::Embedded;

@@ -35,7 +35,9 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 pub struct KafkaSource {
     spec: SourceSpec,
     partitions: Vec<PartitionPlan>,
-    cluster: Cluster,
+    properties: ClientProperties,
+    /// Kept only to commit to the group.
+    committer: Option<Cluster>,
     on_error: OnError,
 }
 
@@ -50,14 +52,16 @@ impl KafkaSource {
         let properties = ClientProperties::of_table(&spec.table.options, defaults)?;
         let cluster = Cluster::new(properties)?;
         let partitions = positions::resolve(&spec.table.options, &cluster, spec.resume.as_deref())?;
-        Ok(Self { spec, partitions, cluster, on_error })
+        let properties = cluster.properties().clone();
+        let committer = properties.group().is_some().then_some(cluster);
+        Ok(Self { spec, partitions, properties, committer, on_error })
     }
 
     fn consumer(&self, share: usize) -> Result<BaseConsumer<Watcher>> {
         let share = share.max(1);
         let records = (READ_AHEAD_RECORDS / share).max(4 * BATCH_ROWS_MAX).to_string();
         let kilobytes = (READ_AHEAD_KB / share).clamp(4 << 10, 64 << 10).to_string();
-        let properties = self.cluster.properties();
+        let properties = &self.properties;
         let group = properties.group().unwrap_or("tidemill").to_owned();
         let config = properties.config(
             &[
@@ -110,18 +114,23 @@ impl Source for KafkaSource {
             states[index] = Some(State { plan: plan.clone(), slot, next: plan.start, told_end: false });
         }
         let batch = BatchConsumer::new(consumer, &assignments)?;
-        Ok(Box::new(Reader { batch, rows, states, on_error: self.on_error, probed: Instant::now() }))
+        Ok(Box::new(Reader {
+            batch,
+            rows,
+            states,
+            on_error: self.on_error,
+            probed: Instant::now(),
+            _properties: self.properties.clone(),
+        }))
     }
 
     fn note_progress(&self, next_offsets: &[(usize, i64)]) {
-        if self.cluster.properties().group().is_none() {
-            return;
-        }
+        let Some(committer) = &self.committer else { return };
         let name = |(index, offset): &(usize, i64)| {
             let id = &self.partitions[*index].id;
             (&*id.topic, id.partition, *offset)
         };
-        self.cluster.commit(&next_offsets.iter().map(name).collect::<Vec<_>>());
+        committer.commit(&next_offsets.iter().map(name).collect::<Vec<_>>());
     }
 }
 
@@ -143,6 +152,8 @@ struct Reader {
     states: Vec<Option<State>>,
     on_error: OnError,
     probed: Instant,
+    /// Keeps an in-process broker alive for as long as the consumer.
+    _properties: ClientProperties,
 }
 
 impl Reader {
@@ -160,7 +171,8 @@ impl SourceReader for Reader {
             if std::mem::replace(&mut state.told_end, true) {
                 return Ok(None);
             }
-            return Ok(Some(SourceRows { next_offset: state.next, at_end: true, ..SourceRows::default() }));
+            let columns = self.rows.take(&state.plan.id.topic, state.plan.id.partition)?;
+            return Ok(Some(SourceRows { columns, next_offset: state.next, at_end: true, ..SourceRows::default() }));
         };
         let mut taking = Taking {
             rows: &mut self.rows,
@@ -173,7 +185,8 @@ impl SourceReader for Reader {
         let events = self.batch.poll(slot, rows_max.min(BATCH_ROWS_MAX), |event| taking.visit(event));
         let Taking { mut got, ended, failure, .. } = taking;
         if events == 0 {
-            return match self.watcher().fatal() {
+            let watcher = self.watcher();
+            return match watcher.has_failed().then(|| watcher.fatal()).flatten() {
                 Some(report) => Err(Error::upstream(format!("the Kafka client has given up: {}", report.text))),
                 None => Ok(None),
             };
