@@ -439,29 +439,3 @@ pub trait RowEncoder: Send {
     /// Appends one payload per row of `batch` to `out`. All columns of the batch are written, in their order.
     fn encode(&mut self, batch: &RecordBatch, out: &mut Encoded) -> Result<()>;
 }
-
-/// A format with its options.
-#[derive(Clone, Debug)]
-pub struct Format;
-
-impl Format {
-    /// The format of this name, with its options from a table's, whose keys start with `prefix`.
-    pub fn from_options(_name: &str, _options: &crate::catalog::options::Options, _prefix: &str) -> Result<Self> {
-        Ok(Self)
-    }
-
-    /// A decoder that knows `all` columns and fills the `wanted` ones.
-    pub fn decoder(&self, _all: &[DecodeColumn], _wanted: &[usize]) -> Result<Box<dyn RowDecoder>> {
-        Err(crate::error::Error::bug("no formats yet"))
-    }
-
-    /// An encoder for rows of this schema.
-    pub fn encoder(&self, _schema: &arrow::datatypes::Schema) -> Result<Box<dyn RowEncoder>> {
-        Err(crate::error::Error::bug("no formats yet"))
-    }
-
-    /// Whether records that do not decode are skipped.
-    pub fn ignores_parse_errors(&self) -> bool {
-        false
-    }
-}
