@@ -71,11 +71,11 @@ pub struct Arguments {
     ///
     /// A query's rows go to standard output. INSERTs run beside the statements that follow; at the end the program waits
     /// for them. The first error ends everything.
-    #[arg(short, long = "command", value_name = "SQL")]
+    #[arg(short = 'c', long = "command", value_name = "SQL")]
     statements: Vec<String>,
 
     /// Execute the statements of a file, as `run` does
-    #[arg(short, long = "file", value_name = "FILE")]
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
     files: Vec<PathBuf>,
 
     #[command(flatten)]
