@@ -5,5 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod cli;
 mod harness;
 mod packaging;
+mod repl;
