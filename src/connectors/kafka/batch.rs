@@ -321,6 +321,8 @@ impl<C: ConsumerContext + 'static> BatchConsumer<C> {
 
     /// Sleeps until something may be there for some slot, at most so long.
     pub fn wait(&mut self, timeout: Duration) {
+        // Once whatever the flag says, which tells only that events began to come: a flood is served bit by bit.
+        let _ = self.consumer().poll(Duration::ZERO);
         self.serve_client();
         if self.queues.iter().any(|q| q.arrival.pending.load(Ordering::Acquire)) {
             return;

@@ -32,8 +32,12 @@ impl World {
         self.defaults.embedded.as_ref().unwrap()
     }
 
+    fn cluster(&self) -> Cluster {
+        Cluster::new(ClientProperties::of_defaults(&self.defaults).unwrap()).unwrap()
+    }
+
     fn topic(&self, name: &str, partitions: i32) {
-        self.embedded().create_topic(name, partitions).unwrap();
+        self.cluster().create_topic(name, Some(partitions), -1).unwrap();
     }
 
     /// Writes values (and keys) as they are.
@@ -436,14 +440,14 @@ fn partitioners() {
         let mut writer = sink.writer().unwrap();
         writer.write(SinkRows::Encoded(encoded(&[(None, Some("x")); 4]))).unwrap();
         writer.flush().unwrap();
-        let cluster = Cluster::new(ClientProperties::of_defaults(&world.defaults).unwrap()).unwrap();
+        let cluster = world.cluster();
         let counts: Vec<i64> = (0..2).map(|p| cluster.watermarks(&topic, p).unwrap().1).collect();
         assert_eq!(counts, want, "{partitioner}");
     }
     // The partition of a key is that of Java's clients.
     world.topic("hashed", 1_000);
     world.produce("hashed", &[(Some("21"), Some("x"))]);
-    let cluster = Cluster::new(ClientProperties::of_defaults(&world.defaults).unwrap()).unwrap();
+    let cluster = world.cluster();
     let hash = murmur2(b"21") & 0x7fff_ffff;
     assert_eq!(cluster.watermarks("hashed", (hash % 1_000) as i32).unwrap().1, 1);
 }
