@@ -1,0 +1,339 @@
+//! A real Apache Kafka for the tests.
+//!
+//! [`shared`] is one broker for the whole run: `TIDEMILL_TEST_BROKERS` if that is set, else a single KRaft node from the
+//! jars that `tests/setup` fetched. Tests share it by naming their topics through [`Broker::topic`], which gives every
+//! caller another one. [`Broker::start_own`] is for a test that stops, kills or freezes its broker.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use futures::executor::block_on;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use super::keeper::Keeper;
+use super::records::Message;
+
+/// How long a broker may take until it answers, on a machine that is busy compiling.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long one request may take.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the cleaner may take to look at a topic.
+const COMPACTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a broker whose ports were taken by someone else in the meantime is tried again.
+const START_ATTEMPTS: u32 = 3;
+/// How much of a failed broker's log is shown.
+const LOG_LINES_SHOWN: usize = 30;
+
+/// A Kafka cluster to test against.
+pub struct Broker {
+    addresses: String,
+    /// The process, if it is ours.
+    node: Option<Node>,
+}
+
+/// A broker process of ours.
+struct Node {
+    keeper: Keeper,
+    log: PathBuf,
+    pid: u32,
+}
+
+/// The broker that all tests of this run share; started by whoever asks first.
+pub fn shared() -> &'static Broker {
+    static SHARED: OnceLock<Broker> = OnceLock::new();
+    SHARED.get_or_init(|| match std::env::var("TIDEMILL_TEST_BROKERS") {
+        Ok(addresses) if !addresses.is_empty() => Broker { addresses, node: None },
+        _ => Broker::start_own(),
+    })
+}
+
+impl Broker {
+    /// Starts a broker for one test; it ends when this value is dropped, or with the process.
+    pub fn start_own() -> Self {
+        for attempt in 1.. {
+            match Self::try_start() {
+                Ok(broker) => return broker,
+                Err(reason) if attempt == START_ATTEMPTS => panic!("Kafka does not start: {reason}"),
+                Err(_) => {}
+            }
+        }
+        unreachable!("the last attempt returns or panics")
+    }
+
+    fn try_start() -> Result<Self, String> {
+        let java = java_command_line();
+        let directory = new_directory();
+        let [client_port, controller_port] = free_ports();
+        let config = directory.join("server.properties");
+        fs::write(&config, server_properties(&directory, client_port, controller_port)).expect("a file in target/");
+        let config = config.to_str().expect("the path of the repository is UTF-8");
+        let log = directory.join("broker.log");
+
+        let format =
+            [&java[..], &["kafka.tools.StorageTool", "format", "-c", config, "-t", CLUSTER_ID].map(Into::into)];
+        run(&format.concat());
+
+        let serve = [&java[..], &["kafka.Kafka", config].map(Into::into)].concat();
+        let node = Node { keeper: Keeper::new(&directory, &log, &serve), log, pid: 0 };
+        let mut broker = Self { addresses: format!("127.0.0.1:{client_port}"), node: Some(node) };
+        broker.try_serve()?;
+        Ok(broker)
+    }
+
+    /// Where clients connect to: `bootstrap.servers`.
+    pub fn addresses(&self) -> &str {
+        &self.addresses
+    }
+
+    /// A client configuration for this broker.
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.addresses);
+        config
+    }
+
+    /// Creates a topic that no other test has; its name begins with the hint.
+    pub fn topic(&self, hint: &str, partitions: i32) -> String {
+        self.topic_with(hint, partitions, &[])
+    }
+
+    /// Creates a topic with a configuration (`cleanup.policy` and so on).
+    pub fn topic_with(&self, hint: &str, partitions: i32, config: &[(&str, &str)]) -> String {
+        let name = unique_name(hint);
+        let mut topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
+        for (key, value) in config {
+            topic = topic.set(key, value);
+        }
+        let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
+        let created = block_on(self.admin().create_topics(&[topic], &options)).expect("Kafka answers");
+        for result in created {
+            result.unwrap_or_else(|(topic, code)| panic!("Kafka does not create {topic}: {code}"));
+        }
+        name
+    }
+
+    /// Creates a compacted topic in which old records of a key go as fast as Kafka can make them. Only what lies before
+    /// the last few records is ever compacted: see [`Broker::compact`].
+    pub fn compacted_topic(&self, hint: &str, partitions: i32) -> String {
+        let config = [
+            ("cleanup.policy", "compact"),
+            ("min.cleanable.dirty.ratio", "0.001"),
+            ("min.compaction.lag.ms", "0"),
+            ("segment.ms", "50"),
+            ("delete.retention.ms", "0"),
+        ];
+        self.topic_with(hint, partitions, &config)
+    }
+
+    /// Sends records with this key to partition 0 of a compacted topic until Kafka has dropped some of them: then
+    /// it has dropped every superseded record that stood before the first of them as well.
+    pub fn compact(&self, topic: &str, key: &str) {
+        let deadline = Instant::now() + COMPACTION_TIMEOUT;
+        // A segment is closed by the first record that comes after its time is up.
+        let mut sent = 0;
+        loop {
+            self.produce(topic, [Message::new("{}").key(key).partition(0)]);
+            sent += 1;
+            let records = self.read_all(topic);
+            let left = records.iter().filter(|record| record.key.as_deref() == Some(key.as_bytes())).count();
+            if left < sent {
+                return;
+            }
+            assert!(Instant::now() < deadline, "Kafka does not compact {topic}");
+        }
+    }
+
+    /// For everything else that an operator does.
+    pub fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client().create().expect("an admin client")
+    }
+
+    /// How many partitions a topic has; `None` if there is no such topic.
+    pub fn partition_count(&self, topic: &str) -> Option<i32> {
+        let consumer: BaseConsumer = self.client().create().expect("a consumer");
+        let metadata = consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT).expect("Kafka answers");
+        let topic = metadata.topics().iter().find(|found| found.name() == topic)?;
+        let count = i32::try_from(topic.partitions().len()).expect("few");
+        (topic.error().is_none() && count > 0).then_some(count)
+    }
+
+    /// What kcat prints, called with these arguments.
+    pub fn kcat(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("kcat");
+        command.args(["-b", &self.addresses]).args(arguments).stdin(Stdio::null());
+        let output = command.output().unwrap_or_else(|error| panic!("kcat: {error}; run tests/setup"));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "kcat {arguments:?}: {stderr}");
+        String::from_utf8(output.stdout).expect("UTF-8 from kcat")
+    }
+
+    /// Ends the broker as an operator would. Its data stays for the next [`Broker::start`].
+    pub fn stop(&mut self) {
+        self.signal("TERM");
+    }
+
+    /// Ends the broker as a power failure would.
+    pub fn kill(&mut self) {
+        self.signal("KILL");
+    }
+
+    /// Starts the broker again after [`Broker::stop`] or [`Broker::kill`], on the same port.
+    pub fn start(&mut self) {
+        if let Err(reason) = self.try_serve() {
+            panic!("Kafka does not start again: {reason}");
+        }
+    }
+
+    /// Freezes the broker: connections stay open, and nothing answers.
+    pub fn pause(&mut self) {
+        self.signal("STOP");
+    }
+
+    /// Ends [`Broker::pause`].
+    pub fn resume(&mut self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&mut self, name: &str) {
+        let node = self.node.as_mut().expect("a broker of one's own, by start_own");
+        node.keeper.signal(name);
+    }
+
+    /// Starts the process and waits until it answers, or says why it does not.
+    fn try_serve(&mut self) -> Result<(), String> {
+        let client: BaseConsumer = self.client().create().expect("a consumer");
+        let node = self.node.as_mut().expect("a broker of one's own, by start_own");
+        node.pid = node.keeper.start();
+        let deadline = Instant::now() + START_TIMEOUT;
+        while client.fetch_metadata(None, Duration::from_millis(500)).is_err() {
+            if node.has_exited() {
+                return Err(format!("it ended at once; {}", node.last_words()));
+            }
+            if deadline < Instant::now() {
+                return Err(format!("no answer within {START_TIMEOUT:?}; {}", node.last_words()));
+            }
+            // A refused connection fails at once, and the client waits longer from one attempt to the next.
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    /// On Linux, whether the process is gone already; elsewhere the time-out tells.
+    fn has_exited(&self) -> bool {
+        // A process that has ended and that nobody has waited for has an empty command line.
+        Path::new("/proc/self").exists()
+            && fs::read(format!("/proc/{}/cmdline", self.pid)).is_ok_and(|line| line.is_empty())
+    }
+
+    fn last_words(&self) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
+        format!("the end of its log:\n{}", tail.join("\n"))
+    }
+}
+
+/// A name that no other test and no other run uses.
+pub fn unique_name(hint: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let run = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_millis() % 1_000_000_000;
+    format!("{hint}-{run}-{}-{count}", std::process::id())
+}
+
+/// Any 16 bytes will do; every cluster here has one node and its own ports.
+const CLUSTER_ID: &str = "dGlkZW1pbGwtdGVzdHMtMQ";
+
+/// One node, both broker and controller, small and quick to start.
+fn server_properties(directory: &Path, client_port: u16, controller_port: u16) -> String {
+    let data = directory.join("data");
+    let data = data.display();
+    format!(
+        "process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{client_port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{client_port}
+log.dirs={data}
+# A topic that is missing must be missing.
+auto.create.topics.enable=false
+num.partitions=1
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=2
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=2
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+# After a crash, the node's old registration must expire before it can register again.
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+# The flights are of 2013: retention by time would delete them at once.
+log.retention.ms=-1
+# Every partition maps its indexes into memory, and there are hundreds of partitions.
+log.index.size.max.bytes=1048576
+log.cleaner.dedupe.buffer.size=8388608
+# Compaction tests wait for the cleaner.
+log.cleaner.backoff.ms=200
+"
+    )
+}
+
+/// `java` with its options, up to the class to run.
+fn java_command_line() -> Vec<String> {
+    let jars = repository().join("target/kafka/lib");
+    assert!(jars.join(".complete").exists(), "Kafka's jars are not in {}: run tests/setup", jars.display());
+    let classpath = format!("{}/*", jars.display());
+    let options = ["java", "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"];
+    options.map(String::from).into_iter().chain(["-cp".into(), classpath]).collect()
+}
+
+/// Runs a program to its end, which must be a good one.
+fn run(command: &[String]) {
+    let output = Command::new(&command[0]).args(&command[1..]).stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("{}: {error}; run tests/setup", command[0]));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The root of the repository.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A fresh directory for a broker's data, below target/.
+fn new_directory() -> PathBuf {
+    let directory = repository().join("target/kafka/run").join(unique_name("broker"));
+    fs::create_dir_all(&directory).expect("a directory in target/");
+    directory
+}
+
+/// Two ports that nobody listens on at the moment.
+///
+/// They lie below the range from which systems take the ports of outgoing connections: while a test's broker is down, a
+/// client that tries its port again and again could otherwise be given that very port, and be connected to itself.
+fn free_ports() -> [u16; 2] {
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 10_000;
+    let mut found = Vec::new();
+    while found.len() < 2 {
+        let port = FIRST + rand::random_range(0..COUNT);
+        if !found.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            found.push(port);
+        }
+    }
+    [found[0], found[1]]
+}

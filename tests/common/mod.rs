@@ -1,0 +1,7 @@
+//! What every integration test stands on: a real Kafka, records in and out of it, the shipped data, the program.
+
+pub mod broker;
+pub mod flights;
+mod keeper;
+pub mod program;
+pub mod records;

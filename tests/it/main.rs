@@ -1,0 +1,9 @@
+//! The integration tests, in one binary: each more would link all of DataFusion once more.
+
+#![allow(clippy::disallowed_methods, reason = "tests wait for the outside, and only so long")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod harness;
+mod packaging;
