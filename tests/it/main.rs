@@ -6,4 +6,5 @@
 mod common;
 
 mod harness;
+mod kafka_tables;
 mod packaging;
