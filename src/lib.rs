@@ -13,3 +13,11 @@ pub mod catalog;
 pub mod formats;
 
 pub mod connectors;
+
+pub mod state;
+
+pub mod plan;
+
+pub mod exec;
+
+pub mod runtime;

@@ -110,8 +110,9 @@ impl RowDecoder for CsvDecoder {
     }
 
     fn take(&mut self) -> Result<Vec<ArrayRef>> {
-        self.rows = 0;
-        self.columns.iter_mut().map(ColumnBuilder::finish).collect()
+        let arrays = self.columns.iter_mut().map(ColumnBuilder::finish).collect();
+        self.truncate(0);
+        arrays
     }
 }
 

@@ -5,8 +5,8 @@
 //! guesses each key from the one before it, and a right guess costs one comparison of bytes.
 //!
 //! What is exact: the payload is one JSON object and nothing else, in valid UTF-8 down to the last skipped field. A
-//! missing field is null. Of a field given twice the last one counts. A null in a `NOT NULL` column is a bad record,
-//! and so is a value of another type:
+//! missing field is null. Of a field given twice the last one counts, but both must fit. A null in a `NOT NULL` column
+//! is a bad record, and so is a value of another type:
 //!
 //! | column | what is read |
 //! |---|---|
@@ -27,9 +27,9 @@ use std::mem;
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
-use jiter::{Jiter, JiterError, Peek};
 
 use super::columns::{ColumnBuilder, Values, end_list};
+use super::json_scan::{ScanError, Scanner, Token};
 use super::text::{self, Misfit, sql_name};
 use super::{BadRecord, DecodeColumn, RowDecoder, excerpt};
 use crate::error::{Error, Result};
@@ -84,13 +84,14 @@ struct ObjectShape {
     keys: Vec<Key>,
     /// Positions in `keys` by spelling.
     spellings: HashMap<Vec<u8>, usize>,
-    /// The object's number: fields whose entry in `seen` is equal have been met in it.
-    object: u64,
+    /// The number of the object being read: fields whose entry in `seen` is equal have been met in it.
+    current: u64,
     seen: Vec<u64>,
 }
 
 struct Key {
-    spelling: Vec<u8>,
+    /// The spelling and the closing quote.
+    quoted: Vec<u8>,
     field: Option<usize>,
     /// The key that followed last time.
     next: usize,
@@ -121,14 +122,14 @@ impl JsonDecoder {
         if payload.len() > PAYLOAD_BYTES_MAX {
             return Err(Fault::new(format!("the record has {} bytes, more than {PAYLOAD_BYTES_MAX}", payload.len())));
         }
-        // Once for all: the parser does not look at skipped strings, and the columns hold UTF-8.
+        // Once for all: the scanner takes it for granted, and the columns hold UTF-8.
         let payload = std::str::from_utf8(payload)
             .map_err(|e| Fault::new(format!("not valid UTF-8 at byte {}", e.valid_up_to())))?;
-        let mut json = Jiter::new(payload.as_bytes());
+        let mut json = Scanner::new(payload.as_bytes());
         match json.peek()? {
-            Peek::Object => {}
+            Token::Object => {}
             other => {
-                json.known_skip(other)?;
+                json.skip(other)?;
                 return Err(Fault::new(format!("expected a JSON object, found {}", found(payload.trim_ascii()))));
             }
         }
@@ -163,14 +164,15 @@ impl RowDecoder for JsonDecoder {
     }
 
     fn take(&mut self) -> Result<Vec<ArrayRef>> {
-        self.rows = 0;
-        self.columns.iter_mut().map(ColumnBuilder::finish).collect()
+        let arrays = self.columns.iter_mut().map(ColumnBuilder::finish).collect();
+        self.truncate(0);
+        arrays
     }
 }
 
-/// The parser, and the text that it runs over.
+/// The scanner, and the text that it runs over.
 struct Reader<'p> {
-    json: Jiter<'p>,
+    json: Scanner<'p>,
     payload: &'p str,
 }
 
@@ -182,27 +184,27 @@ fn read_object(
     context: &mut Context,
 ) -> Read {
     let row = columns.first().map_or(0, ColumnBuilder::len);
-    object.object += 1;
+    object.current += 1;
     let mut fields_met = 0;
     let mut at = 0;
-    let mut key = reader.json.next_object_bytes()?;
-    while let Some(spelling) = key {
+    let mut has_member = reader.json.first_member()?;
+    while has_member {
         let field;
-        (at, field) = object.find(at, spelling);
-        let peek = reader.json.peek()?;
+        (at, field) = object.read_key(&mut reader.json, at)?;
+        let token = reader.json.peek()?;
         match field {
-            None => reader.json.known_skip(peek)?,
+            None => reader.json.skip(token)?,
             Some(i) => {
                 let (field, column) = (&mut object.fields[i], &mut columns[i]);
-                if mem::replace(&mut object.seen[i], object.object) == object.object {
+                if mem::replace(&mut object.seen[i], object.current) == object.current {
                     column.truncate(row);
                 } else {
                     fields_met += 1;
                 }
-                read_field(reader, peek, field, column, context).map_err(|fault| fault.within(&field.name))?;
+                read_field(reader, token, field, column, context).map_err(|fault| fault.within(&field.name))?;
             }
         }
-        key = reader.json.next_key_bytes()?;
+        has_member = reader.json.next_member()?;
     }
     if fields_met < columns.len() {
         fill_missing(object, columns, context)?;
@@ -212,7 +214,7 @@ fn read_object(
 
 fn fill_missing(object: &ObjectShape, columns: &mut [ColumnBuilder], context: &Context) -> Read {
     for ((field, seen), column) in object.fields.iter().zip(&object.seen).zip(columns) {
-        if *seen == object.object {
+        if *seen == object.current {
             continue;
         }
         if !field.nullable || context.fail_on_missing_field {
@@ -225,85 +227,85 @@ fn fill_missing(object: &ObjectShape, columns: &mut [ColumnBuilder], context: &C
 
 fn read_field(
     reader: &mut Reader<'_>,
-    peek: Peek,
+    token: Token,
     field: &mut FieldShape,
     column: &mut ColumnBuilder,
     context: &mut Context,
 ) -> Read {
-    if peek == Peek::Null {
-        reader.json.known_null()?;
+    if token == Token::Null {
+        reader.json.word(b"null")?;
         if !field.nullable {
             return Err(Fault::new("null in a NOT NULL column"));
         }
         column.append_null();
         return Ok(());
     }
-    match (&mut field.shape, &mut column.values, peek) {
-        (Shape::Scalar, ..) => return read_scalar(reader, peek, column, context),
-        (Shape::List(shape), Values::List { offsets, item, .. }, Peek::Array) => {
-            let mut next = reader.json.known_array()?;
-            while let Some(peek) = next {
-                read_field(reader, peek, shape, item, context)?;
-                next = reader.json.array_step()?;
+    match (&mut field.shape, &mut column.values, token) {
+        (Shape::Scalar, ..) => return read_scalar(reader, token, column, context),
+        (Shape::List(shape), Values::List { offsets, item, .. }, Token::Array) => {
+            let mut has_element = reader.json.first_element()?;
+            while has_element {
+                let token = reader.json.peek()?;
+                read_field(reader, token, shape, item, context)?;
+                has_element = reader.json.next_element()?;
             }
             end_list(offsets, item.len()).map_err(|_| full(column))?;
         }
-        (Shape::Object(shape), Values::Struct { children, .. }, Peek::Object) => {
+        (Shape::Object(shape), Values::Struct { children, .. }, Token::Object) => {
             read_object(reader, shape, children, context)?;
         }
-        (Shape::Map(shape), Values::Map { offsets, keys, values, .. }, Peek::Object) => {
+        (Shape::Map(shape), Values::Map { offsets, keys, values, .. }, Token::Object) => {
             read_map(reader, shape, keys, values, context)?;
             end_list(offsets, keys.len()).map_err(|_| full(column))?;
         }
         _ => {
-            let start = reader.json.current_index();
-            reader.json.known_skip(peek)?;
-            return Err(misfit(Misfit::Type, column, &reader.payload[start..reader.json.current_index()]));
+            let start = reader.json.position();
+            reader.json.skip(token)?;
+            return Err(misfit(Misfit::Type, column, &reader.payload[start..reader.json.position()]));
         }
     }
     column.nulls.append_non_null();
     Ok(())
 }
 
-fn read_scalar(reader: &mut Reader<'_>, peek: Peek, column: &mut ColumnBuilder, context: &mut Context) -> Read {
-    let start = reader.json.current_index();
-    let appended = match peek {
-        Peek::String => {
-            reader.json.known_bytes()?;
-            let inner = &reader.payload[start + 1..reader.json.current_index() - 1];
-            if inner.as_bytes().contains(&b'\\') {
-                append_escaped(column, inner, &mut context.scratch)
+fn read_scalar(reader: &mut Reader<'_>, token: Token, column: &mut ColumnBuilder, context: &mut Context) -> Read {
+    let start = reader.json.position();
+    let appended = match token {
+        Token::String => {
+            let (_, has_escapes) = reader.json.string()?;
+            let inside = &reader.payload[start + 1..reader.json.position() - 1];
+            if has_escapes {
+                append_escaped(column, inside, &mut context.scratch)
             } else {
-                text::append_text(column, inner)
+                text::append_text(column, inside)
             }
         }
-        Peek::True | Peek::False => text::append_boolean(column, reader.json.known_bool(peek)?),
-        Peek::Array | Peek::Object => {
-            reader.json.known_skip(peek)?;
-            append_container(column, &reader.payload[start..reader.json.current_index()])
+        Token::Number => {
+            reader.json.number()?;
+            text::append_number(column, &reader.payload[start..reader.json.position()])
         }
-        _ if peek.is_num() => {
-            reader.json.known_number_bytes(peek)?;
-            text::append_number(column, &reader.payload[start..reader.json.current_index()])
+        Token::True | Token::False => {
+            reader.json.skip(token)?;
+            text::append_boolean(column, token == Token::True)
         }
-        // No value starts like this: the parser says so.
-        _ => {
-            reader.json.known_skip(peek)?;
-            Err(Misfit::Type)
+        Token::Array | Token::Object => {
+            reader.json.skip(token)?;
+            append_container(column, &reader.payload[start..reader.json.position()])
         }
+        Token::Null => return Err(Fault::new("null where a value was expected")),
     };
-    appended.map_err(|why| misfit(why, column, &reader.payload[start..reader.json.current_index()]))
+    appended.map_err(|why| misfit(why, column, &reader.payload[start..reader.json.position()]))
 }
 
-fn append_escaped(column: &mut ColumnBuilder, inner: &str, scratch: &mut Vec<u8>) -> Result<(), Misfit> {
+fn append_escaped(column: &mut ColumnBuilder, inside: &str, scratch: &mut Vec<u8>) -> Result<(), Misfit> {
     if let Values::Utf8(v) = &mut column.values {
-        unescape(inner.as_bytes(), v.buffer());
+        unescape(inside.as_bytes(), v.buffer());
         v.end()?;
         column.nulls.append_non_null();
         return Ok(());
     }
     scratch.clear();
-    unescape(inner.as_bytes(), scratch);
+    unescape(inside.as_bytes(), scratch);
     text::append_text(column, std::str::from_utf8(scratch).map_err(|_| Misfit::Type)?)
 }
 
@@ -336,14 +338,14 @@ fn read_map(
     values: &mut ColumnBuilder,
     context: &mut Context,
 ) -> Read {
-    let start = reader.json.clone();
+    let start = reader.json;
     let from = keys.len();
-    let mut key = reader.json.next_object_bytes()?;
-    while let Some(spelling) = key {
-        push_key(keys, spelling)?;
-        let peek = reader.json.peek()?;
-        read_field(reader, peek, shape, values, context)?;
-        key = reader.json.next_key_bytes()?;
+    let mut has_member = reader.json.first_member()?;
+    while has_member {
+        push_key(keys, reader.json.key()?)?;
+        let token = reader.json.peek()?;
+        read_field(reader, token, shape, values, context)?;
+        has_member = reader.json.next_member()?;
     }
     if has_duplicates(keys, from, &mut context.hashes) {
         keys.truncate(from);
@@ -368,28 +370,31 @@ fn read_map_with_duplicates(
         key
     };
     let mut last = HashMap::new();
-    let mut ahead = reader.json.clone();
+    let mut ahead = reader.json;
     let mut entry = 0;
-    let mut key = ahead.next_object_bytes()?;
-    while let Some(spelling) = key {
-        last.insert(unescaped(spelling), entry);
+    let mut has_member = ahead.first_member()?;
+    while has_member {
+        last.insert(unescaped(ahead.key()?), entry);
         entry += 1;
-        ahead.next_skip()?;
-        key = ahead.next_key_bytes()?;
+        let token = ahead.peek()?;
+        ahead.skip(token)?;
+        has_member = ahead.next_member()?;
     }
     entry = 0;
-    key = reader.json.next_object_bytes()?;
-    while let Some(spelling) = key {
+    has_member = reader.json.first_member()?;
+    while has_member {
+        let spelling = reader.json.key()?;
         let is_last = last.get(&unescaped(spelling)) == Some(&entry);
         entry += 1;
         if is_last {
             push_key(keys, spelling)?;
-            let peek = reader.json.peek()?;
-            read_field(reader, peek, shape, values, context)?;
+            let token = reader.json.peek()?;
+            read_field(reader, token, shape, values, context)?;
         } else {
-            reader.json.next_skip()?;
+            let token = reader.json.peek()?;
+            reader.json.skip(token)?;
         }
-        key = reader.json.next_key_bytes()?;
+        has_member = reader.json.next_member()?;
     }
     Ok(())
 }
@@ -421,9 +426,9 @@ fn has_duplicates(keys: &ColumnBuilder, from: usize, hashes: &mut Vec<u64>) -> b
     hashes.windows(2).any(|pair| pair[0] == pair[1])
 }
 
-/// Appends what the inside of a JSON string stands for. The parser has checked the escapes.
-fn unescape(inner: &[u8], out: &mut Vec<u8>) {
-    let mut rest = inner;
+/// Appends what the inside of a JSON string stands for. The scanner has checked the escapes.
+fn unescape(inside: &[u8], out: &mut Vec<u8>) {
+    let mut rest = inside;
     while let Some(at) = rest.iter().position(|b| *b == b'\\') {
         out.extend_from_slice(&rest[..at]);
         let escape = rest.get(at + 1).copied().unwrap_or(b'\\');
@@ -490,18 +495,21 @@ impl ObjectShape {
     fn new(fields: Vec<FieldShape>) -> Self {
         let names = fields.iter().enumerate().map(|(i, f)| (f.name.clone().into_bytes(), i)).collect();
         let seen = vec![0; fields.len()];
-        let start = Key { spelling: Vec::new(), field: None, next: 0 };
-        Self { fields, names, keys: vec![start], spellings: HashMap::new(), object: 0, seen }
+        let start = Key { quoted: Vec::new(), field: None, next: 0 };
+        Self { fields, names, keys: vec![start], spellings: HashMap::new(), current: 0, seen }
     }
 
-    /// The key spelled like this that follows the one at `after`, and the field that it names.
+    /// Reads the key that follows the one at `after`: its position, and the field that it names.
     #[inline]
-    fn find(&mut self, after: usize, spelling: &[u8]) -> (usize, Option<usize>) {
+    fn read_key(&mut self, json: &mut Scanner<'_>, after: usize) -> Read<(usize, Option<usize>)> {
         let guess = self.keys[after].next;
-        let key = &self.keys[guess];
-        if guess != 0 && key.spelling == spelling { (guess, key.field) } else { self.search(after, spelling) }
+        if guess != 0 && json.key_if(&self.keys[guess].quoted)? {
+            return Ok((guess, self.keys[guess].field));
+        }
+        Ok(self.search(after, json.key()?))
     }
 
+    /// The same without a guess, which is learned for the next time.
     #[cold]
     fn search(&mut self, after: usize, spelling: &[u8]) -> (usize, Option<usize>) {
         if let Some(known) = self.spellings.get(spelling).copied() {
@@ -521,7 +529,7 @@ impl ObjectShape {
             return (after, field);
         }
         let known = self.keys.len();
-        self.keys.push(Key { spelling: spelling.to_vec(), field, next: 0 });
+        self.keys.push(Key { quoted: [spelling, b"\""].concat(), field, next: 0 });
         self.spellings.insert(spelling.to_vec(), known);
         self.keys[after].next = known;
         (known, field)
@@ -540,9 +548,9 @@ impl Fault {
     }
 }
 
-impl From<JiterError> for Box<Fault> {
-    fn from(error: JiterError) -> Self {
-        Fault::new(format!("not valid JSON at byte {}: {}", error.index, error.error_type))
+impl From<ScanError> for Box<Fault> {
+    fn from(error: ScanError) -> Self {
+        Fault::new(format!("not valid JSON at byte {}: {}", error.at, error.reason))
     }
 }
 

@@ -204,7 +204,7 @@ fn nested_values() {
         &[
             ("[1, null,\"3\"]", "[1,null,3]"),
             ("[]", "[]"),
-            ("[1,x]", "not valid JSON at byte 8: expected value"),
+            ("[1,x]", "not valid JSON at byte 8: expected a value"),
             ("[1,\"x\"]", "expected BIGINT, found \"x\""),
             ("1", "expected ARRAY<BIGINT>, found 1"),
         ],
@@ -243,6 +243,34 @@ fn nested_values() {
 }
 
 #[test]
+fn the_last_of_two_fields_counts_also_for_nested_ones() {
+    let columns = [
+        column("l", list(DataType::Int64)),
+        column("r", row(&[("x", DataType::Int64), ("l", list(DataType::Utf8))])),
+        column("m", map(list(DataType::Int64))),
+    ];
+    let payload = br#"{"l":[1,2],"r":{"x":1,"l":["a"]},"m":{"k":[1]},"m":{"j":[2,3],"j":[4]},"r":{"l":["b"]},"l":[3]}"#;
+    assert_eq!(read(&columns, &[], payload), r#"{"l":[3],"r":{"x":null,"l":["b"]},"m":{"j":[4]}}"#);
+    assert_eq!(read(&columns, &[], br#"{"l":["x"],"l":[3]}"#), "column \"l\": expected BIGINT, found \"x\"");
+}
+
+#[test]
+fn not_null_inside_of_nullable() {
+    let inner = DataType::Struct(vec![Field::new("x", DataType::Int64, false)].into());
+    let items = DataType::List(Arc::new(Field::new("item", inner.clone(), false)));
+    let columns = [column("r", inner), column("l", items)];
+    for (payload, want) in [
+        (&br#"{"r":null,"l":[{"x":1}]}"#[..], r#"{"r":null,"l":[{"x":1}]}"#),
+        (br#"{"r":{},"l":[]}"#, "column \"r.x\": the field is missing"),
+        (br#"{"r":{"x":null}}"#, "column \"r.x\": null in a NOT NULL column"),
+        (br#"{"l":[{"x":1},null]}"#, "column \"l\": null in a NOT NULL column"),
+        (br#"{"l":[{"x":1},{}]}"#, "column \"l.x\": the field is missing"),
+    ] {
+        assert_eq!(read(&columns, &[], payload), want);
+    }
+}
+
+#[test]
 fn a_payload_is_exactly_one_object() {
     let columns = [column("a", DataType::Int64), column("b", DataType::Utf8)];
     let deep = format!("{{\"x\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
@@ -256,31 +284,28 @@ fn a_payload_is_exactly_one_object() {
         (br#"{"b":"first","a":1,"b":"last"}"#, r#"{"a":1,"b":"last"}"#),
         (br#"{"a":1,"\u0061":null}"#, r#"{"a":null,"b":null}"#),
         (br#"{"A":1}"#, r#"{"a":null,"b":null}"#),
-        (b"", "not valid JSON at byte 0: EOF while parsing a value"),
-        (b"  ", "not valid JSON at byte 2: EOF while parsing a value"),
+        (b"", "not valid JSON at byte 0: the text ends too early"),
+        (b"  ", "not valid JSON at byte 2: the text ends too early"),
         (b"null", "expected a JSON object, found null"),
         (b"[]", "expected a JSON object, found an array"),
         (b"1", "expected a JSON object, found 1"),
-        (br#"{"a":1}{"a":2}"#, "not valid JSON at byte 7: trailing characters"),
-        (br#"{"a":1} x"#, "not valid JSON at byte 8: trailing characters"),
-        (br#"{"a":1 "b":"x"}"#, "not valid JSON at byte 7: expected `,` or `}`"),
-        (br#"{"a":1,}"#, "not valid JSON at byte 7: trailing comma"),
+        (br#"{"a":1}{"a":2}"#, "not valid JSON at byte 7: there is more after the object"),
+        (br#"{"a":1} x"#, "not valid JSON at byte 8: there is more after the object"),
+        (br#"{"a":1 "b":"x"}"#, "not valid JSON at byte 7: expected ',' or '}'"),
+        (br#"{"a":1,}"#, "not valid JSON at byte 7: expected a key"),
         (br#"{"a":01}"#, "column \"a\": not valid JSON at byte 6: invalid number"),
-        (br#"{"a":+1}"#, "column \"a\": not valid JSON at byte 5: expected value"),
-        (br#"{"a":1."#, "column \"a\": not valid JSON at byte 7: EOF while parsing a value"),
-        (br#"{"a":NaN}"#, "column \"a\": not valid JSON at byte 5: expected value"),
-        (br#"{"z":NaN}"#, "not valid JSON at byte 5: expected value"),
-        (br#"{"a":1"#, "not valid JSON at byte 6: EOF while parsing an object"),
-        (br#"{"b":"\ud800"}"#, "column \"b\": not valid JSON at byte 12: unexpected end of hex escape"),
-        (br#"{"z":"\x"}"#, "not valid JSON at byte 7: invalid escape"),
-        (
-            b"{\"z\":\"a\nb\"}",
-            "not valid JSON at byte 7: control character (\\u0000-\\u001F) found while parsing a string",
-        ),
+        (br#"{"a":+1}"#, "not valid JSON at byte 5: expected a value"),
+        (br#"{"a":1."#, "column \"a\": not valid JSON at byte 7: the text ends too early"),
+        (br#"{"a":NaN}"#, "not valid JSON at byte 5: expected a value"),
+        (br#"{"z":NaN}"#, "not valid JSON at byte 5: expected a value"),
+        (br#"{"a":1"#, "not valid JSON at byte 6: the text ends too early"),
+        (br#"{"b":"\ud800"}"#, "column \"b\": not valid JSON at byte 6: half of a surrogate pair"),
+        (br#"{"z":"\x"}"#, "not valid JSON at byte 6: invalid escape"),
+        (b"{\"z\":\"a\nb\"}", "not valid JSON at byte 7: a control character in a string"),
         (b"{\"z\":\"\xff\"}", "not valid UTF-8 at byte 6"),
         (b"{\"z\xc3\":1}", "not valid UTF-8 at byte 3"),
-        (deep.as_bytes(), "not valid JSON at byte 206: recursion limit exceeded"),
-        (deep_object.as_bytes(), "column \"b\": not valid JSON at byte 1010: recursion limit exceeded"),
+        (deep.as_bytes(), "not valid JSON at byte 132: nested too deeply"),
+        (deep_object.as_bytes(), "column \"b\": not valid JSON at byte 640: nested too deeply"),
     ] {
         let got = read(&columns, &[], payload);
         assert_eq!(got, want, "{}", excerpt(&String::from_utf8_lossy(payload)));
@@ -357,19 +382,6 @@ fn what_json_cannot_hold_is_an_error_and_leaves_nothing() {
     let error = format(&[]).encoder(&batch.schema()).unwrap().encode(&batch, &mut out).unwrap_err();
     assert_eq!(error.message, "column \"x\": the value NaN has no form in JSON");
     assert_eq!((out.len(), &out.bytes[..]), (1, &b"{}"[..]));
-
-    let pair = Fields::from(vec![Field::new("key", DataType::Utf8, true), Field::new("value", DataType::Int64, true)]);
-    let keys: ArrayRef = Arc::new(arrow::array::StringArray::from(vec![Some("a"), None]));
-    let values: ArrayRef = Arc::new(arrow::array::Int64Array::from(vec![1, 2]));
-    let entries = arrow::array::StructArray::new(pair.clone(), vec![keys, values], None);
-    let field = Arc::new(Field::new("entries", DataType::Struct(pair), false));
-    let offsets = arrow::buffer::OffsetBuffer::from_lengths([2]);
-    let Ok(map) = arrow::array::MapArray::try_new(field, offsets, entries, None, false) else { return };
-    let batch = RecordBatch::try_from_iter([("m", Arc::new(map) as ArrayRef)]).unwrap();
-    let mode = |mode| [("json.map-null-key.mode", mode)];
-    assert!(encode(&[], &batch).unwrap_err().hint.unwrap().contains("json.map-null-key.mode"));
-    assert_eq!(encode(&mode("drop"), &batch).unwrap(), [r#"{"m":{"a":1}}"#]);
-    assert_eq!(encode(&mode("LITERAL"), &batch).unwrap(), [r#"{"m":{"a":1,"null":2}}"#]);
 }
 
 /// Wanted fields of the randomized test, one of each shape.
@@ -473,15 +485,15 @@ fn decoding_agrees_with_an_independent_parser_whatever_stands_between() {
 }
 
 #[test]
-fn random_bytes_never_panic_and_valid_is_valid() {
+fn changed_bytes_never_panic_and_are_judged_as_elsewhere() {
     let columns = random_columns();
     let wanted: Vec<_> = (0..columns.len()).collect();
     let mut rng = StdRng::seed_from_u64(7);
     let mut decoder = format(&[]).decoder(&columns, &wanted).unwrap();
+    let mut blind = format(&[]).decoder(&columns, &[]).unwrap();
     let mut rows = 0;
     for _ in 0..4_000 {
-        let (text, _) = random_record(&mut rng);
-        let mut bytes = text.into_bytes();
+        let mut bytes = random_record(&mut rng).0.into_bytes();
         for _ in 0..rng.random_range(1..4) {
             let at = rng.random_range(0..bytes.len());
             match rng.random_range(0..3) {
@@ -490,12 +502,18 @@ fn random_bytes_never_panic_and_valid_is_valid() {
                 _ => bytes.insert(at, b"{}[]\",:\\0e-tn u"[rng.random_range(0..15)]),
             }
         }
+        // What is accepted is JSON, and what is JSON is accepted if nobody looks at the values.
+        let is_json = match serde_json::from_slice::<Value>(&bytes) {
+            Ok(value) => value.is_object(),
+            // The other parser stops at a number that is too large for it.
+            Err(error) if error.to_string().starts_with("number out of range") => continue,
+            Err(_) => false,
+        };
+        let shown = String::from_utf8_lossy(&bytes);
+        assert_eq!(blind.decode(&bytes).is_ok(), is_json, "{shown}");
         if decoder.decode(&bytes).is_ok() {
             rows += 1;
-            // What is accepted is JSON: the skipped parts too.
-            if let Err(error) = serde_json::from_slice::<Value>(&bytes) {
-                assert!(error.to_string().starts_with("number out of range"), "{error}");
-            }
+            assert!(is_json, "{shown}");
         }
         assert_eq!(decoder.len(), rows);
     }

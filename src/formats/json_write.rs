@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Schema};
 
 use super::cells::{Cell, Cells, Kind, elements};
 use super::text::{encode_base64, sql_name, write_decimal, write_float32, write_float64, write_integer};
-use super::{Encoded, JsonOptions, MapNullKey, RowEncoder, in_column, temporal};
+use super::{Encoded, JsonOptions, RowEncoder, in_column, temporal};
 use crate::error::{Error, Result};
 
 /// Writes rows as objects.
@@ -117,20 +117,12 @@ fn write_value(cell: &Cell, i: usize, options: &JsonOptions, out: &mut Vec<u8>) 
             write_object(fields.iter().map(|f| (&f.key, &f.name, &f.cell)), i, options, out)?;
         }
         Kind::Map { offsets, keys, values } => {
+            // Never null: Arrow has no maps with null keys.
             let Kind::Utf8(strings) = &keys.kind else { return Err(Error::bug("a map whose keys are not strings")) };
             let mut separator = b'{';
             for entry in elements(offsets, i) {
-                let key = match (&options.map_null_key, keys.is_null(entry)) {
-                    (_, false) => strings.value(entry),
-                    (MapNullKey::Literal(literal), true) => literal,
-                    (MapNullKey::Drop, true) => continue,
-                    (MapNullKey::Fail, true) => {
-                        return Err(Error::data("a MAP with a null key has no form in JSON")
-                            .hint("set 'json.map-null-key.mode' to 'DROP' or 'LITERAL'"));
-                    }
-                };
                 out.push(separator);
-                write_string(key, out);
+                write_string(strings.value(entry), out);
                 out.push(b':');
                 write_value(values, entry, options, out)?;
                 separator = b',';

@@ -22,6 +22,7 @@ mod columns;
 mod csv;
 mod csv_write;
 mod json;
+mod json_scan;
 mod json_write;
 mod raw;
 mod temporal;
@@ -79,12 +80,14 @@ pub const OPTION_KEYS: &[&str] = &[
     "raw.endianness",
 ];
 
-/// Those of [`OPTION_KEYS`] that are accepted and change nothing: decimals are always written plain, and there is one
-/// JSON parser.
+/// Those of [`OPTION_KEYS`] that are accepted and change nothing: decimals are always written plain, there is one JSON
+/// parser, and the keys of a map are never null.
 pub const OPTION_KEYS_WITHOUT_EFFECT: &[&str] = &[
     "csv.write-bigdecimal-in-scientific-notation",
     "json.decode.json-parser.enabled",
     "json.encode.decimal-as-plain-number",
+    "json.map-null-key.literal",
+    "json.map-null-key.mode",
 ];
 
 /// How the key or the value of a record is written.
@@ -109,19 +112,6 @@ pub struct JsonOptions {
     pub iso_8601: bool,
     /// Null fields are left out; else they are written as `null`.
     pub ignore_null_fields: bool,
-    /// What is written for an entry of a map whose key is null.
-    pub map_null_key: MapNullKey,
-}
-
-/// What is written for an entry of a map whose key is null.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MapNullKey {
-    /// An error.
-    Fail,
-    /// Nothing.
-    Drop,
-    /// This key.
-    Literal(String),
 }
 
 /// Options of the format `csv`. The characters are ASCII.
@@ -179,11 +169,13 @@ impl Format {
         }
     }
 
-    /// A decoder. `all` are the columns of the record in their order, `wanted` those to read; the decoder's columns
-    /// come in the order of `wanted`.
+    /// A decoder. `all` are the columns of the record in their order, `wanted` those to read, each once; the decoder's
+    /// columns come in the order of `wanted`.
     pub fn decoder(&self, all: &[DecodeColumn], wanted: &[usize]) -> Result<Box<dyn RowDecoder>> {
-        if let Some(i) = wanted.iter().find(|i| **i >= all.len()) {
-            return Err(Error::bug(format!("column {i} of {} is wanted", all.len())));
+        for (position, i) in wanted.iter().enumerate() {
+            if *i >= all.len() || wanted[..position].contains(i) {
+                return Err(Error::bug(format!("column {i} of {} is wanted, or twice", all.len())));
+            }
         }
         Ok(match self {
             Self::Json(options) => {
@@ -261,19 +253,14 @@ fn json_options(options: &Scoped<'_>) -> Result<JsonOptions> {
         let (a, b) = (options.key("json.fail-on-missing-field"), options.key("json.ignore-parse-errors"));
         return Err(Error::statement(format!("'{a}' and '{b}' contradict each other")).hint("set only one to 'true'"));
     }
-    for key in OPTION_KEYS_WITHOUT_EFFECT.iter().filter(|k| k.starts_with("json.")) {
-        options.bool(key, true)?;
-    }
+    options.bool("json.decode.json-parser.enabled", true)?;
+    options.bool("json.encode.decimal-as-plain-number", true)?;
+    options.choice("json.map-null-key.mode", &["FAIL", "DROP", "LITERAL"])?;
     Ok(JsonOptions {
         fail_on_missing_field,
         ignore_parse_errors,
         iso_8601: options.choice("json.timestamp-format.standard", &["SQL", "ISO-8601"])? == "ISO-8601",
         ignore_null_fields: options.bool("json.encode.ignore-null-fields", false)?,
-        map_null_key: match options.choice("json.map-null-key.mode", &["FAIL", "DROP", "LITERAL"])? {
-            "DROP" => MapNullKey::Drop,
-            "LITERAL" => MapNullKey::Literal(options.get("json.map-null-key.literal").unwrap_or("null").to_string()),
-            _ => MapNullKey::Fail,
-        },
     })
 }
 

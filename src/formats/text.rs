@@ -103,6 +103,9 @@ fn parse_boolean(text: &str) -> Option<bool> {
     }
 }
 
+/// So many digits always fit into 64 bits.
+const INTEGER_DIGITS_SAFE: usize = 18;
+
 /// Reads decimal digits with at most one sign. `1.0` and `1e3` are not integers.
 fn parse_integer(text: &str) -> Result<i64, Misfit> {
     let (negative, digits) = match text.as_bytes() {
@@ -112,6 +115,17 @@ fn parse_integer(text: &str) -> Result<i64, Misfit> {
     };
     if digits.is_empty() {
         return Err(Misfit::Type);
+    }
+    if digits.len() <= INTEGER_DIGITS_SAFE {
+        let mut value: i64 = 0;
+        for digit in digits {
+            let digit = digit.wrapping_sub(b'0');
+            if digit > 9 {
+                return Err(Misfit::Type);
+            }
+            value = value * 10 + i64::from(digit);
+        }
+        return Ok(if negative { -value } else { value });
     }
     // Negative throughout: the least value has no positive counterpart.
     let mut value: i64 = 0;

@@ -117,6 +117,8 @@ pub struct Query {
     pub text: String,
     /// Where `text` stands in the submitted text.
     pub span: Range<usize>,
+    /// Line and column of its first character there, from 1: the planner's errors count like that.
+    pub origin: (u64, u64),
     /// The trailing `EMIT ..`.
     pub emit: Emit,
 }
@@ -157,4 +159,18 @@ pub enum ObjectKind {
     Table,
     /// `VIEW`.
     View,
+}
+
+impl Query {
+    /// The byte of the submitted text at a line and a column (both from 1) of it, if that is in the query.
+    pub fn byte_at(&self, line: u64, column: u64) -> Option<usize> {
+        let (first_line, first_column) = self.origin;
+        let (line, column) = match line.checked_sub(first_line)? {
+            0 => (0, column.checked_sub(first_column)?),
+            line => (line, column.checked_sub(1)?),
+        };
+        let start: usize = self.text.split_inclusive('\n').take(line as usize).map(str::len).sum();
+        let within = self.text.get(start..)?.char_indices().map(|(i, _)| i).nth(column as usize);
+        Some(self.span.start + start + within.unwrap_or(self.text.len() - start))
+    }
 }

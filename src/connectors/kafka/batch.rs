@@ -19,6 +19,8 @@
 //!   disabling takes the queue's lock, under which the callback runs, so none is running afterwards.
 //! - Queues are destroyed before the consumer.
 
+#![allow(unsafe_code)]
+
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::marker::PhantomData;
 use std::ops::ControlFlow;

@@ -1,0 +1,145 @@
+//! The part of a plan's graph that one worker runs: operators, and where their rows go.
+
+use arrow::array::RecordBatch;
+
+use super::{Boundary, Counts, Operator, Output};
+use crate::error::Result;
+use crate::state::PaneKey;
+use crate::time::Progress;
+
+/// A way out of a fragment: an edge to workers of a later stage, or a sink. Numbered by whoever builds the fragment.
+pub type Outlet = usize;
+
+/// Where a node's rows go.
+#[derive(Clone, Copy, Debug)]
+enum Target {
+    Node(usize),
+    Outlet(Outlet),
+}
+
+struct LocalNode {
+    /// `None` passes rows on as they are: entries, unions.
+    operator: Option<Box<dyn Operator>>,
+    targets: Vec<Target>,
+    /// The inputs' progress at the boundary at hand.
+    progress: Option<Progress>,
+    counts: Counts,
+}
+
+/// A graph of operators; a node's inputs come before it.
+#[derive(Default)]
+pub struct Fragment {
+    nodes: Vec<LocalNode>,
+}
+
+/// What takes a fragment's output.
+pub trait Outlets {
+    /// Rows.
+    fn rows(&mut self, outlet: Outlet, batch: RecordBatch) -> Result<()>;
+
+    /// How far an outlet's rows have come, at a boundary: all its rows before the boundary have been handed over.
+    fn progress(&mut self, outlet: Outlet, progress: Progress);
+
+    /// State that changed since the last checkpoint.
+    fn delta(&mut self, node: usize, key: PaneKey, delta: RecordBatch) {
+        let _ = (node, key, delta);
+    }
+}
+
+impl Fragment {
+    /// Adds a node that reads from nodes added before; answers its number. Without an operator rows pass as they are.
+    pub fn add(&mut self, operator: Option<Box<dyn Operator>>, inputs: &[usize]) -> usize {
+        let id = self.nodes.len();
+        self.nodes.push(LocalNode { operator, targets: Vec::new(), progress: None, counts: Counts::default() });
+        for &input in inputs {
+            self.nodes[input].targets.push(Target::Node(id));
+        }
+        id
+    }
+
+    /// Sends a node's rows out as well.
+    pub fn send_out(&mut self, node: usize, outlet: Outlet) {
+        self.nodes[node].targets.push(Target::Outlet(outlet));
+    }
+
+    /// Rows enter at a node.
+    pub fn on_batch(&mut self, node: usize, batch: RecordBatch, outlets: &mut dyn Outlets) -> Result<()> {
+        let batches = match &mut self.nodes[node].operator {
+            None => vec![batch],
+            Some(operator) => {
+                let mut out = Output::default();
+                operator.on_batch(batch, &mut out)?;
+                self.nodes[node].counts.add(out.counts);
+                out.batches
+            }
+        };
+        self.hand_on(node, batches, outlets)
+    }
+
+    /// A boundary, with the progress of each entry that has any.
+    pub fn on_boundary(
+        &mut self,
+        boundary: &Boundary,
+        entries: &[(usize, Progress)],
+        outlets: &mut dyn Outlets,
+    ) -> Result<()> {
+        for &(node, progress) in entries {
+            self.note_progress(node, progress);
+        }
+        for node in 0..self.nodes.len() {
+            let Some(mut progress) = self.nodes[node].progress.take() else { continue };
+            if let Some(operator) = &mut self.nodes[node].operator {
+                let mut out = Output::default();
+                progress = operator.on_boundary(boundary, progress, &mut out)?;
+                self.nodes[node].counts.add(out.counts);
+                self.hand_on(node, out.batches, outlets)?;
+                for (key, delta) in out.deltas {
+                    outlets.delta(node, key, delta);
+                }
+            }
+            for at in 0..self.nodes[node].targets.len() {
+                match self.nodes[node].targets[at] {
+                    Target::Node(next) => self.note_progress(next, progress),
+                    Target::Outlet(outlet) => outlets.progress(outlet, progress),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What has happened to rows in all operators together.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        self.nodes.iter().for_each(|n| counts.add(n.counts));
+        counts
+    }
+
+    /// Open windows and bytes of state of all operators together.
+    pub fn state_size(&self) -> (usize, usize) {
+        self.nodes
+            .iter()
+            .filter_map(|n| n.operator.as_ref())
+            .map(|o| o.state_size())
+            .fold((0, 0), |(windows, bytes), (w, b)| (windows + w, bytes + b))
+    }
+
+    fn hand_on(&mut self, node: usize, batches: Vec<RecordBatch>, outlets: &mut dyn Outlets) -> Result<()> {
+        for batch in batches {
+            for at in 0..self.nodes[node].targets.len() {
+                match self.nodes[node].targets[at] {
+                    Target::Node(next) => self.on_batch(next, batch.clone(), outlets)?,
+                    Target::Outlet(outlet) => outlets.rows(outlet, batch.clone())?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note_progress(&mut self, node: usize, progress: Progress) {
+        let slot = &mut self.nodes[node].progress;
+        *slot = Some(match *slot {
+            Some(other) => other.and(progress),
+            None => progress,
+        });
+    }
+}

@@ -1,0 +1,99 @@
+//! A stream plan for people to read: a tree per sink.
+
+use std::fmt::Write as _;
+
+use super::stream::{NodeId, Op, OutputColumn, Step, StreamPlan};
+
+/// The plan as text, sinks first, each followed by what it reads from.
+pub fn explain(plan: &StreamPlan) -> String {
+    let mut text = String::new();
+    for (id, node) in plan.nodes.iter().enumerate() {
+        if matches!(node.op, Op::Sink(_)) {
+            describe(plan, id, 0, &mut text);
+        }
+    }
+    text
+}
+
+fn describe(plan: &StreamPlan, id: NodeId, depth: usize, text: &mut String) {
+    let node = &plan.nodes[id];
+    let indent = "  ".repeat(depth);
+    let columns = || node.visible.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ");
+    let line = match &node.op {
+        Op::Source(source) => {
+            let connector = source.table.options.get("connector").unwrap_or("?");
+            let time = match &source.watermark {
+                Some((time, expr)) => {
+                    let wide = source.decoded.fields().iter().chain(source.computed.iter().map(|(f, _)| f));
+                    let name = wide.map(|f| f.name().as_str()).nth(*time).unwrap_or("?");
+                    format!(", event time {name}, watermark {expr}")
+                }
+                None => String::new(),
+            };
+            format!("Source: {} ({connector}) [{}]{time}", source.table.name, columns())
+        }
+        Op::Static(_) => format!("Rows: computed once [{}]", columns()),
+        Op::Transform(steps) => {
+            let steps = steps.iter().rev().map(|step| match step {
+                Step::Filter(predicate) => format!("Filter: {predicate}"),
+                Step::Project(exprs, schema) => {
+                    let list = exprs.iter().zip(schema.fields()).map(|(e, f)| match e.to_string() {
+                        e if e.split('@').next() == Some(f.name()) => f.name().clone(),
+                        e => format!("{e} AS {}", f.name()),
+                    });
+                    format!("Project: {}", list.collect::<Vec<_>>().join(", "))
+                }
+            });
+            steps.collect::<Vec<_>>().join(&format!("\n{indent}"))
+        }
+        Op::Windows(windows) => {
+            let how = if windows.repeat { "each row in each of its windows" } else { "by slices" };
+            format!("Windows: {} over {} ({how})", lengths(&windows.windows), plan.nodes[node.inputs[0]].visible.field(windows.time).name())
+        }
+        Op::Union => "Union".to_owned(),
+        Op::Aggregate(aggregate) => {
+            let keys: Vec<_> = aggregate.layout.keys().fields().iter().map(|f| f.name().as_str()).collect();
+            let values: Vec<_> = aggregate.layout.aggregates().iter().map(|a| a.field().name().clone()).collect();
+            let bounds = aggregate.output.iter().filter_map(|o| match o {
+                OutputColumn::Bound(bound) => Some(bound.column()),
+                OutputColumn::Value(_) => None,
+            });
+            format!(
+                "Aggregate per window: {}, keys [{}], values [{}], bounds [{}], final rows when a window closes",
+                lengths(&aggregate.windows),
+                keys.join(", "),
+                values.join(", "),
+                bounds.collect::<Vec<_>>().join(", ")
+            )
+        }
+        Op::Sink(sink) => match &sink.table {
+            Some(table) => {
+                format!("Sink: {} ({}) [{}], append-only", table.name, table.options.get("connector").unwrap_or("?"), columns())
+            }
+            None => format!("Result: [{}], append-only", columns()),
+        },
+    };
+    let _ = writeln!(text, "{indent}{line}");
+    for &input in &node.inputs {
+        describe(plan, input, depth + 1, text);
+    }
+}
+
+fn lengths(windows: &crate::time::Windows) -> String {
+    let ms = |ms: i64| match ms {
+        ms if ms % 86_400_000 == 0 => format!("{} d", ms / 86_400_000),
+        ms if ms % 3_600_000 == 0 => format!("{} h", ms / 3_600_000),
+        ms if ms % 60_000 == 0 => format!("{} min", ms / 60_000),
+        ms if ms % 1_000 == 0 => format!("{} s", ms / 1_000),
+        ms => format!("{ms} ms"),
+    };
+    let mut text = if windows.slide_ms == windows.size_ms {
+        format!("TUMBLE {}", ms(windows.size_ms))
+    } else {
+        format!("HOP {} in {}", ms(windows.slide_ms), ms(windows.size_ms))
+    };
+    if windows.offset_ms != 0 {
+        let _ = write!(text, " offset {}", ms(windows.offset_ms));
+    }
+    text
+}

@@ -1,0 +1,175 @@
+//! The older spelling of windows: `GROUP BY TUMBLE(ts, INTERVAL '1' MINUTE)` with `TUMBLE_START(..)` and friends.
+//!
+//! It is rewritten before planning: the `FROM` becomes the window function over it, the grouping its bounds, and the
+//! auxiliary functions the bounds' columns.
+
+use std::ops::ControlFlow;
+
+use datafusion::common::{Result, plan_err};
+use sqlparser::ast::{self, Expr, Ident, ObjectName, VisitMut, VisitorMut};
+
+/// Rewrites every `SELECT` of the query that groups by `TUMBLE(..)` or `HOP(..)`.
+pub fn rewrite_group_windows(query: &mut ast::Query) -> Result<()> {
+    struct Selects(Result<()>);
+    impl VisitorMut for Selects {
+        type Break = ();
+
+        fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<()> {
+            self.0 = rewrite_select(select);
+            if self.0.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        }
+    }
+    let mut selects = Selects(Ok(()));
+    let _ = query.visit(&mut selects);
+    selects.0
+}
+
+/// The window of a grouping, as it was written.
+#[derive(Clone)]
+struct GroupWindow {
+    function: String,
+    args: Vec<ast::FunctionArg>,
+}
+
+fn rewrite_select(select: &mut ast::Select) -> Result<()> {
+    let ast::GroupByExpr::Expressions(group, _) = &mut select.group_by else { return Ok(()) };
+    let Some(at) = group.iter().position(|e| group_window(e).is_some()) else { return Ok(()) };
+    let Some(window) = group_window(&group[at]) else { return Ok(()) };
+    if window.function == "SESSION" {
+        return plan_err!("SESSION windows are not available yet; there are TUMBLE and HOP");
+    }
+    group.splice(at..=at, ["window_start", "window_end", "window_time"].map(column));
+    if group.iter().any(|e| group_window(e).is_some()) {
+        return plan_err!("a GROUP BY has one window; write two queries, or one over the other's window_time");
+    }
+
+    let [from] = select.from.as_mut_slice() else {
+        return plan_err!("GROUP BY {}(..) takes one table in FROM; name it, or a sub-query, in TABLE({0}(..))", window.function);
+    };
+    if !from.joins.is_empty() {
+        return plan_err!("GROUP BY {}(..) takes one table in FROM; name it, or a sub-query, in TABLE({0}(..))", window.function);
+    }
+    wrap_relation(&mut from.relation, &window)?;
+
+    struct Auxiliary<'a>(&'a GroupWindow, Result<()>);
+    impl VisitorMut for Auxiliary<'_> {
+        type Break = ();
+
+        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            match auxiliary_column(expr, self.0) {
+                Ok(Some(name)) => *expr = column(name),
+                Ok(None) => {}
+                Err(error) => {
+                    self.1 = Err(error);
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut auxiliary = Auxiliary(&window, Ok(()));
+    for item in &mut select.projection {
+        // An auxiliary function without an alias keeps its spelling as the column's name.
+        if let ast::SelectItem::UnnamedExpr(expr) = item
+            && auxiliary_column(expr, &window)?.is_some()
+        {
+            let alias = Ident::with_quote('`', expr.to_string());
+            *item = ast::SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+        }
+        let _ = item.visit(&mut auxiliary);
+    }
+    if let Some(having) = &mut select.having {
+        let _ = having.visit(&mut auxiliary);
+    }
+    auxiliary.1
+}
+
+fn column(name: &str) -> Expr {
+    Expr::Identifier(Ident::new(name))
+}
+
+/// The name and the arguments of a plain function call.
+fn call(expr: &Expr) -> Option<(String, &[ast::FunctionArg])> {
+    let Expr::Function(function) = expr else { return None };
+    let ast::FunctionArguments::List(list) = &function.args else { return None };
+    Some((function.name.to_string().to_ascii_uppercase(), &list.args))
+}
+
+fn group_window(expr: &Expr) -> Option<GroupWindow> {
+    let (function, args) = call(expr)?;
+    let is_window = matches!(function.as_str(), "TUMBLE" | "HOP" | "SESSION");
+    is_window.then(|| GroupWindow { function, args: args.to_vec() })
+}
+
+/// The bound that `TUMBLE_START(..)` and friends stand for.
+fn auxiliary_column(expr: &Expr, window: &GroupWindow) -> Result<Option<&'static str>> {
+    let Some((name, args)) = call(expr) else { return Ok(None) };
+    let Some(which) = name.strip_prefix(&window.function).and_then(|n| n.strip_prefix('_')) else { return Ok(None) };
+    let column = match which {
+        "START" => "window_start",
+        "END" => "window_end",
+        "ROWTIME" => "window_time",
+        "PROCTIME" => return plan_err!("{name} is not available: windows are over event time"),
+        _ => return Ok(None),
+    };
+    if args != window.args {
+        return plan_err!("{name} must have the same arguments as {} in GROUP BY", window.function);
+    }
+    Ok(Some(column))
+}
+
+/// Puts the window function around a table or a sub-query.
+fn wrap_relation(relation: &mut ast::TableFactor, window: &GroupWindow) -> Result<()> {
+    let alias = match relation {
+        ast::TableFactor::Table { alias, name, args: None, .. } => {
+            // Columns may be qualified by the table's name.
+            let own_name = name.0.last().and_then(|part| part.as_ident().cloned());
+            alias.take().or(own_name.map(|name| table_alias(name)))
+        }
+        ast::TableFactor::Derived { alias, .. } => alias.take(),
+        _ => return plan_err!("GROUP BY {}(..) takes a table or a sub-query in FROM", window.function),
+    };
+    let Some((ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(time)), lengths)) = window.args.split_first() else {
+        return plan_err!("{} takes a time column first", window.function);
+    };
+    let time = match time {
+        Expr::CompoundIdentifier(parts) => parts.last().cloned().map(Expr::Identifier).unwrap_or_else(|| time.clone()),
+        other => other.clone(),
+    };
+    let inner = std::mem::replace(relation, ast::TableFactor::TableFunction { expr: column("nothing"), alias: None });
+    let data = Expr::Subquery(Box::new(select_all(inner)));
+    let unnamed = |expr| ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr));
+    let mut args = vec![unnamed(data), unnamed(time)];
+    args.extend(lengths.iter().cloned());
+    *relation = ast::TableFactor::Table {
+        name: ObjectName::from(vec![Ident::new(&window.function)]),
+        alias,
+        args: Some(ast::TableFunctionArgs { args, settings: None }),
+        with_hints: vec![],
+        version: None,
+        with_ordinality: false,
+        partitions: vec![],
+        json_path: None,
+        sample: None,
+        index_hints: vec![],
+    };
+    Ok(())
+}
+
+fn table_alias(name: Ident) -> ast::TableAlias {
+    ast::TableAlias { explicit: true, name, columns: vec![], at: None }
+}
+
+fn select_all(relation: ast::TableFactor) -> ast::Query {
+    let mut query = match sqlparser::parser::Parser::new(&crate::sql::FlinkDialect)
+        .try_with_sql("SELECT * FROM t")
+        .and_then(|mut parser| parser.parse_query())
+    {
+        Ok(query) => *query,
+        Err(error) => unreachable!("a constant query parses: {error}"),
+    };
+    if let ast::SetExpr::Select(select) = query.body.as_mut() {
+        select.from = vec![ast::TableWithJoins { relation, joins: vec![] }];
+    }
+    query
+}

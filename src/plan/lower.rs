@@ -1,0 +1,424 @@
+//! From optimized logical plans to a stream plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use datafusion::common::tree_node::TreeNode;
+use datafusion::common::{Column, DFSchema, ToDFSchema};
+use datafusion::execution::context::ExecutionProps;
+use datafusion::functions_aggregate::first_last::first_value_udaf;
+use datafusion::logical_expr::expr::{AggregateFunction, NullTreatment, Sort};
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
+use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
+use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
+
+use super::aggregate::{WindowAggregate, reads_stream};
+use super::context::{Planner, ScannedTable, base_schema};
+use super::marks::{Bound, bound_of, column_behind, is_bound};
+use super::stream::{AggregateNode, Hidden, Node, NodeId, Op, OutputColumn, SinkNode, SourceNode, Step, StreamPlan, WindowsNode};
+use super::windows::AssignWindows;
+use crate::catalog::{ColumnKind, Table};
+use crate::connectors::SourceColumn;
+use crate::error::{Error, Result};
+use crate::state::{Aggregate, AggregateLayout};
+
+/// Functions whose value depends on the order of the rows.
+const ORDERED: [&str; 6] = ["first_value", "last_value", "nth_value", "array_agg", "string_agg", "any_value"];
+
+impl Planner<'_> {
+    /// The stream plan of one job: each query, already continuous, with the sink it feeds. Tables are read once,
+    /// however many queries read them.
+    pub fn lower(&self, queries: Vec<(LogicalPlan, SinkNode)>) -> Result<StreamPlan> {
+        let mut lowering = Lowering { planner: self, nodes: Vec::new(), sources: BTreeMap::new(), hidden: Hidden::default() };
+        for (plan, _) in &queries {
+            lowering.note_needs(plan)?;
+        }
+        for (plan, sink) in queries {
+            let input = lowering.node(&plan, Bounds::Repeat { judge: false })?;
+            let visible = Arc::clone(&lowering.nodes[input].visible);
+            lowering.push(Op::Sink(sink), vec![input], visible, Hidden::default());
+        }
+        Ok(StreamPlan { nodes: lowering.nodes })
+    }
+}
+
+struct Lowering<'a> {
+    planner: &'a Planner<'a>,
+    nodes: Vec<Node>,
+    /// Per table: the columns that any query wants, and its node once it is made.
+    sources: BTreeMap<String, (BTreeSet<usize>, Option<NodeId>)>,
+    /// What every row carries from its source on.
+    hidden: Hidden,
+}
+
+/// What an aggregate above wants of a window function below.
+#[derive(Clone, Copy)]
+enum Bounds {
+    /// Rows once, with empty bounds: the aggregate works on slices.
+    Slices,
+    /// Rows once per window, with bounds.
+    Repeat {
+        /// Whether to drop rows that are late for their window.
+        judge: bool,
+    },
+}
+
+impl Lowering<'_> {
+    /// Collects the columns that the plans want of each table, and what their rows must carry.
+    fn note_needs(&mut self, plan: &LogicalPlan) -> Result<()> {
+        let mut needs = self.hidden;
+        let sources = &mut self.sources;
+        plan.apply(|node| {
+            match node {
+                LogicalPlan::TableScan(scan) => {
+                    let all = 0..scan.source.schema().fields().len();
+                    let wanted = scan.projection.clone().unwrap_or_else(|| all.collect());
+                    sources.entry(scan.table_name.table().to_owned()).or_default().0.extend(wanted);
+                }
+                LogicalPlan::Extension(extension) => {
+                    if let Some(aggregate) = extension.node.as_any().downcast_ref::<WindowAggregate>() {
+                        needs.watermark = true;
+                        needs.tie |= aggregate.aggregates.iter().any(|e| is_ordered(e));
+                    }
+                }
+                _ => {}
+            }
+            Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+        })?;
+        self.hidden = needs;
+        Ok(())
+    }
+
+    fn push(&mut self, op: Op, inputs: Vec<NodeId>, visible: SchemaRef, hidden: Hidden) -> NodeId {
+        self.nodes.push(Node { op, inputs, visible, hidden });
+        self.nodes.len() - 1
+    }
+
+    fn node(&mut self, plan: &LogicalPlan, bounds: Bounds) -> Result<NodeId> {
+        if !reads_stream(plan)? {
+            return Ok(self.push(Op::Static(Box::new(plan.clone())), vec![], plain(plan.schema()), self.hidden));
+        }
+        match plan {
+            LogicalPlan::SubqueryAlias(alias) => self.node(&alias.input, bounds),
+            LogicalPlan::TableScan(scan) => self.scan(scan),
+            LogicalPlan::Filter(filter) => {
+                let input = self.node(&filter.input, bounds)?;
+                let predicate = physical(&filter.predicate, filter.input.schema())?;
+                self.step(input, Step::Filter(predicate))
+            }
+            LogicalPlan::Projection(projection) => {
+                let input = self.node(&projection.input, bounds)?;
+                let exprs = projection.expr.iter().map(|e| physical(e, projection.input.schema())).collect::<Result<_>>()?;
+                self.step(input, Step::Project(exprs, plain(&projection.schema)))
+            }
+            LogicalPlan::Union(union) => {
+                let inputs = union.inputs.iter().map(|i| self.node(i, bounds)).collect::<Result<Vec<_>>>()?;
+                let visible = plain(&union.schema);
+                let hidden = self.nodes[inputs[0]].hidden;
+                // Branches may differ in the names of their columns; the union's names count.
+                let inputs = inputs.into_iter().map(|i| self.renamed(i, &visible)).collect::<Result<Vec<_>>>()?;
+                Ok(self.push(Op::Union, inputs, visible, hidden))
+            }
+            LogicalPlan::Extension(extension) => {
+                if let Some(windows) = extension.node.as_any().downcast_ref::<AssignWindows>() {
+                    self.windows(windows, bounds)
+                } else if let Some(aggregate) = extension.node.as_any().downcast_ref::<WindowAggregate>() {
+                    self.aggregate(aggregate)
+                } else {
+                    Err(Error::bug(format!("no operator for {}", extension.node.name())))
+                }
+            }
+            other => Err(Error::statement(format!("{} is not available on a stream", other.display()))),
+        }
+    }
+
+    /// Adds a stateless step, to the node below if that is one of steps and nobody else reads it.
+    fn step(&mut self, input: NodeId, step: Step) -> Result<NodeId> {
+        let visible = match &step {
+            Step::Filter(_) => Arc::clone(&self.nodes[input].visible),
+            Step::Project(_, schema) => Arc::clone(schema),
+        };
+        if input + 1 == self.nodes.len()
+            && let Op::Transform(steps) = &mut self.nodes[input].op
+        {
+            steps.push(step);
+            self.nodes[input].visible = visible;
+            return Ok(input);
+        }
+        let hidden = self.nodes[input].hidden;
+        Ok(self.push(Op::Transform(vec![step]), vec![input], visible, hidden))
+    }
+
+    fn renamed(&mut self, input: NodeId, to: &SchemaRef) -> Result<NodeId> {
+        let from = Arc::clone(&self.nodes[input].visible);
+        if &from == to {
+            return Ok(input);
+        }
+        let exprs = (0..from.fields().len()).map(|i| column(from.field(i).name(), i)).collect();
+        self.step(input, Step::Project(exprs, Arc::clone(to)))
+    }
+
+    fn scan(&mut self, scan: &TableScan) -> Result<NodeId> {
+        let Some(source) = scan.source.downcast_ref::<ScannedTable>() else {
+            return Err(Error::bug("a scan of something that is no table"));
+        };
+        if !scan.filters.is_empty() || scan.fetch.is_some() {
+            return Err(Error::bug("a filter or a limit was pushed into a source"));
+        }
+        let name = scan.table_name.table().to_owned();
+        let entry = self.sources.get(&name).cloned().unwrap_or_default();
+        let node = match entry.1 {
+            Some(node) => node,
+            None => {
+                let node = self.source(&source.table, &entry.0)?;
+                self.sources.entry(name).or_default().1 = Some(node);
+                node
+            }
+        };
+        // The source gives the columns that all queries together want, in the order of their indices.
+        let schema = scan.source.schema();
+        let wanted = scan.projection.clone().unwrap_or_else(|| (0..schema.fields().len()).collect());
+        if wanted.iter().copied().eq(entry.0.iter().copied()) {
+            return Ok(node);
+        }
+        let place = |i: &usize| entry.0.iter().position(|c| c == i).expect("needs were noted");
+        let exprs = wanted.iter().map(|i| column(schema.field(*i).name(), place(i))).collect();
+        let hidden = self.nodes[node].hidden;
+        Ok(self.push(Op::Transform(vec![Step::Project(exprs, plain(&scan.projected_schema))]), vec![node], plain(&scan.projected_schema), hidden))
+    }
+
+    fn source(&mut self, table: &Arc<Table>, wanted: &BTreeSet<usize>) -> Result<NodeId> {
+        let base = base_schema(table);
+        let mut computed_exprs = BTreeMap::new();
+        let mut base_names: BTreeSet<String> = BTreeSet::new();
+        let mut computed_names: BTreeSet<String> = BTreeSet::new();
+        let mut want = |name: &str, table: &Table| -> Result<()> {
+            match table.column(name).map(|c| &c.kind) {
+                Some(ColumnKind::Computed(expr)) => {
+                    let planned = self.planner.expression(expr, &base)?;
+                    base_names.extend(planned.column_refs().iter().map(|c| c.name.clone()));
+                    computed_names.insert(name.to_owned());
+                    computed_exprs.insert(name.to_owned(), planned);
+                }
+                Some(_) => {
+                    base_names.insert(name.to_owned());
+                }
+                None => return Err(Error::bug(format!("no column {name}"))),
+            }
+            Ok(())
+        };
+        for &i in wanted {
+            want(&table.columns[i].name, table)?;
+        }
+        let full = super::context::table_schema(table).to_dfschema()?;
+        let watermark = table.watermark.as_ref().map(|w| Ok::<_, Error>((w, self.planner.expression(&w.expr, &full)?))).transpose()?;
+        if let Some((watermark, expr)) = &watermark {
+            want(&watermark.column, table)?;
+            for column in expr.column_refs() {
+                want(&column.name, table)?;
+            }
+        }
+
+        // Decoded columns in the table's order, then the computed ones.
+        let in_order = |names: &BTreeSet<String>| table.columns.iter().filter(|c| names.contains(&c.name)).collect::<Vec<_>>();
+        let decoded_columns = in_order(&base_names);
+        let computed_columns = in_order(&computed_names);
+        let field = |c: &crate::catalog::Column| Arc::new(Field::new(&c.name, c.data_type.clone(), !c.not_null));
+        let decoded: SchemaRef = Arc::new(Schema::new(decoded_columns.iter().map(|c| field(c)).collect::<Vec<_>>()));
+        let decoded_df = Arc::clone(&decoded).to_dfschema()?;
+        let computed = computed_columns
+            .iter()
+            .map(|c| Ok((field(c), physical(&computed_exprs[&c.name], &decoded_df)?)))
+            .collect::<Result<Vec<(FieldRef, _)>>>()?;
+        let wide: Vec<FieldRef> = decoded.fields().iter().cloned().chain(computed.iter().map(|(f, _)| Arc::clone(f))).collect();
+        let place = |name: &str| wide.iter().position(|f| f.name() == name).expect("every needed column is there");
+        let wide_df = Schema::new(wide.clone()).to_dfschema()?;
+        let watermark = watermark
+            .map(|(w, expr)| {
+                let ms = DataType::Timestamp(TimeUnit::Millisecond, None);
+                let expr = datafusion::logical_expr::cast(expr, ms);
+                Ok::<_, Error>((place(&w.column), physical(&expr, &wide_df)?))
+            })
+            .transpose()?;
+        let output: Vec<usize> = wanted.iter().map(|&i| place(&table.columns[i].name)).collect();
+        let visible = Arc::new(Schema::new(output.iter().map(|&i| Arc::clone(&wide[i])).collect::<Vec<_>>()));
+        let ordinal = self.nodes.iter().filter(|n| matches!(n.op, Op::Source(_))).count();
+        let node = SourceNode {
+            table: Arc::clone(table),
+            columns: decoded_columns.into_iter().filter_map(SourceColumn::of).collect(),
+            decoded,
+            computed,
+            output,
+            watermark,
+            ordinal: u16::try_from(ordinal).map_err(|_| Error::statement("a job reads at most 65,535 tables"))?,
+        };
+        Ok(self.push(Op::Source(Arc::new(node)), vec![], visible, self.hidden))
+    }
+
+    fn windows(&mut self, windows: &AssignWindows, bounds: Bounds) -> Result<NodeId> {
+        // Windows below belong to another aggregate, or to none.
+        let input = self.node(&windows.input, Bounds::Repeat { judge: false })?;
+        let time = column_behind(&windows.time)
+            .and_then(|c| windows.input.schema().maybe_index_of_column(c))
+            .ok_or_else(|| Error::bug("the time of a window function is no column of its input"))?;
+        let (repeat, judge) = match bounds {
+            Bounds::Slices => (false, false),
+            Bounds::Repeat { judge } => (true, judge),
+        };
+        let node = WindowsNode {
+            windows: windows.windows,
+            time,
+            passed: AssignWindows::passed(windows.input.schema()).collect(),
+            repeat,
+            judge,
+        };
+        let visible = plain(datafusion::logical_expr::UserDefinedLogicalNodeCore::schema(windows));
+        let hidden = Hidden { time: true, ..self.nodes[input].hidden };
+        Ok(self.push(Op::Windows(node), vec![input], visible, hidden))
+    }
+
+    fn aggregate(&mut self, aggregate: &WindowAggregate) -> Result<NodeId> {
+        let schema = aggregate.input.schema();
+        let used = aggregate
+            .group
+            .iter()
+            .zip(&aggregate.bounds)
+            .filter(|(_, bound)| bound.is_none())
+            .map(|(e, _)| e)
+            .chain(&aggregate.aggregates);
+        let reads_bounds = used.clone().any(|e| refers_to_bounds(e, schema));
+        let slices = !reads_bounds && bounds_pass_through(&aggregate.input);
+        let bounds = if slices { Bounds::Slices } else { Bounds::Repeat { judge: true } };
+        let input = self.node(&aggregate.input, bounds)?;
+        let hidden = self.nodes[input].hidden;
+        let assigned = if slices {
+            None
+        } else {
+            Some(assigned_bound(aggregate)?)
+        };
+
+        let mut keys = Vec::new();
+        let mut key_fields: Vec<FieldRef> = Vec::new();
+        let mut output = Vec::new();
+        let own = datafusion::logical_expr::UserDefinedLogicalNodeCore::schema(aggregate);
+        for (i, (expr, bound)) in aggregate.group.iter().zip(&aggregate.bounds).enumerate() {
+            match bound {
+                Some(bound) => output.push(OutputColumn::Bound(*bound)),
+                None => {
+                    output.push(OutputColumn::Value(keys.len()));
+                    keys.push(physical(expr, schema)?);
+                    let field = own.field(i);
+                    key_fields.push(Arc::new(Field::new(field.name(), field.data_type().clone(), true)));
+                }
+            }
+        }
+        // Aggregates may order by the hidden columns.
+        let hidden_fields = hidden.fields().into_iter().map(|f| (None, f)).collect();
+        let wide = schema.as_ref().join(&DFSchema::new_with_metadata(hidden_fields, Default::default())?)?;
+        let wide_arrow = Schema::new(wide.fields().iter().map(|f| Arc::new(plain_field(f))).collect::<Vec<_>>());
+        let mut aggregates = Vec::new();
+        let mut filters = Vec::new();
+        for expr in &aggregate.aggregates {
+            let expr = in_order(expr.clone(), hidden);
+            let props = ExecutionProps::new();
+            let planning = PhysicalPlanningContext::default();
+            let lowered = LoweredAggregateBuilder::new(&expr, &wide, &wide_arrow, &props, &planning).build()?;
+            output.push(OutputColumn::Value(keys.len() + aggregates.len()));
+            aggregates.push(Aggregate::new(lowered.aggregate, &wide_arrow)?);
+            filters.push(lowered.filter);
+        }
+        let layout = Arc::new(AggregateLayout::new(key_fields, aggregates));
+        let visible = plain(own);
+        let node = AggregateNode { windows: aggregate.windows, assigned, keys, filters, layout, output };
+        let hidden = Hidden { time: false, ..self.hidden };
+        Ok(self.push(Op::Aggregate(Box::new(node)), vec![input], visible, hidden))
+    }
+}
+
+/// A column of the input that tells the rows' window.
+fn assigned_bound(aggregate: &WindowAggregate) -> Result<(usize, Bound)> {
+    (0..aggregate.input.schema().fields().len())
+        .find_map(|i| match bound_of(&aggregate.input, i) {
+            Some((bound, windows)) if windows == aggregate.windows => Some((i, bound)),
+            _ => None,
+        })
+        .ok_or_else(|| Error::bug("an aggregate per window without any bound of its windows"))
+}
+
+/// Whether the bounds of the window functions below reach this plan's output as they are, and nothing reads them.
+fn bounds_pass_through(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::SubqueryAlias(alias) => bounds_pass_through(&alias.input),
+        LogicalPlan::Filter(filter) => {
+            !refers_to_bounds(&filter.predicate, filter.input.schema()) && bounds_pass_through(&filter.input)
+        }
+        LogicalPlan::Projection(projection) => {
+            let fine = |e: &Expr| column_behind(e).is_some() || !refers_to_bounds(e, projection.input.schema());
+            projection.expr.iter().all(fine) && bounds_pass_through(&projection.input)
+        }
+        LogicalPlan::Union(union) => union.inputs.iter().all(|i| bounds_pass_through(i)),
+        LogicalPlan::Extension(extension) => extension.node.as_any().is::<AssignWindows>(),
+        _ => false,
+    }
+}
+
+fn refers_to_bounds(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.column_refs().iter().any(|c| schema.maybe_index_of_column(c).is_some_and(|i| is_bound(schema.field(i))))
+}
+
+fn is_ordered(expr: &Expr) -> bool {
+    match expr {
+        Expr::Alias(alias) => is_ordered(&alias.expr),
+        Expr::AggregateFunction(f) => ORDERED.contains(&f.func.name()),
+        _ => false,
+    }
+}
+
+/// Gives an aggregate whose value depends on the order of rows one that does not depend on luck: what it asks for, then
+/// event time, then the tie-breaker.
+fn in_order(expr: Expr, hidden: Hidden) -> Expr {
+    match expr {
+        Expr::Alias(mut alias) => {
+            alias.expr = Box::new(in_order(*alias.expr, hidden));
+            Expr::Alias(alias)
+        }
+        Expr::AggregateFunction(f) if ORDERED.contains(&f.func.name()) => {
+            let AggregateFunction { mut func, mut params } = f;
+            if func.name() == "any_value" {
+                func = first_value_udaf();
+                params.null_treatment = Some(NullTreatment::IgnoreNulls);
+            }
+            if params.distinct {
+                // Equal values are one: the value itself is the only order there can be.
+                if params.order_by.is_empty() {
+                    params.order_by = vec![Sort::new(params.args[0].clone(), true, false)];
+                }
+            } else {
+                let order = [(hidden.time, Hidden::TIME), (hidden.tie, Hidden::TIE)];
+                let order = order.into_iter().filter(|(there, _)| *there);
+                params.order_by.extend(order.map(|(_, name)| Sort::new(Expr::Column(Column::new_unqualified(name)), true, false)));
+            }
+            Expr::AggregateFunction(AggregateFunction { func, params })
+        }
+        other => other,
+    }
+}
+
+fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
+    Ok(create_physical_expr(expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())?)
+}
+
+fn column(name: &str, index: usize) -> Arc<dyn PhysicalExpr> {
+    Arc::new(datafusion::physical_expr::expressions::Column::new(name, index))
+}
+
+/// The Arrow schema of a logical one, without marks.
+fn plain(schema: &DFSchema) -> SchemaRef {
+    Arc::new(Schema::new(schema.fields().iter().map(|f| Arc::new(plain_field(f))).collect::<Vec<_>>()))
+}
+
+fn plain_field(field: &Field) -> Field {
+    Field::new(field.name(), field.data_type().clone(), field.is_nullable())
+}

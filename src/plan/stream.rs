@@ -1,0 +1,204 @@
+//! The stream plan: a graph of operators over compiled expressions, inputs before their consumers.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_expr::PhysicalExpr;
+
+use super::marks::Bound;
+use crate::catalog::Table;
+use crate::connectors::SourceColumn;
+use crate::state::AggregateLayout;
+use crate::time::Windows;
+
+/// The index of a node in its plan.
+pub type NodeId = usize;
+
+/// The columns behind the visible ones that travel with every row to the first stateful operator.
+///
+/// They are the last columns of a batch, in this order, so that the visible ones keep their indices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hidden {
+    /// The watermark of the row's own source partition before the row (Int64, ms).
+    pub watermark: bool,
+    /// What breaks ties between rows of one event time: source, partition, offset, or a window's keys (Binary).
+    pub tie: bool,
+    /// The event time that the windows are over (Int64, ms).
+    pub time: bool,
+}
+
+impl Hidden {
+    /// The name of the watermark's column.
+    pub const WATERMARK: &'static str = "__tidemill_watermark";
+    /// The name of the tie-breaker's column.
+    pub const TIE: &'static str = "__tidemill_tie";
+    /// The name of the event time's column.
+    pub const TIME: &'static str = "__tidemill_time";
+
+    /// The fields, in their order.
+    pub fn fields(self) -> Vec<FieldRef> {
+        let all = [
+            (self.watermark, Self::WATERMARK, DataType::Int64),
+            (self.tie, Self::TIE, DataType::Binary),
+            (self.time, Self::TIME, DataType::Int64),
+        ];
+        all.into_iter().filter(|(there, ..)| *there).map(|(_, name, t)| Arc::new(Field::new(name, t, false))).collect()
+    }
+
+    /// Visible fields followed by the hidden ones.
+    pub fn extend(self, visible: &Schema) -> SchemaRef {
+        let mut fields: Vec<FieldRef> = visible.fields().iter().cloned().collect();
+        fields.extend(self.fields());
+        Arc::new(Schema::new(fields))
+    }
+
+    /// The index of the watermark's column in a batch with `visible` visible columns.
+    pub fn watermark_index(self, visible: usize) -> Option<usize> {
+        self.watermark.then_some(visible)
+    }
+
+    /// The index of the event time's column in a batch with `visible` visible columns.
+    pub fn time_index(self, visible: usize) -> Option<usize> {
+        self.time.then(|| visible + usize::from(self.watermark) + usize::from(self.tie))
+    }
+}
+
+/// What runs: the graph of one job.
+#[derive(Debug)]
+pub struct StreamPlan {
+    /// The nodes; a node's inputs come before it.
+    pub nodes: Vec<Node>,
+}
+
+/// A node of the graph.
+#[derive(Debug)]
+pub struct Node {
+    /// What it does.
+    pub op: Op,
+    /// Where its rows come from.
+    pub inputs: Vec<NodeId>,
+    /// The columns that it gives out, without the hidden ones.
+    pub visible: SchemaRef,
+    /// The hidden columns that it gives out.
+    pub hidden: Hidden,
+}
+
+/// What a node does.
+#[derive(Debug)]
+pub enum Op {
+    /// Reads a table.
+    Source(Arc<SourceNode>),
+    /// Rows that are computed once, as a batch: `VALUES`, a `SELECT` without a stream.
+    Static(Box<LogicalPlan>),
+    /// Filters and projects, row by row.
+    Transform(Vec<Step>),
+    /// Adds windows to rows.
+    Windows(WindowsNode),
+    /// All rows of all inputs.
+    Union,
+    /// Aggregates per window.
+    Aggregate(Box<AggregateNode>),
+    /// Writes rows out.
+    Sink(SinkNode),
+}
+
+/// A table being read.
+#[derive(Debug)]
+pub struct SourceNode {
+    /// The table.
+    pub table: Arc<Table>,
+    /// What the connector decodes.
+    pub columns: Vec<SourceColumn>,
+    /// The schema of those.
+    pub decoded: SchemaRef,
+    /// Computed columns, each over the decoded ones; they follow them.
+    pub computed: Vec<(FieldRef, Arc<dyn PhysicalExpr>)>,
+    /// The visible columns, by index into decoded and computed ones.
+    pub output: Vec<usize>,
+    /// The event time (an index as above) and the watermark's expression over decoded and computed columns.
+    pub watermark: Option<(usize, Arc<dyn PhysicalExpr>)>,
+    /// The source's place among the sources of the plan, which orders rows of one event time.
+    pub ordinal: u16,
+}
+
+/// A stateless step.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// Keeps rows for which this is true.
+    Filter(Arc<dyn PhysicalExpr>),
+    /// Computes columns.
+    Project(Vec<Arc<dyn PhysicalExpr>>, SchemaRef),
+}
+
+/// Adds `window_start`, `window_end`, `window_time` (last among the visible columns) and the hidden event time.
+#[derive(Debug)]
+pub struct WindowsNode {
+    /// The windows.
+    pub windows: Windows,
+    /// The event time's index in the input.
+    pub time: usize,
+    /// The input's visible columns that are passed on, by index.
+    pub passed: Vec<usize>,
+    /// Whether every row is repeated for each of its windows. If not, the bounds are columns of zeros: the
+    /// aggregate above works on slices, and nothing between reads them.
+    pub repeat: bool,
+    /// Whether rows late for a window are dropped here, because an aggregate of repeated rows follows.
+    pub judge: bool,
+}
+
+/// An aggregate per window.
+#[derive(Debug)]
+pub struct AggregateNode {
+    /// The windows.
+    pub windows: Windows,
+    /// Where rows already belong to one window each: the column that tells it, and which bound that holds.
+    pub assigned: Option<(usize, Bound)>,
+    /// The group keys without the windows' bounds, over the input's visible columns.
+    pub keys: Vec<Arc<dyn PhysicalExpr>>,
+    /// Per aggregate, its filter.
+    pub filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
+    /// Keys and aggregates.
+    pub layout: Arc<AggregateLayout>,
+    /// What the visible output columns are.
+    pub output: Vec<OutputColumn>,
+}
+
+/// A column of an aggregate's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputColumn {
+    /// A bound of the window.
+    Bound(Bound),
+    /// Key or aggregate, by index: keys first.
+    Value(usize),
+}
+
+/// Where rows go.
+#[derive(Clone, Debug)]
+pub struct SinkNode {
+    /// The table that is written to; `None` hands the rows to whoever asked.
+    pub table: Option<Arc<Table>>,
+    /// The statement that writes, for people to read.
+    pub title: String,
+    /// Columns that may not be null, by index.
+    pub not_null: Vec<usize>,
+}
+
+impl StreamPlan {
+    /// The longest window in the plan (ms), if there is any.
+    pub fn longest_window_ms(&self) -> Option<i64> {
+        self.nodes
+            .iter()
+            .filter_map(|node| match &node.op {
+                Op::Aggregate(a) => Some(a.windows.size_ms),
+                Op::Windows(w) => Some(w.windows.size_ms),
+                _ => None,
+            })
+            .max()
+    }
+
+    /// The nodes that read from a node.
+    pub fn consumers(&self, of: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        self.nodes.iter().enumerate().filter(move |(_, n)| n.inputs.contains(&of)).map(|(i, _)| i)
+    }
+}

@@ -1,0 +1,242 @@
+//! A job's handle: what it is called, how it is, and how it is stopped.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::clock;
+use super::metrics::{JobInfo, JobMetrics};
+use crate::error::{Error, Result};
+use crate::exec::{Boundary, End};
+
+/// How a job is.
+#[derive(Clone, Debug)]
+pub enum JobStatus {
+    /// It reads and writes.
+    Running,
+    /// It was told to stop and is writing what has fired.
+    Stopping,
+    /// Its bounded sources have ended and everything is written.
+    Finished,
+    /// It was stopped; everything that had fired is written.
+    Stopped,
+    /// It ended with an error.
+    Failed(Error),
+}
+
+impl JobStatus {
+    /// Whether the job has ended, well or not.
+    pub fn has_ended(&self) -> bool {
+        matches!(self, Self::Finished | Self::Stopped | Self::Failed(_))
+    }
+
+    /// One word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Finished => "finished",
+            Self::Stopped => "stopped",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+/// A handle on a job. Cloning it gives another handle on the same job; dropping handles does not stop it.
+#[derive(Clone)]
+pub struct Job(Arc<Shared>);
+
+/// What the threads of a job share.
+pub(super) struct Shared {
+    pub name: String,
+    pub statement: String,
+    pub metrics: JobMetrics,
+    status: Mutex<Status>,
+    changed: Condvar,
+    /// Told to stop by someone.
+    stop: AtomicBool,
+    /// Something failed: every thread ends as soon as it notices.
+    cancelled: AtomicBool,
+    /// The last boundary that was called; workers look at the number at every turn.
+    called: AtomicU64,
+    boundary: Mutex<Option<Boundary>>,
+    /// Wakes workers that wait for a call.
+    call: Condvar,
+    /// Workers of stage 0 whose sources have all ended.
+    ended_workers: AtomicUsize,
+    /// Per boundary and source: partition indices and next offsets, until the boundary's rows are outside.
+    positions: Mutex<BTreeMap<(u64, usize), Vec<(usize, i64)>>>,
+    /// The first thing that went wrong.
+    error: Mutex<Option<Error>>,
+}
+
+struct Status {
+    status: JobStatus,
+    since: Instant,
+    elapsed: Option<Duration>,
+}
+
+impl Shared {
+    pub(super) fn new(name: String, statement: String) -> Arc<Self> {
+        let status = Status { status: JobStatus::Running, since: clock::now(), elapsed: None };
+        Arc::new(Self {
+            name,
+            statement,
+            metrics: JobMetrics::default(),
+            status: Mutex::new(status),
+            changed: Condvar::new(),
+            stop: AtomicBool::new(false),
+            cancelled: AtomicBool::new(false),
+            called: AtomicU64::new(0),
+            boundary: Mutex::new(None),
+            call: Condvar::new(),
+            ended_workers: AtomicUsize::new(0),
+            positions: Mutex::default(),
+            error: Mutex::default(),
+        })
+    }
+
+    fn status(&self) -> MutexGuard<'_, Status> {
+        lock(&self.status)
+    }
+
+    /// Calls a boundary: workers of stage 0 take it up at their next turn.
+    pub(super) fn call(&self, boundary: Boundary) {
+        *lock(&self.boundary) = Some(boundary);
+        self.called.store(boundary.sequence, Ordering::Release);
+        self.call.notify_all();
+    }
+
+    /// The boundary that was called after the one with this number, if there is one.
+    pub(super) fn boundary_after(&self, sequence: u64) -> Option<Boundary> {
+        if self.called.load(Ordering::Acquire) <= sequence {
+            return None;
+        }
+        *lock(&self.boundary)
+    }
+
+    /// Waits for a boundary after the one with this number, at most so long.
+    pub(super) fn wait_for_call(&self, sequence: u64, wait: Duration) {
+        let waiting = |boundary: &mut Option<Boundary>| boundary.is_none_or(|b| b.sequence <= sequence);
+        drop(self.call.wait_timeout_while(lock(&self.boundary), wait, waiting));
+    }
+
+    pub(super) fn note_worker_ended(&self) {
+        self.ended_workers.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn ended_workers(&self) -> usize {
+        self.ended_workers.load(Ordering::Acquire)
+    }
+
+    /// Remembers where a worker stood in a source at a boundary.
+    pub(super) fn note_positions(&self, sequence: u64, source: usize, positions: Vec<(usize, i64)>) {
+        lock(&self.positions).entry((sequence, source)).or_default().extend(positions);
+    }
+
+    /// Where all workers stood at a boundary, per source.
+    pub(super) fn take_positions(&self, sequence: u64) -> Vec<(usize, Vec<(usize, i64)>)> {
+        let mut all = lock(&self.positions);
+        let later = all.split_off(&(sequence + 1, 0));
+        let upto = std::mem::replace(&mut *all, later);
+        upto.into_iter().filter(|((at, _), _)| *at == sequence).map(|((_, source), p)| (source, p)).collect()
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Something went wrong: the first error counts, and every thread ends as soon as it notices.
+    pub(super) fn fail(&self, error: Error) {
+        lock(&self.error).get_or_insert(error);
+        self.cancelled.store(true, Ordering::Release);
+    }
+
+    /// All threads have ended.
+    pub(super) fn end(&self, end: End) {
+        let status = match (lock(&self.error).take(), end) {
+            (Some(error), _) => JobStatus::Failed(error),
+            (None, End::Finished) => JobStatus::Finished,
+            (None, End::Stopped | End::GoesOn) => JobStatus::Stopped,
+        };
+        let mut now = self.status();
+        now.elapsed = Some(clock::now() - now.since);
+        now.status = status;
+        drop(now);
+        self.changed.notify_all();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Job {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self(shared)
+    }
+
+    /// The job's name.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// How it is.
+    pub fn status(&self) -> JobStatus {
+        self.0.status().status.clone()
+    }
+
+    /// Tells it to stop: it reads nothing more, and writes what has fired. Returns at once.
+    pub fn stop(&self) {
+        let mut now = self.0.status();
+        if matches!(now.status, JobStatus::Running) {
+            now.status = JobStatus::Stopping;
+        }
+        drop(now);
+        self.0.stop.store(true, Ordering::Release);
+    }
+
+    /// Waits for its end; the job's error is the result's.
+    pub fn wait(&self) -> Result<()> {
+        loop {
+            if let Some(result) = self.wait_for(Duration::from_secs(3_600)) {
+                return result;
+            }
+        }
+    }
+
+    /// Waits for its end, at most so long; `None` when it has not ended by then.
+    pub fn wait_for(&self, wait: Duration) -> Option<Result<()>> {
+        let ended = |now: &mut Status| !now.status.has_ended();
+        let now = self.0.status();
+        let (now, _) = self.0.changed.wait_timeout_while(now, wait, ended).unwrap_or_else(PoisonError::into_inner);
+        match &now.status {
+            JobStatus::Failed(error) => Some(Err(error.clone())),
+            JobStatus::Finished | JobStatus::Stopped => Some(Ok(())),
+            JobStatus::Running | JobStatus::Stopping => None,
+        }
+    }
+
+    /// What it has counted, and how it is.
+    pub fn info(&self) -> JobInfo {
+        let now = self.0.status();
+        let elapsed = now.elapsed.unwrap_or_else(|| clock::now() - now.since);
+        let error = match &now.status {
+            JobStatus::Failed(error) => Some(error.message.clone()),
+            _ => None,
+        };
+        JobInfo {
+            name: self.0.name.clone(),
+            statement: self.0.statement.split_whitespace().collect::<Vec<_>>().join(" "),
+            status: now.status.word().to_owned(),
+            error,
+            elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            ..self.0.metrics.info()
+        }
+    }
+}

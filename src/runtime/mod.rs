@@ -1,0 +1,26 @@
+//! Jobs, workers, clocks, commits, metrics; and the [`Engine`] that every surface calls.
+//!
+//! A job is the graph of one plan, run by threads:
+//!
+//! - *workers* of stage 0 read sources, evaluate, and (with more than one worker) ship partial aggregates by key to the
+//!   workers of the next stage; stages form no cycle, channels are bounded, so a slow sink slows the sources;
+//! - one *committing* thread takes all rows for sinks. It calls commit boundaries: a marker that flows through every
+//!   channel behind the rows before it and is aligned at every input. When all have arrived, everything up to the
+//!   boundary is with the sinks, and is flushed.
+
+pub mod clock;
+mod commit;
+mod engine;
+mod exchange;
+mod job;
+mod launch;
+mod metrics;
+mod query;
+mod session;
+mod topology;
+mod worker;
+
+pub use engine::{Engine, EngineConfig, Outcome, Rows};
+pub use job::{Job, JobStatus};
+pub use metrics::JobInfo;
+pub use query::QueryStream;

@@ -1,0 +1,147 @@
+//! What `SET` sets: which keys there are, and what they mean.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::catalog::options::{invalid, nearest, parse_duration};
+use crate::error::{Error, Result};
+
+/// Keys that mean something here.
+const KEYS: &[&str] = &[
+    "parallelism.default",
+    "pipeline.name",
+    "table.dml-sync",
+    "sink.commit-interval",
+    "execution.checkpointing.interval",
+    "kafka.bootstrap.servers",
+    "table.local-time-zone",
+    "execution.runtime-mode",
+    "sql-client.execution.result-mode",
+];
+
+/// Keys of Flink's that scripts set and that change nothing here, by their beginnings.
+const WITHOUT_MEANING: &[&str] = &[
+    "table.exec.mini-batch.",
+    "table.exec.source.idle-timeout",
+    "table.exec.resource.",
+    "table.exec.state.",
+    "table.exec.sink.",
+    "table.exec.async-",
+    "table.optimizer.",
+    "table.planner",
+    "execution.checkpointing.",
+    "state.",
+    "restart-strategy",
+    "taskmanager.",
+    "jobmanager.",
+    "sql-client.",
+    "pipeline.",
+    "rest.",
+];
+
+/// The session's settings.
+#[derive(Clone, Debug, Default)]
+pub struct Session {
+    values: BTreeMap<String, String>,
+}
+
+impl Session {
+    /// Sets a key; answers a notice when it changes nothing here.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<Option<String>> {
+        let known = KEYS.contains(&key) || key.strip_prefix("kafka.").is_some();
+        let ignored = WITHOUT_MEANING.iter().any(|p| key.starts_with(p));
+        if !known && !ignored {
+            let error = Error::statement(format!("there is no setting '{key}'"));
+            return Err(match nearest(key, KEYS.iter().copied()) {
+                Some(near) => error.hint(format!("did you mean '{near}'?")),
+                None => error.hint(format!("settings are {}", KEYS.join(", "))),
+            });
+        }
+        let checked = Self { values: BTreeMap::from([(key.to_owned(), value.to_owned())]) };
+        checked.check()?;
+        self.values.insert(key.to_owned(), value.to_owned());
+        Ok((!known).then(|| format!("'{key}' has no meaning here and is ignored")))
+    }
+
+    /// Forgets a key, or all.
+    pub fn reset(&mut self, key: Option<&str>) {
+        match key {
+            Some(key) => {
+                self.values.remove(key);
+            }
+            None => self.values.clear(),
+        }
+    }
+
+    /// All that is set; values of keys that may hold secrets are hidden.
+    pub fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.values.iter().map(|(k, v)| (k.as_str(), if crate::sql::show::is_secret(k) { "******" } else { v.as_str() }))
+    }
+
+    /// Kafka client properties (`kafka.*`).
+    pub fn kafka_properties(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.values.iter().filter_map(|(k, v)| k.strip_prefix("kafka.").map(|k| (k, v.as_str())))
+    }
+
+    /// The job's name, if one was given.
+    pub fn job_name(&self) -> Option<&str> {
+        self.values.get("pipeline.name").map(String::as_str)
+    }
+
+    /// The number of workers, if one was given.
+    pub fn workers(&self) -> Result<Option<usize>> {
+        let Some(value) = self.values.get("parallelism.default") else { return Ok(None) };
+        match value.parse() {
+            Ok(workers) if (1..=256).contains(&workers) => Ok(Some(workers)),
+            _ => Err(invalid("parallelism.default", value, "a whole number from 1 to 256")),
+        }
+    }
+
+    /// Whether `INSERT` waits for its job's end.
+    pub fn waits_for_jobs(&self) -> Result<bool> {
+        match self.values.get("table.dml-sync").map(String::as_str) {
+            None => Ok(false),
+            Some(v) if v.eq_ignore_ascii_case("true") => Ok(true),
+            Some(v) if v.eq_ignore_ascii_case("false") => Ok(false),
+            Some(v) => Err(invalid("table.dml-sync", v, "'true' or 'false'")),
+        }
+    }
+
+    /// Between two commit boundaries.
+    pub fn commit_interval(&self) -> Result<Duration> {
+        self.duration("sink.commit-interval", Duration::from_millis(200))
+    }
+
+    /// Between two checkpoints.
+    pub fn checkpoint_interval(&self) -> Result<Duration> {
+        self.duration("execution.checkpointing.interval", Duration::from_secs(10))
+    }
+
+    fn duration(&self, key: &str, default: Duration) -> Result<Duration> {
+        let Some(value) = self.values.get(key) else { return Ok(default) };
+        match parse_duration(value) {
+            Some(duration) if Duration::from_millis(1) <= duration => Ok(duration),
+            _ => Err(invalid(key, value, "a time such as '200 ms'")),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        self.workers()?;
+        self.waits_for_jobs()?;
+        self.commit_interval()?;
+        self.checkpoint_interval()?;
+        if let Some(zone) = self.values.get("table.local-time-zone")
+            && !matches!(zone.as_str(), "UTC" | "Etc/UTC" | "Z" | "default")
+        {
+            return Err(Error::statement("time zones other than UTC are not available yet")
+                .hint("event times are instants in UTC; shift them with + INTERVAL '..' HOUR where you need local time"));
+        }
+        if let Some(mode) = self.values.get("execution.runtime-mode")
+            && !mode.eq_ignore_ascii_case("streaming")
+        {
+            return Err(Error::statement("'execution.runtime-mode' = 'batch' is not available yet")
+                .hint("bounded sources ('scan.bounded.mode' = 'latest-offset') give the same rows and end by themselves"));
+        }
+        Ok(())
+    }
+}

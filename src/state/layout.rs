@@ -1,0 +1,135 @@
+//! What the columns of a partial are, and the accumulators behind them.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use datafusion::logical_expr::GroupsAccumulator;
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
+use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
+use datafusion::physical_expr::{GroupsAccumulatorAdapter, PhysicalExpr};
+use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
+use datafusion::physical_plan::aggregates::order::GroupOrdering;
+
+use super::distinct::DistinctAccumulator;
+use super::sorting::SortingAccumulator;
+use crate::error::Result;
+
+/// One aggregate function of a query, ready to make accumulators.
+#[derive(Clone, Debug)]
+pub struct Aggregate {
+    function: Arc<AggregateFunctionExpr>,
+    /// For `DISTINCT` where DataFusion has no accumulator for many groups: the same function without it, and the fields
+    /// of its arguments.
+    distinct_of: Option<(Arc<AggregateFunctionExpr>, Vec<FieldRef>)>,
+    state_fields: Vec<FieldRef>,
+}
+
+impl Aggregate {
+    /// Prepares a function over rows of the given schema.
+    pub fn new(function: Arc<AggregateFunctionExpr>, input: &Schema) -> Result<Self> {
+        // DataFusion's own DISTINCT accumulators for one group at a time cost kilobytes a group, and a walk over all
+        // groups per batch; one set of (group, value) pairs does the same for every function.
+        let own_distinct =
+            function.is_distinct() && function.order_bys().is_empty() && !function.groups_accumulator_supported();
+        if !own_distinct {
+            let state_fields = function.state_fields()?;
+            return Ok(Self { function, distinct_of: None, state_fields });
+        }
+        let plain = AggregateExprBuilder::new(Arc::new(function.fun().clone()), function.expressions())
+            .schema(Arc::new(input.clone()))
+            .alias(function.name())
+            .with_ignore_nulls(function.ignore_nulls())
+            .build()?;
+        let fields = function.expressions().iter().map(|e| e.return_field(input)).collect::<Result<Vec<_>, _>>()?;
+        let state_fields = vec![DistinctAccumulator::state_field(function.name(), &fields)];
+        Ok(Self { function, distinct_of: Some((Arc::new(plain), fields)), state_fields })
+    }
+
+    /// The values that [`GroupTable::update`](super::GroupTable::update) takes for this function: its arguments, then
+    /// what it orders by.
+    pub fn inputs(&self) -> Vec<Arc<dyn PhysicalExpr>> {
+        let mut inputs = self.function.expressions();
+        inputs.extend(self.function.order_bys().iter().map(|s| Arc::clone(&s.expr)));
+        inputs
+    }
+
+    /// The column of results.
+    pub fn field(&self) -> FieldRef {
+        self.function.field()
+    }
+
+    /// The columns of its state.
+    pub fn state_fields(&self) -> &[FieldRef] {
+        &self.state_fields
+    }
+
+    fn accumulator(&self) -> Result<Box<dyn GroupsAccumulator>> {
+        if let Some((plain, fields)) = &self.distinct_of {
+            return Ok(Box::new(DistinctAccumulator::new(plain_accumulator(plain)?, fields)?));
+        }
+        plain_accumulator(&self.function)
+    }
+}
+
+fn plain_accumulator(function: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn GroupsAccumulator>> {
+    if function.groups_accumulator_supported() {
+        return Ok(function.create_groups_accumulator()?);
+    }
+    let function = Arc::clone(function);
+    if function.order_sensitivity() == AggregateOrderSensitivity::HardRequirement {
+        return Ok(Box::new(GroupsAccumulatorAdapter::new(move || {
+            let ordering = function.order_bys().iter().map(|s| s.options).collect();
+            let function = Arc::clone(&function);
+            Ok(Box::new(SortingAccumulator::new(Box::new(move || function.create_accumulator()), ordering)?))
+        })));
+    }
+    Ok(Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator())))
+}
+
+/// The columns of a query's partials: keys, then each aggregate's state.
+#[derive(Clone, Debug)]
+pub struct AggregateLayout {
+    keys: SchemaRef,
+    aggregates: Vec<Aggregate>,
+    partial: SchemaRef,
+}
+
+impl AggregateLayout {
+    /// A layout of these keys and aggregates.
+    pub fn new(keys: Vec<FieldRef>, aggregates: Vec<Aggregate>) -> Self {
+        let mut fields = keys.clone();
+        for (i, aggregate) in aggregates.iter().enumerate() {
+            for field in aggregate.state_fields() {
+                // State names of two aggregates may collide (two sums of one column under a FILTER).
+                fields.push(Arc::new(field.as_ref().clone().with_name(format!("{i}:{}", field.name())).with_nullable(true)));
+            }
+        }
+        Self { keys: Arc::new(Schema::new(keys)), aggregates, partial: Arc::new(Schema::new(fields)) }
+    }
+
+    /// The group keys.
+    pub fn keys(&self) -> &SchemaRef {
+        &self.keys
+    }
+
+    /// The aggregates.
+    pub fn aggregates(&self) -> &[Aggregate] {
+        &self.aggregates
+    }
+
+    /// The schema of a partial at rest.
+    pub fn partial(&self) -> &SchemaRef {
+        &self.partial
+    }
+
+    pub(super) fn accumulators(&self) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
+        self.aggregates.iter().map(Aggregate::accumulator).collect()
+    }
+
+    pub(super) fn group_values(&self) -> Result<Option<Box<dyn GroupValues>>> {
+        if self.keys.fields().is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(new_group_values(Arc::clone(&self.keys), &GroupOrdering::None)?))
+    }
+}

@@ -1,0 +1,18 @@
+//! The one currency: partial aggregates.
+//!
+//! An aggregate is an algebra: *update* takes rows into a partial, *merge* makes one partial of several, *finish* turns a
+//! partial into values. A partial at rest is a record batch: the group keys, then the accumulators' state columns. The
+//! same batch travels between workers, is the delta that a checkpoint would log, and is what a sliding window merges.
+//!
+//! [`AggregateLayout`] says what the columns are and makes accumulators; a [`GroupTable`] is a partial that can be
+//! updated; [`Panes`] keeps one pair of tables (base and delta) per slice and first open window.
+
+mod distinct;
+mod layout;
+mod panes;
+mod sorting;
+mod table;
+
+pub use layout::{Aggregate, AggregateLayout};
+pub use panes::{Admission, Fired, PaneKey, Panes};
+pub use table::GroupTable;
