@@ -7,5 +7,6 @@ mod common;
 
 mod cli;
 mod harness;
+mod kafka_tables;
 mod packaging;
 mod repl;

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rexpect::process::signal::Signal;
+use rexpect::process::Signal;
 use rexpect::session::{PtySession, spawn_command};
 use tempfile::TempDir;
 
