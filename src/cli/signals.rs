@@ -6,11 +6,15 @@
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator;
 use signal_hook::low_level;
 use tidemill::error::{Error, Result};
+
+/// Between two attempts to help whoever cannot look at signals.
+const HELP_AGAIN: Duration = Duration::from_millis(20);
 
 /// What arrived. Cloning gives another handle on the same.
 #[derive(Clone, Default)]
@@ -32,7 +36,7 @@ enum Reaction {
     Wait,
     /// It ends the program at once: nothing runs that needs a clean end.
     End,
-    /// As `Wait`, and this helps along whoever cannot look.
+    /// As `Wait`, and this helps along whoever cannot look, again and again.
     Help(Box<dyn Fn() + Send>),
     /// The shell waits for a line, and Ctrl-C is the line editor's. SIGTERM does this and ends the program.
     Farewell(Box<dyn Fn() + Send>),
@@ -45,7 +49,16 @@ impl Signals {
         let mut arrivals = iterator::Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
         let signals = Self::default();
         let own = signals.clone();
-        let listen = move || arrivals.forever().for_each(|signal| own.received(signal));
+        let listen = move || loop {
+            if own.pending().is_none() {
+                arrivals.wait().for_each(|signal| own.received(signal));
+            } else {
+                // Whoever is to be helped may have begun after the signal, or have had nothing to be stopped yet.
+                thread::sleep(HELP_AGAIN);
+                arrivals.pending().for_each(|signal| own.received(signal));
+                own.help();
+            }
+        };
         thread::Builder::new().name("signals".to_owned()).spawn(listen).map_err(failed)?;
         Ok(signals)
     }
@@ -101,8 +114,13 @@ impl Signals {
             }
             Reaction::End => end(signal),
             Reaction::Wait | Reaction::Help(_) if before != 0 => end(signal),
-            Reaction::Help(help) => help(),
-            Reaction::Wait => {}
+            Reaction::Wait | Reaction::Help(_) => {}
+        }
+    }
+
+    fn help(&self) {
+        if let Reaction::Help(help) = &*self.reaction() {
+            help();
         }
     }
 }

@@ -125,7 +125,11 @@ fn rows_go_through_the_broker_inside_the_process() {
     let rows = "INSERT INTO greetings VALUES ('world', 1), ('mill', 2), (CAST(NULL AS STRING), 3)";
     let query = "SELECT who, n * 10 AS m FROM greetings";
     let finished = tidemill(&["-c", GREETINGS, "-c", rows, "-c", query]);
-    check(&finished, 0, &["one runs inside this process", "nothing is kept", "table greetings is created", "3 rows are"]);
+    check(
+        &finished,
+        0,
+        &["one runs inside this process", "nothing is kept", "table greetings is created", "3 rows are"],
+    );
     let want = "{\"who\":\"world\",\"m\":10}\n{\"who\":\"mill\",\"m\":20}\n{\"who\":null,\"m\":30}\n";
     assert_eq!(finished.stdout, want);
 
@@ -181,9 +185,8 @@ fn a_file_ends_when_its_bounded_jobs_have() {
 #[test]
 fn a_signal_ends_jobs_cleanly() {
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
-        let (_folder, file) = script(&format!(
-            "{NUMBERS} SET 'pipeline.name' = 'endless'; INSERT INTO nowhere SELECT n FROM numbers;"
-        ));
+        let (_folder, file) =
+            script(&format!("{NUMBERS} SET 'pipeline.name' = 'endless'; INSERT INTO nowhere SELECT n FROM numbers;"));
         let running = start_tidemill(&["run", file.to_str().unwrap()]);
         running.wait_for("job endless started", WAIT);
         running.signal(signal);
