@@ -109,7 +109,12 @@ impl Session {
     fn execute(&self, parsed: &Parsed) -> Result<Outcome, Error> {
         let before = self.engine.jobs();
         let execute = || self.engine.execute(parsed);
-        if matches!(parsed.statement, Statement::Insert(_) | Statement::StatementSet(_)) {
+        let starts_job = match &parsed.statement {
+            Statement::Insert(_) | Statement::StatementSet(_) => true,
+            Statement::CreateTable(create) => create.query.is_some(),
+            _ => false,
+        };
+        if starts_job {
             // It may wait for its job, and then a signal is for that one.
             let (engine, earlier) = (self.engine.clone(), before.len());
             let stop_new_jobs = move || engine.jobs().iter().skip(earlier).for_each(Job::stop);

@@ -194,12 +194,16 @@ fn what_was_typed_is_kept_for_the_user_alone_without_secrets() {
 
     let mut again = Shell { session: Shell::spawn(home.path(), "xterm"), home };
     again.sees(PROMPT);
-    // Up, and the statement is there.
-    again.session.send("\x1b[A").unwrap();
+    // Up once is `quit;`, twice is the statement: what holds a secret is not between them.
+    again.session.send("\x1b[A\x1b[A").unwrap();
+    again.session.flush().unwrap();
     again.sees("SELECT 'kept' AS a;");
     again.types("");
     again.sees("1 row");
+    // Before the prompt the keys would not be the line editor's.
+    again.sees(PROMPT);
     again.presses_control('c');
+    again.sees(PROMPT);
     again.presses_control('d');
     again.ends();
 }
