@@ -13,8 +13,8 @@ use signal_hook::iterator;
 use signal_hook::low_level;
 use tidemill::error::{Error, Result};
 
-/// Between two attempts to help whoever cannot look at signals.
-const HELP_AGAIN: Duration = Duration::from_millis(20);
+/// Between two looks at a signal that nobody has cleared.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What arrived. Cloning gives another handle on the same.
 #[derive(Clone, Default)]
@@ -53,10 +53,10 @@ impl Signals {
             if own.pending().is_none() {
                 arrivals.wait().for_each(|signal| own.received(signal));
             } else {
-                // Whoever is to be helped may have begun after the signal, or have had nothing to be stopped yet.
-                thread::sleep(HELP_AGAIN);
+                // What the signal is for may have begun after it.
+                thread::sleep(LOOK_AGAIN);
                 arrivals.pending().for_each(|signal| own.received(signal));
-                own.help();
+                own.again();
             }
         };
         thread::Builder::new().name("signals".to_owned()).spawn(listen).map_err(failed)?;
@@ -118,9 +118,16 @@ impl Signals {
         }
     }
 
-    fn help(&self) {
-        if let Reaction::Help(help) = &*self.reaction() {
-            help();
+    /// Looks again at a signal that came before its reaction was set.
+    fn again(&self) {
+        let Some(signal) = self.pending() else { return };
+        match &*self.reaction() {
+            Reaction::Help(help) => help(),
+            Reaction::Farewell(farewell) if !is_interrupt(signal) => {
+                farewell();
+                end(signal);
+            }
+            _ => {}
         }
     }
 }
