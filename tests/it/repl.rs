@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rexpect::process::Signal;
+use rexpect::process::{Signal, WaitStatus};
 use rexpect::session::{PtySession, spawn_command};
 use tempfile::TempDir;
 
@@ -228,5 +228,7 @@ fn sigterm_at_the_prompt_stops_jobs() {
     shell.answers("INSERT INTO nowhere SELECT n FROM numbers;");
     shell.session.process_mut().signal(Signal::SIGTERM).expect("a process");
     shell.sees("stopping 1 job");
-    shell.ends();
+    shell.session.exp_eof().expect("the end of the shell");
+    let status = shell.session.process().wait().expect("a child");
+    assert!(matches!(status, WaitStatus::Exited(_, 143)), "{status:?}");
 }
