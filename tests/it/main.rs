@@ -10,3 +10,5 @@ mod harness;
 mod kafka_tables;
 mod packaging;
 mod repl;
+mod sql;
+mod sql_aggregates;
