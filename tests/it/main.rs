@@ -5,5 +5,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod flights;
 mod harness;
 mod packaging;
+mod queries;
+mod seeded;
