@@ -13,17 +13,17 @@ use std::time::Duration;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::DataType;
 
-use crate::catalog::options::nearest;
+use crate::catalog::options::{Options, nearest};
 use crate::catalog::{Column, ColumnKind, Table};
 use crate::error::{Error, Result};
 use crate::formats::Encoded;
 use kafka::Embedded;
 
 pub mod blackhole;
-// pub mod datagen;
-// pub mod filesystem;
+pub mod datagen;
+pub mod filesystem;
 pub mod kafka;
-// pub mod options;
+pub mod options;
 pub mod print;
 
 /// The connectors that exist here.
@@ -122,8 +122,8 @@ impl SourceSpec {
 pub fn open_source(spec: SourceSpec, defaults: &Defaults) -> Result<Arc<dyn Source>> {
     match connector_of(&spec.table)? {
         "kafka" => Ok(Arc::new(kafka::KafkaSource::open(spec, defaults)?)),
-        // "filesystem" => Ok(Arc::new(filesystem::FileSource::open(spec)?)),
-        // "datagen" => Ok(Arc::new(datagen::DatagenSource::open(spec)?)),
+        "filesystem" => Ok(Arc::new(filesystem::FileSource::open(spec)?)),
+        "datagen" => Ok(Arc::new(datagen::DatagenSource::open(spec)?)),
         other => Err(Error::statement(format!("connector '{other}' cannot be read from"))
             .hint("it only takes rows: name the table in INSERT INTO, not in FROM")),
     }
@@ -133,11 +133,35 @@ pub fn open_source(spec: SourceSpec, defaults: &Defaults) -> Result<Arc<dyn Sour
 pub fn open_sink(table: &Table, defaults: &Defaults) -> Result<Arc<dyn Sink>> {
     match connector_of(table)? {
         "kafka" => Ok(Arc::new(kafka::KafkaSink::open(table, defaults)?)),
-        // "filesystem" => Ok(Arc::new(filesystem::FileSink::open(table)?)),
+        "filesystem" => Ok(Arc::new(filesystem::FileSink::open(table)?)),
         "print" => Ok(Arc::new(print::PrintSink::open(table)?)),
         "blackhole" => Ok(Arc::new(blackhole::BlackholeSink)),
         other => Err(Error::statement(format!("connector '{other}' cannot be written to"))
             .hint("it only makes rows: name the table in FROM, not in INSERT INTO")),
+    }
+}
+
+/// What happens to a record that does not decode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnError {
+    /// The job stops at it.
+    Fail,
+    /// It is counted, and reading goes on.
+    Skip,
+}
+
+impl OnError {
+    /// `'scan.on-error'`; when it is not set, `format_skips`: what the format's own option says, in Flink's words.
+    pub(crate) fn of(options: &Options, format_skips: bool) -> Result<Self> {
+        if options.get("scan.on-error").is_none() {
+            return Ok(if format_skips { Self::Skip } else { Self::Fail });
+        }
+        match options.choice("scan.on-error", &["fail", "skip", "dead-letter"])? {
+            "skip" => Ok(Self::Skip),
+            "dead-letter" => Err(Error::statement("'scan.on-error' = 'dead-letter' is not available yet")
+                .hint("'skip' goes on and counts the records that do not decode; 'fail' stops at the first")),
+            _ => Ok(Self::Fail),
+        }
     }
 }
 
@@ -249,6 +273,9 @@ pub enum SinkRows {
     Batch(RecordBatch),
 }
 
+/// The headers of one record: names with values.
+pub type RecordHeaders = Vec<(String, Option<Vec<u8>>)>;
+
 /// Rows as records: value, and for Kafka key, headers, timestamp.
 #[derive(Debug, Default)]
 pub struct EncodedRows {
@@ -259,7 +286,7 @@ pub struct EncodedRows {
     /// The records' timestamps (ms), if a metadata column gives them; `None` per row for "now".
     pub timestamps: Option<Vec<Option<i64>>>,
     /// The records' headers, if a metadata column gives them.
-    pub headers: Option<Vec<Vec<(String, Option<Vec<u8>>)>>>,
+    pub headers: Option<Vec<RecordHeaders>>,
 }
 
 /// A table that is written to by one job.

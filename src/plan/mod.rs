@@ -21,12 +21,14 @@ mod legacy;
 mod lower;
 mod marks;
 mod optimize;
+mod sink;
 mod stream;
 mod windows;
 
 pub use context::Planner;
 pub use explain::explain;
 pub use marks::Bound;
+pub use sink::split_limit;
 pub use stream::{
     AggregateNode, Hidden, Node, NodeId, Op, OutputColumn, SinkNode, SourceNode, Step, StreamPlan, WindowsNode,
 };

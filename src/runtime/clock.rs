@@ -14,3 +14,8 @@ pub fn wall_ms() -> i64 {
 pub fn now() -> Instant {
     Instant::now()
 }
+
+/// Sets the clock that queries see on this thread.
+pub fn set_worker_clock(clock_ms: i64) {
+    crate::exec::clock::set_ms(clock_ms);
+}

@@ -1,1 +1,147 @@
-//! Being written.
+//! The committing thread of a job: it calls boundaries, takes all rows for sinks, and flushes at each boundary.
+//!
+//! A boundary is called when the interval is over and the one before has been flushed; so the rows between two boundaries
+//! are all that a transaction would hold. Workers go on while sinks are flushed, up to the bounds of the channels.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
+
+use super::clock;
+use super::exchange::{Aligned, Next, cancelled};
+use super::job::Shared;
+use crate::connectors::{SinkRows, SinkWriter, Source};
+use crate::error::{Error, Result};
+use crate::exec::{Boundary, End};
+
+/// What flows to the committing thread.
+pub enum CommitMessage {
+    /// Rows for a sink, and how many.
+    Rows(usize, SinkRows, usize),
+    /// A boundary: all rows of the sender before it have been sent.
+    Boundary(Boundary),
+}
+
+/// See the module's head.
+pub struct Committer {
+    pub shared: Arc<Shared>,
+    pub inputs: Aligned<CommitMessage>,
+    pub writers: Vec<Box<dyn SinkWriter>>,
+    pub sources: Vec<Arc<dyn Source>>,
+    /// Workers of stage 0.
+    pub workers: usize,
+    pub commit_interval: Duration,
+    pub checkpoint_interval: Duration,
+}
+
+impl Committer {
+    /// Runs until the job has ended; answers whether its sources had.
+    pub fn run(&mut self) -> Result<End> {
+        let mut sequence = 0;
+        let mut flushed = 0;
+        let mut next_call = clock::now() + self.commit_interval;
+        let mut next_checkpoint = clock::now() + self.checkpoint_interval;
+        loop {
+            if self.shared.is_cancelled() {
+                return Err(cancelled());
+            }
+            let now = clock::now();
+            if sequence == flushed
+                && let Some(end) = self.due(now, next_call)
+            {
+                sequence += 1;
+                let checkpoint = next_checkpoint <= now || end != End::GoesOn;
+                if checkpoint {
+                    next_checkpoint = now + self.checkpoint_interval;
+                }
+                next_call = now + self.commit_interval;
+                self.shared.call(Boundary { sequence, clock_ms: clock::wall_ms(), checkpoint, end });
+            }
+            // While a boundary is on its way only messages matter; else the next call does.
+            let wait = if sequence == flushed { (next_call - now).min(Duration::from_millis(5)) } else { next_call_patience() };
+            match self.inputs.next(wait) {
+                Next::Nothing => {}
+                Next::Gone => return Err(cancelled()),
+                Next::Message(_, CommitMessage::Rows(sink, rows, count)) => {
+                    self.writers[sink].write(rows)?;
+                    self.shared.metrics.rows_out.fetch_add(count as u64, Ordering::Relaxed);
+                }
+                Next::Message(input, CommitMessage::Boundary(boundary)) => {
+                    if !self.inputs.arrived(input) {
+                        continue;
+                    }
+                    self.flush(&boundary)?;
+                    flushed = boundary.sequence;
+                    if boundary.end != End::GoesOn {
+                        for writer in &mut self.writers {
+                            writer.close()?;
+                        }
+                        return Ok(boundary.end);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a boundary is to be called now, and whether the job goes on after it.
+    fn due(&self, now: Instant, next_call: Instant) -> Option<End> {
+        if self.shared.ended_workers() == self.workers {
+            return Some(End::Finished);
+        }
+        if self.shared.is_stopping() {
+            return Some(End::Stopped);
+        }
+        (next_call <= now).then_some(End::GoesOn)
+    }
+
+    fn flush(&mut self, boundary: &Boundary) -> Result<()> {
+        for writer in &mut self.writers {
+            writer.flush()?;
+        }
+        for (source, positions) in self.shared.take_positions(boundary.sequence) {
+            self.sources[source].note_progress(&positions);
+        }
+        self.shared.metrics.boundaries.store(boundary.sequence, Ordering::Relaxed);
+        self.shared.metrics.last_boundary_ms.store(clock::wall_ms(), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+const fn next_call_patience() -> Duration {
+    Duration::from_millis(50)
+}
+
+/// Hands the rows of a `SELECT` to whoever asked.
+pub struct Hand {
+    to: Sender<arrow::array::RecordBatch>,
+    shared: Arc<Shared>,
+}
+
+impl Hand {
+    /// The writer, and where its rows come out.
+    pub fn new(shared: &Arc<Shared>) -> (Self, Receiver<arrow::array::RecordBatch>) {
+        let (to, from) = crossbeam_channel::bounded(crate::limits::CHANNEL_BATCHES_MAX);
+        (Self { to, shared: Arc::clone(shared) }, from)
+    }
+}
+
+impl SinkWriter for Hand {
+    fn write(&mut self, rows: SinkRows) -> Result<()> {
+        let SinkRows::Batch(mut batch) = rows else { return Err(Error::bug("encoded rows for a query's result")) };
+        loop {
+            match self.to.send_timeout(batch, Duration::from_millis(50)) {
+                Ok(()) => return Ok(()),
+                // Nobody wants the rest.
+                Err(SendTimeoutError::Disconnected(_)) => return Ok(()),
+                Err(SendTimeoutError::Timeout(_)) if self.shared.is_cancelled() => return Err(cancelled()),
+                Err(SendTimeoutError::Timeout(same)) => batch = same,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+}

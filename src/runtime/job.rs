@@ -1,5 +1,6 @@
 //! A job's handle: what it is called, how it is, and how it is stopped.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::clock;
 use super::metrics::{JobInfo, JobMetrics};
 use crate::error::{Error, Result};
-use crate::exec::Boundary;
+use crate::exec::{Boundary, End};
 
 /// How a job is.
 #[derive(Clone, Debug)]
@@ -60,8 +61,14 @@ pub(super) struct Shared {
     /// The last boundary that was called; workers look at the number at every turn.
     called: AtomicU64,
     boundary: Mutex<Option<Boundary>>,
+    /// Wakes workers that wait for a call.
+    call: Condvar,
     /// Workers of stage 0 whose sources have all ended.
-    pub ended_workers: AtomicUsize,
+    ended_workers: AtomicUsize,
+    /// Per boundary and source: partition indices and next offsets, until the boundary's rows are outside.
+    positions: Mutex<BTreeMap<(u64, usize), Vec<(usize, i64)>>>,
+    /// The first thing that went wrong.
+    error: Mutex<Option<Error>>,
 }
 
 struct Status {
@@ -83,18 +90,22 @@ impl Shared {
             cancelled: AtomicBool::new(false),
             called: AtomicU64::new(0),
             boundary: Mutex::new(None),
+            call: Condvar::new(),
             ended_workers: AtomicUsize::new(0),
+            positions: Mutex::default(),
+            error: Mutex::default(),
         })
     }
 
     fn status(&self) -> MutexGuard<'_, Status> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.status)
     }
 
     /// Calls a boundary: workers of stage 0 take it up at their next turn.
     pub(super) fn call(&self, boundary: Boundary) {
-        *self.boundary.lock().unwrap_or_else(PoisonError::into_inner) = Some(boundary);
+        *lock(&self.boundary) = Some(boundary);
         self.called.store(boundary.sequence, Ordering::Release);
+        self.call.notify_all();
     }
 
     /// The boundary that was called after the one with this number, if there is one.
@@ -102,7 +113,34 @@ impl Shared {
         if self.called.load(Ordering::Acquire) <= sequence {
             return None;
         }
-        *self.boundary.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.boundary)
+    }
+
+    /// Waits for a boundary after the one with this number, at most so long.
+    pub(super) fn wait_for_call(&self, sequence: u64, wait: Duration) {
+        let waiting = |boundary: &mut Option<Boundary>| boundary.is_none_or(|b| b.sequence <= sequence);
+        drop(self.call.wait_timeout_while(lock(&self.boundary), wait, waiting));
+    }
+
+    pub(super) fn note_worker_ended(&self) {
+        self.ended_workers.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn ended_workers(&self) -> usize {
+        self.ended_workers.load(Ordering::Acquire)
+    }
+
+    /// Remembers where a worker stood in a source at a boundary.
+    pub(super) fn note_positions(&self, sequence: u64, source: usize, positions: Vec<(usize, i64)>) {
+        lock(&self.positions).entry((sequence, source)).or_default().extend(positions);
+    }
+
+    /// Where all workers stood at a boundary, per source.
+    pub(super) fn take_positions(&self, sequence: u64) -> Vec<(usize, Vec<(usize, i64)>)> {
+        let mut all = lock(&self.positions);
+        let later = all.split_off(&(sequence + 1, 0));
+        let upto = std::mem::replace(&mut *all, later);
+        upto.into_iter().filter(|((at, _), _)| *at == sequence).map(|((_, source), p)| (source, p)).collect()
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -113,22 +151,29 @@ impl Shared {
         self.cancelled.load(Ordering::Acquire)
     }
 
-    /// Ends the job with an error; the first one counts.
+    /// Something went wrong: the first error counts, and every thread ends as soon as it notices.
     pub(super) fn fail(&self, error: Error) {
-        self.end(JobStatus::Failed(error));
+        lock(&self.error).get_or_insert(error);
+        self.cancelled.store(true, Ordering::Release);
     }
 
-    /// Ends the job; the first end counts.
-    pub(super) fn end(&self, status: JobStatus) {
+    /// All threads have ended.
+    pub(super) fn end(&self, end: End) {
+        let status = match (lock(&self.error).take(), end) {
+            (Some(error), _) => JobStatus::Failed(error),
+            (None, End::Finished) => JobStatus::Finished,
+            (None, End::Stopped | End::GoesOn) => JobStatus::Stopped,
+        };
         let mut now = self.status();
-        if !now.status.has_ended() {
-            now.elapsed = Some(clock::now() - now.since);
-            now.status = status;
-        }
+        now.elapsed = Some(clock::now() - now.since);
+        now.status = status;
         drop(now);
-        self.cancelled.store(true, Ordering::Release);
         self.changed.notify_all();
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Job {

@@ -13,6 +13,7 @@ mod commit;
 mod engine;
 mod exchange;
 mod job;
+mod launch;
 mod metrics;
 mod query;
 mod session;

@@ -1,1 +1,188 @@
-//! Being written.
+//! How a plan's graph is laid out over stages of workers.
+//!
+//! With one worker everything is one stage on one thread. With several, a stage ends at every aggregate: its local half
+//! stays behind, its partials cross to the workers that own the keys. Stages form no cycle.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::exec::{Fragment, Operator, Outlet, PartialAggregate, RepeatWindows, Transform, WindowAggregate};
+use crate::plan::{NodeId, Op, StreamPlan};
+
+/// What crosses from one stage to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EdgeKind {
+    /// Partial aggregates, each to the worker that owns its key.
+    Partials {
+        /// The number of key columns, behind the prefix.
+        keys: usize,
+    },
+    /// Rows, to the worker of the same number.
+    Rows,
+}
+
+/// A way from one stage to another.
+#[derive(Clone, Copy, Debug)]
+pub struct Edge {
+    pub from: NodeId,
+    pub to: NodeId,
+    pub from_stage: usize,
+    pub to_stage: usize,
+    pub kind: EdgeKind,
+}
+
+/// The stages of a plan.
+pub struct Topology {
+    plan: Arc<StreamPlan>,
+    workers: usize,
+    stage_of: Vec<usize>,
+    edges: Vec<Edge>,
+    /// The sinks' nodes, in order: sink i is the outlet `edges.len() + i`.
+    sinks: Vec<NodeId>,
+}
+
+/// A worker's part of the graph, and where rows enter it.
+pub struct Part {
+    pub fragment: Fragment,
+    /// Per source or static node of the plan, its entry.
+    pub sources: BTreeMap<NodeId, usize>,
+    /// Per edge into this stage, its entry.
+    pub edges: BTreeMap<usize, usize>,
+}
+
+impl Topology {
+    /// Lays a plan out for so many workers per stage.
+    pub fn new(plan: Arc<StreamPlan>, workers: usize) -> Self {
+        let mut stage_of: Vec<usize> = Vec::with_capacity(plan.nodes.len());
+        let mut edges = Vec::new();
+        let mut sinks = Vec::new();
+        for (id, node) in plan.nodes.iter().enumerate() {
+            let inputs_stage = node.inputs.iter().map(|&i| stage_of[i]).max().unwrap_or(0);
+            let keys = match &node.op {
+                Op::Aggregate(aggregate) if 1 < workers => Some(aggregate.layout.keys().fields().len()),
+                _ => None,
+            };
+            let stage = inputs_stage + usize::from(keys.is_some());
+            for &from in &node.inputs {
+                let kind = match keys {
+                    Some(keys) => EdgeKind::Partials { keys },
+                    None if stage_of[from] < stage => EdgeKind::Rows,
+                    None => continue,
+                };
+                edges.push(Edge { from, to: id, from_stage: stage_of[from], to_stage: stage, kind });
+            }
+            if matches!(node.op, Op::Sink(_)) {
+                sinks.push(id);
+            }
+            stage_of.push(stage);
+        }
+        Self { plan, workers, stage_of, edges, sinks }
+    }
+
+    /// The number of stages.
+    pub fn stages(&self) -> usize {
+        self.stage_of.iter().max().map_or(1, |s| s + 1)
+    }
+
+    /// The number of workers in each stage.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// All edges between stages; an edge's number is its outlet.
+    pub fn edges(&self) -> &[Edge] {
+        &self.edges
+    }
+
+    /// The sinks' nodes.
+    pub fn sinks(&self) -> &[NodeId] {
+        &self.sinks
+    }
+
+    /// Whether some sink is fed by this stage.
+    pub fn feeds_sinks(&self, stage: usize) -> bool {
+        self.sinks.iter().any(|&s| self.stage_of[s] == stage)
+    }
+
+    /// The sink that an outlet leads to, if it leads to one.
+    pub fn sink_of(&self, outlet: Outlet) -> Option<usize> {
+        outlet.checked_sub(self.edges.len())
+    }
+
+    /// The part of the graph that one worker of a stage runs.
+    pub fn part(&self, stage: usize) -> Result<Part> {
+        let mut part = Part { fragment: Fragment::default(), sources: BTreeMap::new(), edges: BTreeMap::new() };
+        let mut local: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for (id, node) in self.plan.nodes.iter().enumerate() {
+            if let (Op::Aggregate(aggregate), true) = (&node.op, 1 < self.workers) {
+                let input = node.inputs[0];
+                let below = &self.plan.nodes[input];
+                if self.stage_of[input] == stage {
+                    let partial = PartialAggregate::new(aggregate, below.visible.fields().len(), below.hidden)?;
+                    let at = part.fragment.add(Some(Box::new(partial)), &[local[&input]]);
+                    part.fragment.send_out(at, self.edge(input, id));
+                }
+                if self.stage_of[id] == stage {
+                    let whole = WindowAggregate::over_partials(aggregate, &node.visible, node.hidden)?;
+                    let at = part.fragment.add(Some(Box::new(whole)), &[]);
+                    part.edges.insert(self.edge(input, id), at);
+                    local.insert(id, at);
+                }
+                continue;
+            }
+            // Rows that a later stage reads leave here.
+            for &input in &node.inputs {
+                if self.stage_of[input] == stage && stage < self.stage_of[id] {
+                    part.fragment.send_out(local[&input], self.edge(input, id));
+                }
+            }
+            if self.stage_of[id] != stage {
+                continue;
+            }
+            let inputs: Vec<usize> = node
+                .inputs
+                .iter()
+                .map(|&input| match local.get(&input) {
+                    Some(&at) => at,
+                    None => {
+                        let at = part.fragment.add(None, &[]);
+                        part.edges.insert(self.edge(input, id), at);
+                        at
+                    }
+                })
+                .collect();
+            if let Op::Sink(_) = &node.op {
+                let sink = self.sinks.iter().position(|&s| s == id).unwrap_or_default();
+                part.fragment.send_out(inputs[0], self.edges.len() + sink);
+                continue;
+            }
+            let at = part.fragment.add(self.operator(id)?, &inputs);
+            if node.inputs.is_empty() {
+                part.sources.insert(id, at);
+            }
+            local.insert(id, at);
+        }
+        Ok(part)
+    }
+
+    fn operator(&self, id: NodeId) -> Result<Option<Box<dyn Operator>>> {
+        let node = &self.plan.nodes[id];
+        let below = node.inputs.first().map(|&input| &self.plan.nodes[input]);
+        Ok(match (&node.op, below) {
+            (Op::Transform(steps), Some(below)) => Some(Box::new(Transform::new(steps, &below.visible, below.hidden))),
+            (Op::Windows(windows), Some(below)) => {
+                Some(Box::new(RepeatWindows::new(windows, &below.visible, &node.visible, below.hidden)))
+            }
+            (Op::Aggregate(aggregate), Some(below)) => {
+                let visible = below.visible.fields().len();
+                Some(Box::new(WindowAggregate::over_rows(aggregate, visible, below.hidden, &node.visible, node.hidden)?))
+            }
+            _ => None,
+        })
+    }
+
+    fn edge(&self, from: NodeId, to: NodeId) -> usize {
+        self.edges.iter().position(|e| e.from == from && e.to == to).expect("every crossing has an edge")
+    }
+}

@@ -14,6 +14,7 @@
 
 use std::any::TypeId;
 
+use arrow::datatypes::DataType;
 use sqlparser::ast::{self, Expr, Ident, ObjectName, ObjectNamePart};
 use sqlparser::dialect::{Dialect, GenericDialect};
 use sqlparser::keywords::{self, Keyword};
@@ -112,11 +113,11 @@ impl FlinkDialect {
         let parse = || {
             parser.advance_token();
             parser.expect_token(&Token::LParen)?;
-            let expr = Box::new(parser.parse_expr()?);
+            let expr = parser.parse_expr()?;
             parser.expect_keyword_is(Keyword::AS)?;
-            let data_type = types::parse_type(parser)?.to_ast();
+            let target = types::parse_type(parser)?;
             parser.expect_token(&Token::RParen)?;
-            Ok(Expr::Cast { kind, expr, data_type, array: false, format: None })
+            Ok(cast_to(kind, expr, target.to_ast(), &target.arrow))
         };
         Some(parse())
     }
@@ -213,6 +214,34 @@ impl FlinkDialect {
         };
         Some(parse())
     }
+}
+
+/// A cast. That of `ROW(x, y)` to a row type gives each field its name and type: DataFusion casts rows by the names of
+/// their fields, which this one does not have yet.
+fn cast_to(kind: ast::CastKind, expr: Expr, data_type: ast::DataType, arrow: &DataType) -> Expr {
+    let (args, fields) = match (row_arguments(&expr), arrow) {
+        (Some(args), DataType::Struct(fields)) if args.len() == fields.len() => (args, fields),
+        _ => return Expr::Cast { kind, expr: Box::new(expr), data_type, array: false, format: None },
+    };
+    let mut named = Vec::with_capacity(2 * args.len());
+    for (arg, field) in args.into_iter().zip(fields) {
+        named.push(Expr::Value(ast::Value::SingleQuotedString(field.name().clone()).into()));
+        let field_type = types::custom(&types::sql_type(field.data_type()));
+        named.push(cast_to(kind.clone(), arg.clone(), field_type, field.data_type()));
+    }
+    call(Ident::new("named_struct"), named)
+}
+
+/// The values of `ROW(x, y)`.
+fn row_arguments(expr: &Expr) -> Option<Vec<&Expr>> {
+    let Expr::Function(function) = expr else { return None };
+    let [ObjectNamePart::Identifier(name)] = function.name.0.as_slice() else { return None };
+    let ast::FunctionArguments::List(list) = &function.args else { return None };
+    let values = list.args.iter().map(|arg| match arg {
+        ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(value)) => Some(value),
+        _ => None,
+    });
+    if name.value.eq_ignore_ascii_case("ROW") { values.collect() } else { None }
 }
 
 /// A call of a function with plain arguments.
@@ -356,6 +385,10 @@ mod tests {
         check("cast(x as row<a int, b array<string>>)", "CAST(x AS ROW<a INT, b ARRAY<STRING>>)");
         check("TRY_CAST(x AS TIMESTAMP_LTZ(3))", "TRY_CAST(x AS TIMESTAMP_LTZ(3))");
         check("CAST(x AS TIMESTAMP(3) WITH LOCAL TIME ZONE)", "CAST(x AS TIMESTAMP_LTZ(3))");
+        check(
+            "CAST(ROW(1, ROW(b)) AS ROW<x INT, y ROW<z STRING>>)",
+            "named_struct('x', CAST(1 AS INT), 'y', named_struct('z', CAST(b AS STRING)))",
+        );
         check("CAST(x AS MAP<STRING, ARRAY<INT>>) IS NULL", "CAST(x AS MAP<STRING, ARRAY<INT>>) IS NULL");
         check("MAP['k', v, 'l', 1]", "MAP {'k': v, 'l': 1}");
         check("MAP[]", "MAP {}");

@@ -69,10 +69,7 @@ fn parse_known(parser: &mut Parser, text: &str) -> Result<Expr, ParserError> {
 pub(super) fn milliseconds(expr: &Expr) -> Option<u64> {
     let Expr::Interval(interval) = expr else { return None };
     let Expr::Value(value) = interval.value.as_ref() else { return None };
-    let text = match &value.value {
-        Value::SingleQuotedString(text) | Value::Number(text, _) => text,
-        _ => return None,
-    };
+    let (Value::SingleQuotedString(text) | Value::Number(text, _)) = &value.value else { return None };
     let text = match &interval.leading_field {
         Some(field) => format!("{text} {field}"),
         None => text.clone(),

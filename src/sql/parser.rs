@@ -155,7 +155,13 @@ impl StatementParser<'_> {
         let span = self.source.span(&(start..self.index_next()));
         let emit = self.emit()?;
         let origin = self.source.tokens(start..start + 1)[0].span.start;
-        Ok(Query { ast, text: self.source.text[span.clone()].to_string(), span, origin: (origin.line, origin.column), emit })
+        Ok(Query {
+            ast,
+            text: self.source.text[span.clone()].to_string(),
+            span,
+            origin: (origin.line, origin.column),
+            emit,
+        })
     }
 
     fn emit(&mut self) -> Result<Emit> {

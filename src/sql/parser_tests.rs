@@ -415,3 +415,56 @@ fn deep_nesting_is_an_error_and_long_chains_are_not() {
     let long = format!("SELECT {}1", "1 + ".repeat(2_000));
     assert!(parse_script(&long).is_ok());
 }
+
+/// Texts that were cut, doubled, swapped: errors or statements, never a panic, and spans that lie in the text.
+#[test]
+fn mangled_texts_are_errors_with_a_place() {
+    const CORPUS: [&str; 8] = [
+        "CREATE TABLE `t-1` (a INT NOT NULL COMMENT 'é', ts TIMESTAMP(3) METADATA FROM 'timestamp' VIRTUAL, r ROW<a INT, b ARRAY<MAP<STRING, INT>>>, c AS a + 1, WATERMARK FOR ts AS ts - INTERVAL '5' SECOND, PRIMARY KEY (a) NOT ENFORCED) COMMENT 'x' WITH ('a' = 'b', 'c' = 'd') LIKE u;",
+        "SELECT window_start, count(*) FILTER (WHERE x > 1) FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1:30' MINUTE TO SECOND)) GROUP BY 1 EMIT EVERY INTERVAL '1' MINUTE;",
+        "EXECUTE STATEMENT SET BEGIN INSERT INTO a (x) SELECT CASE WHEN y THEN 1 END FROM (SELECT * FROM b); INSERT INTO c VALUES (1, 'x'); END;",
+        "SET 'a.b' = 'c'; SET a.b-c = d e; RESET x; SHOW CREATE TABLE a.b; DESCRIBE t; PRINT a-b.c FROM BEGINNING LIMIT 3; STOP JOB 'x';",
+        "SELECT CAST(ROW(1, 2) AS ROW<a INT, b STRING>), MAP['k', v], ARRAY[1][1], JSON_VALUE(x, '$.a' RETURNING INT NULL ON EMPTY) FROM a-b-1;",
+        "-- comment; é\n/* more; */ SELECT TIMESTAMPDIFF(HOUR, a, b) /*+ OPTIONS('a'='b') */ FROM t;",
+        "CREATE OR REPLACE VIEW v (a, b) AS WITH w AS (SELECT 1) SELECT * FROM w UNION ALL SELECT x FROM (SELECT y FRM z) q;",
+        "EXPLAIN PLAN FOR INSERT INTO t SELECT a FROM HOP(DATA => TABLE t, SIZE => INTERVAL '1' DAY) WHERE b IN (SELECT c FROM d) EMIT ON WINDOW CLOSE;",
+    ];
+    let mut seed = 1_u64;
+    let mut random = move |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % below.max(1)
+    };
+    for round in 0..4_000 {
+        let mut chars: Vec<char> = CORPUS[round % CORPUS.len()].chars().collect();
+        for _ in 0..=random(3) {
+            let (from, to) = (random(chars.len()), random(chars.len()));
+            let (from, to) = (from.min(to), from.max(to).min(from.min(to) + 12));
+            match random(4) {
+                0 => drop(chars.drain(from..to)),
+                1 => chars.truncate(to),
+                2 => {
+                    let copy: Vec<char> = chars[from..to].to_vec();
+                    let at = random(chars.len());
+                    chars.splice(at..at, copy);
+                }
+                _ => {
+                    let signs = ['\'', '`', '"', ';', '(', ')', '<', '>', '-', '.', ',', '\n', 'é', '\0', '*', '/'];
+                    let at = random(chars.len());
+                    chars.insert(at, signs[random(signs.len())]);
+                }
+            }
+        }
+        let text: String = chars.into_iter().collect();
+        let _ = crate::sql::is_complete(&text);
+        for result in Script::new(&text) {
+            match result {
+                Ok(parsed) => assert_eq!(text[parsed.span.clone()], parsed.text),
+                Err(error) => {
+                    let span = error.span.clone().unwrap_or_default();
+                    assert!(text.get(span).is_some(), "{text}: {error:?}");
+                    crate::sql::diagnostics::render(&error, &text, true);
+                }
+            }
+        }
+    }
+}

@@ -39,12 +39,12 @@ impl<'a> Source<'a> {
         let mut source = Source { text, tokens: Vec::new(), bytes: Vec::new(), failure: None };
         for token in all {
             let start = walk.to(token.span.start);
-            if let Token::Whitespace(Whitespace::MultiLineComment(comment)) = &token.token {
-                if source.failure.is_none() && is_options_hint(comment) {
-                    let end = walk.to(token.span.end);
-                    source.failure = Some((options_hint(start..end), Unfinished::Broken));
-                    break;
-                }
+            if let Token::Whitespace(Whitespace::MultiLineComment(comment)) = &token.token
+                && is_options_hint(comment)
+            {
+                let end = walk.to(token.span.end);
+                source.failure = Some((options_hint(start..end), Unfinished::Broken));
+                break;
             }
             if !matches!(token.token, Token::Whitespace(_) | Token::EOF) {
                 let end = walk.to(token.span.end);

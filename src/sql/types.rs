@@ -45,13 +45,18 @@ impl SqlType {
 
     /// The type as a node of the syntax tree, which prints as the canonical spelling.
     pub(super) fn to_ast(&self) -> ast::DataType {
-        ast::DataType::Custom(ObjectName::from(vec![Ident::new(&self.text)]), Vec::new())
+        custom(&self.text)
     }
 
     /// The canonical spelling as the element of another type.
     fn nested(&self) -> String {
         if self.not_null { format!("{} NOT NULL", self.text) } else { self.text.clone() }
     }
+}
+
+/// A type of a syntax tree that prints as this text.
+pub(super) fn custom(text: &str) -> ast::DataType {
+    ast::DataType::Custom(ObjectName::from(vec![Ident::new(text)]), Vec::new())
 }
 
 /// Parses a type and a `NOT NULL` behind it.

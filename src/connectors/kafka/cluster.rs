@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 /// How long a question may take.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
-/// Between two looks at why no answer comes.
+/// Until the first look at why no answer comes; each next one waits twice as long.
 const SLICE: Duration = Duration::from_millis(500);
 
 /// A topic as the cluster describes it.
@@ -77,8 +77,9 @@ impl Cluster {
 
     fn metadata(&self, topic: Option<&str>) -> Result<Metadata> {
         let start = Instant::now();
+        let mut slice = SLICE;
         loop {
-            match self.client().fetch_metadata(topic, SLICE) {
+            match self.client().fetch_metadata(topic, slice.min(self.wait)) {
                 Ok(metadata) => {
                     self.watcher().note_alive();
                     return Ok(metadata);
@@ -91,6 +92,7 @@ impl Cluster {
                     }
                     // An answer that says no comes at once: do not ask again in a tight loop.
                     std::thread::sleep(Duration::from_millis(20));
+                    slice = (slice * 2).min(self.wait.saturating_sub(start.elapsed())).max(SLICE);
                 }
             }
         }

@@ -12,6 +12,7 @@ use arrow::datatypes::{DataType, FieldRef, Fields};
 
 use super::batch::{Record, TimestampKind};
 use crate::error::{Error, Result};
+use crate::time::is_admissible;
 
 /// The properties that a column may show.
 pub const KEYS: &[&str] = &["topic", "partition", "offset", "timestamp", "timestamp-type", "headers"];
@@ -23,7 +24,7 @@ pub enum Metadata {
     Offset(DataType, Vec<i64>),
     Timestamp(DataType, Vec<Option<i64>>),
     TimestampType(Vec<&'static str>),
-    Headers(Headers),
+    Headers(Box<Headers>),
 }
 
 /// Headers under construction: of each name the last value, as in Flink.
@@ -73,11 +74,16 @@ impl Metadata {
                 Ok(Self::TimestampType(Vec::new()))
             }
             "headers" => match Headers::new(data_type) {
-                Some(headers) => Ok(Self::Headers(headers)),
+                Some(headers) => Ok(Self::Headers(Box::new(headers))),
                 None => fits(false, "MAP<STRING, BYTES>").map(|()| Self::Topic),
             },
             _ => Err(Error::bug(format!("no metadata '{key}'"))),
         }
+    }
+
+    /// Whether a record's own time may enter the engine; a producer can write any number.
+    pub fn admits(&self, record: &Record<'_>) -> bool {
+        !matches!(self, Self::Timestamp(..)) || is_admissible(record.timestamp().0)
     }
 
     /// Adds what the record says.

@@ -19,11 +19,12 @@ mod properties;
 mod rows;
 mod sink;
 mod source;
+#[cfg(test)]
+mod tests;
 
 pub use cluster::{Cluster, Topic};
 pub use embedded::Embedded;
-pub use properties::ClientProperties;
-pub(crate) use properties::check as check_property;
+pub use properties::{ClientProperties, property_notice};
 pub use sink::KafkaSink;
 pub use source::KafkaSource;
 

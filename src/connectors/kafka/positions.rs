@@ -115,13 +115,14 @@ impl Resolver<'_> {
             _ => {
                 let committed = self.cluster.committed(&self.names())?;
                 let each = self.ids.iter().zip(self.held).zip(committed);
-                each.map(|((id, held), committed)| self.from_group(id, *held, committed)).collect::<Result<_>>()?
+                each.map(|((id, held), committed)| self.where_group_goes_on(id, *held, committed))
+                    .collect::<Result<_>>()?
             }
         })
     }
 
     /// Where the group goes on in a partition.
-    fn from_group(&self, id: &PartitionId, held: Held, committed: Option<i64>) -> Result<i64> {
+    fn where_group_goes_on(&self, id: &PartitionId, held: Held, committed: Option<i64>) -> Result<i64> {
         let group = self.cluster.properties().group().unwrap_or_default();
         let reset = self.cluster.properties().owned("auto.offset.reset");
         let in_range = committed.filter(|c| (held.low..=held.high).contains(c));

@@ -54,14 +54,24 @@ const IGNORED: &[&str] = &[
     "value.serializer",
 ];
 
-/// Java's name, librdkafka's name.
+/// Java's name, or one of several of librdkafka's own, and the one that is used here: a setting must not stand in a
+/// configuration under two names, as the one that counts would be left to chance.
 const RENAMED: &[(&str, &str)] = &[
+    ("compression.codec", "compression.type"),
+    ("delivery.timeout.ms", "message.timeout.ms"),
     ("fetch.max.wait.ms", "fetch.wait.max.ms"),
+    ("max.in.flight", "max.in.flight.requests.per.connection"),
+    ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
     ("max.request.size", "message.max.bytes"),
+    ("metadata.broker.list", "bootstrap.servers"),
+    ("queue.buffering.max.ms", "linger.ms"),
     ("receive.buffer.bytes", "socket.receive.buffer.bytes"),
+    ("request.required.acks", "acks"),
+    ("retries", "message.send.max.retries"),
+    ("sasl.mechanisms", "sasl.mechanism"),
     ("send.buffer.bytes", "socket.send.buffer.bytes"),
-    ("ssl.keystore.key", "ssl.key.pem"),
     ("ssl.keystore.certificate.chain", "ssl.certificate.pem"),
+    ("ssl.keystore.key", "ssl.key.pem"),
     ("ssl.truststore.certificates", "ssl.ca.pem"),
 ];
 
@@ -150,7 +160,7 @@ const KNOWN: &[&str] = &[
 ];
 
 /// What becomes of one property.
-pub(crate) enum Checked {
+enum Checked {
     /// Handed to librdkafka under this name.
     Passed(String, String),
     /// The engine's own business.
@@ -160,7 +170,7 @@ pub(crate) enum Checked {
 }
 
 /// Checks one property (without its prefix).
-pub(crate) fn check(key: &str, value: &str) -> Result<Checked> {
+fn check(key: &str, value: &str) -> Result<Checked> {
     if let Some((_, instead)) = REFUSED.iter().find(|(k, _)| *k == key) {
         return Err(Error::statement(format!("the client property '{PREFIX}{key}' is not available")).hint(*instead));
     }
@@ -190,6 +200,20 @@ pub(crate) fn check(key: &str, value: &str) -> Result<Checked> {
         Err(_) => Err(Error::statement(format!("the value of '{PREFIX}{key}' is not valid"))
             .hint("the properties are librdkafka's; see its CONFIGURATION.md for what it may be")),
     }
+}
+
+/// The notice for a property (without its prefix) that is accepted and changes nothing, if it is one.
+pub fn property_notice(key: &str, value: &str) -> Result<Option<String>> {
+    Ok(match check(key, value)? {
+        Checked::Ignored(notice) => Some(notice),
+        Checked::Owned if key != "auto.offset.reset" => {
+            Some(format!("'{PREFIX}{key}' is the engine's own setting and is ignored"))
+        }
+        Checked::Passed(key, value) if key == "enable.ssl.certificate.verification" && value == "false" => {
+            Some(format!("'{PREFIX}{key}' = 'false': anyone on the way can pose as the broker"))
+        }
+        _ => None,
+    })
 }
 
 /// How to reach a cluster. Printing it shows names, never values.
@@ -242,7 +266,7 @@ impl ClientProperties {
 
     /// `embedded`, or nothing at all, means the broker inside this process.
     fn resolve_embedded(&mut self, defaults: &Defaults) -> Result<()> {
-        let named = self.pairs.get("bootstrap.servers").or(self.pairs.get("metadata.broker.list"));
+        let named = self.pairs.get("bootstrap.servers");
         let embedded = match named.map(|b| b.trim()) {
             Some(EMBEDDED) => defaults.embedded.as_ref().ok_or_else(|| {
                 Error::usage("no embedded broker is running").hint("start with the embedded broker, or name a real one")
@@ -260,7 +284,7 @@ impl ClientProperties {
 
     /// `host:port,host:port`.
     pub fn brokers(&self) -> &str {
-        self.pairs.get("bootstrap.servers").or(self.pairs.get("metadata.broker.list")).map_or("", String::as_str)
+        self.pairs.get("bootstrap.servers").map_or("", String::as_str)
     }
 
     /// The consumer group, if one is named.
@@ -273,6 +297,11 @@ impl ClientProperties {
         self.embedded.as_ref()
     }
 
+    /// The value of a property that librdkafka gets.
+    pub(super) fn get(&self, key: &str) -> Option<&str> {
+        self.pairs.get(key).map(String::as_str)
+    }
+
     /// The value of a property that the engine owns.
     pub(super) fn owned(&self, key: &str) -> Option<&str> {
         self.owned.get(key).map(String::as_str)
@@ -281,6 +310,7 @@ impl ClientProperties {
     /// A configuration: `defaults`, then what the user set, then `forced`.
     pub(super) fn config(&self, defaults: &[(&str, &str)], forced: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
+        config.set("client.id", "tidemill");
         for (key, value) in defaults {
             config.set(*key, *value);
         }
@@ -320,7 +350,7 @@ mod tests {
             Ok(Checked::Passed(k, v)) => format!("{k}={v}"),
             Ok(Checked::Owned) => "owned".to_owned(),
             Ok(Checked::Ignored(_)) => "ignored".to_owned(),
-            Err(e) => format!("{e}; {}", e.hint.unwrap_or_default()),
+            Err(e) => format!("{e}; {}", e.hint.clone().unwrap_or_default()),
         };
         for (key, value, want) in [
             ("fetch.min.bytes", "10", "fetch.min.bytes=10"),

@@ -78,6 +78,9 @@ impl RowReader {
         if payload.len() > PAYLOAD_BYTES_MAX {
             return Err(BadRecord(format!("it has {} bytes, more than {PAYLOAD_BYTES_MAX}", payload.len())));
         }
+        if !self.metadata.iter().all(|m| m.admits(record)) {
+            return Err(BadRecord(format!("its timestamp, {} ms, is out of range", record.timestamp().0)));
+        }
         self.value.decode(payload)?;
         if let Some(key) = &mut self.key
             && let Err(BadRecord(reason)) = key.push(record.key())

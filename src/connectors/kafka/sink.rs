@@ -20,7 +20,7 @@ use super::layout::Layout;
 use super::properties::{ClientProperties, client_error};
 use crate::catalog::options::invalid;
 use crate::catalog::{ColumnKind, Table};
-use crate::connectors::{Defaults, EncodedRows, Sink, SinkEncoder, SinkRows, SinkWriter};
+use crate::connectors::{Defaults, EncodedRows, RecordHeaders, Sink, SinkEncoder, SinkRows, SinkWriter};
 use crate::error::{Error, Result};
 use crate::formats::{Encoded, RowEncoder};
 
@@ -119,7 +119,7 @@ impl Sink for KafkaSink {
                 // Never give a row up: a broker that is away is waited for.
                 ("message.timeout.ms", "0"),
                 ("acks", "all"),
-                ("enable.idempotence", "true"),
+                ("enable.idempotence", if may_be_idempotent(&self.properties) { "true" } else { "false" }),
             ],
             &[],
         );
@@ -134,6 +134,15 @@ impl Sink for KafkaSink {
             properties: self.properties.clone(),
         }))
     }
+}
+
+/// Whether what the user set admits idempotence: librdkafka refuses the combination otherwise, and a script that asks
+/// for less safety gets it.
+fn may_be_idempotent(properties: &ClientProperties) -> bool {
+    let is = |key: &str, fits: &dyn Fn(&str) -> bool| properties.get(key).is_none_or(fits);
+    is("acks", &|acks| matches!(acks, "all" | "-1"))
+        && is("message.send.max.retries", &|retries| retries != "0")
+        && is("max.in.flight.requests.per.connection", &|count| count.parse::<u32>().is_ok_and(|n| n <= 5))
 }
 
 /// Turns batches of the sink's columns into records.
@@ -247,7 +256,7 @@ fn timestamps(column: &dyn Array) -> Result<Vec<Option<i64>>> {
 }
 
 /// The records' headers.
-fn headers(column: &dyn Array) -> Result<Vec<Vec<(String, Option<Vec<u8>>)>>> {
+fn headers(column: &dyn Array) -> Result<Vec<RecordHeaders>> {
     let map = column.as_map();
     let names = map.keys().as_string::<i32>();
     let values = map.values();

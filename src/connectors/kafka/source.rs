@@ -18,7 +18,7 @@ use super::layout::Layout;
 use super::positions;
 use super::properties::{ClientProperties, client_error};
 use super::rows::RowReader;
-use crate::connectors::{Defaults, PartitionPlan, Source, SourceReader, SourceRows, SourceSpec, shown};
+use crate::connectors::{Defaults, OnError, PartitionPlan, Source, SourceReader, SourceRows, SourceSpec, shown};
 use crate::error::{Error, Result};
 use crate::limits::BATCH_ROWS_MAX;
 
@@ -31,18 +31,13 @@ const READ_AHEAD_KB: usize = 128 << 10;
 /// How often a reader asks whether a broker that went away is back.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What to do with a record that does not decode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum OnError {
-    Fail,
-    Skip,
-}
-
 /// A Kafka table that a job reads.
 pub struct KafkaSource {
     spec: SourceSpec,
     partitions: Vec<PartitionPlan>,
-    cluster: Cluster,
+    properties: ClientProperties,
+    /// Kept only to commit to the group.
+    committer: Option<Cluster>,
     on_error: OnError,
 }
 
@@ -50,20 +45,23 @@ impl KafkaSource {
     /// Connects, and resolves the table's partitions.
     pub fn open(spec: SourceSpec, defaults: &Defaults) -> Result<Self> {
         let layout = Layout::of(&spec.table)?;
-        let on_error = on_error(&spec, &layout)?;
+        let key_skips = layout.key.as_ref().is_some_and(|(format, _)| format.ignores_parse_errors());
+        let on_error = OnError::of(&spec.table.options, layout.value_format.ignores_parse_errors() || key_skips)?;
         // Mistakes in the statement come before questions to the broker.
         RowReader::new(&spec, &layout)?;
         let properties = ClientProperties::of_table(&spec.table.options, defaults)?;
         let cluster = Cluster::new(properties)?;
         let partitions = positions::resolve(&spec.table.options, &cluster, spec.resume.as_deref())?;
-        Ok(Self { spec, partitions, cluster, on_error })
+        let properties = cluster.properties().clone();
+        let committer = properties.group().is_some().then_some(cluster);
+        Ok(Self { spec, partitions, properties, committer, on_error })
     }
 
     fn consumer(&self, share: usize) -> Result<BaseConsumer<Watcher>> {
         let share = share.max(1);
         let records = (READ_AHEAD_RECORDS / share).max(4 * BATCH_ROWS_MAX).to_string();
         let kilobytes = (READ_AHEAD_KB / share).clamp(4 << 10, 64 << 10).to_string();
-        let properties = self.cluster.properties();
+        let properties = &self.properties;
         let group = properties.group().unwrap_or("tidemill").to_owned();
         let config = properties.config(
             &[
@@ -93,24 +91,6 @@ impl KafkaSource {
     }
 }
 
-/// `'scan.on-error'`, or what the format's own option says in Flink's words.
-fn on_error(spec: &SourceSpec, layout: &Layout) -> Result<OnError> {
-    let options = &spec.table.options;
-    let mut skip = layout.value_format.ignores_parse_errors();
-    if let Some((key_format, _)) = &layout.key {
-        skip |= key_format.ignores_parse_errors();
-    }
-    if options.get("scan.on-error").is_none() {
-        return Ok(if skip { OnError::Skip } else { OnError::Fail });
-    }
-    match options.choice("scan.on-error", &["fail", "skip", "dead-letter"])? {
-        "skip" => Ok(OnError::Skip),
-        "dead-letter" => Err(Error::statement("'scan.on-error' = 'dead-letter' is not available yet")
-            .hint("'skip' goes on and counts the records that do not decode; 'fail' stops at the first")),
-        _ => Ok(OnError::Fail),
-    }
-}
-
 impl Source for KafkaSource {
     fn partitions(&self) -> &[PartitionPlan] {
         &self.partitions
@@ -134,18 +114,23 @@ impl Source for KafkaSource {
             states[index] = Some(State { plan: plan.clone(), slot, next: plan.start, told_end: false });
         }
         let batch = BatchConsumer::new(consumer, &assignments)?;
-        Ok(Box::new(Reader { batch, rows, states, on_error: self.on_error, probed: Instant::now() }))
+        Ok(Box::new(Reader {
+            batch,
+            rows,
+            states,
+            on_error: self.on_error,
+            probed: Instant::now(),
+            _properties: self.properties.clone(),
+        }))
     }
 
     fn note_progress(&self, next_offsets: &[(usize, i64)]) {
-        if self.cluster.properties().group().is_none() {
-            return;
-        }
+        let Some(committer) = &self.committer else { return };
         let name = |(index, offset): &(usize, i64)| {
             let id = &self.partitions[*index].id;
             (&*id.topic, id.partition, *offset)
         };
-        self.cluster.commit(&next_offsets.iter().map(name).collect::<Vec<_>>());
+        committer.commit(&next_offsets.iter().map(name).collect::<Vec<_>>());
     }
 }
 
@@ -167,6 +152,8 @@ struct Reader {
     states: Vec<Option<State>>,
     on_error: OnError,
     probed: Instant,
+    /// Keeps an in-process broker alive for as long as the consumer.
+    _properties: ClientProperties,
 }
 
 impl Reader {
@@ -184,7 +171,8 @@ impl SourceReader for Reader {
             if std::mem::replace(&mut state.told_end, true) {
                 return Ok(None);
             }
-            return Ok(Some(SourceRows { next_offset: state.next, at_end: true, ..SourceRows::default() }));
+            let columns = self.rows.take(&state.plan.id.topic, state.plan.id.partition)?;
+            return Ok(Some(SourceRows { columns, next_offset: state.next, at_end: true, ..SourceRows::default() }));
         };
         let mut taking = Taking {
             rows: &mut self.rows,
@@ -197,7 +185,8 @@ impl SourceReader for Reader {
         let events = self.batch.poll(slot, rows_max.min(BATCH_ROWS_MAX), |event| taking.visit(event));
         let Taking { mut got, ended, failure, .. } = taking;
         if events == 0 {
-            return match self.watcher().fatal() {
+            let watcher = self.watcher();
+            return match watcher.has_failed().then(|| watcher.fatal()).flatten() {
                 Some(report) => Err(Error::upstream(format!("the Kafka client has given up: {}", report.text))),
                 None => Ok(None),
             };

@@ -1,0 +1,225 @@
+//! Which options a table may have: by connector, and by the formats it uses.
+//!
+//! Every key of Flink's that a script for one of these connectors may carry is known. Those without a meaning here are
+//! accepted with a notice, so that scripts run unchanged; any other unknown key is a mistake.
+
+use super::{connector_of, kafka};
+use crate::catalog::Table;
+use crate::catalog::options::nearest;
+use crate::error::{Error, Result};
+use crate::formats;
+
+/// Keys that the engine reads, whatever the connector.
+const ENGINE: &[&str] =
+    &["connector", "scan.watermark.idle-timeout", "scan.watermark.idle-advance", "sink.commit-interval"];
+
+/// Keys of Flink's without a meaning here, with the reason.
+const WITHOUT_MEANING: &[(&str, &str)] = &[
+    ("scan.parallelism", "the engine spreads partitions over its workers by itself"),
+    ("sink.parallelism", "a job has one writer per sink"),
+    ("scan.watermark.emit.strategy", "watermarks are computed per record here"),
+    ("scan.watermark.emit.on-event.gap", "watermarks are computed per record here"),
+    ("scan.watermark.alignment.group", "sources are not held back for each other yet"),
+    ("scan.watermark.alignment.max-drift", "sources are not held back for each other yet"),
+    ("scan.watermark.alignment.update-interval", "sources are not held back for each other yet"),
+    ("scan.topic-partition-discovery.interval", "partitions are looked up when a job begins"),
+    ("sink.transactional-id-prefix", "the engine names its transactions after the job"),
+    ("sink.transaction-naming-strategy", "the engine names its transactions after the job"),
+    ("sink.semantic", "'sink.delivery-guarantee' is its new name"),
+    ("sink.rolling-policy.file-size", "a file sink writes one file"),
+    ("sink.rolling-policy.rollover-interval", "a file sink writes one file"),
+    ("sink.rolling-policy.check-interval", "a file sink writes one file"),
+    ("sink.rolling-policy.inactivity-interval", "a file sink writes one file"),
+    ("sink.partition-commit.trigger", "a file sink writes one file"),
+    ("sink.partition-commit.delay", "a file sink writes one file"),
+    ("sink.partition-commit.policy.kind", "a file sink writes one file"),
+    ("auto-compaction", "a file sink writes one file"),
+    ("compaction.file-size", "a file sink writes one file"),
+    ("source.monitor-interval", "the files are listed when a job begins"),
+    ("source.path.regex-pattern", "'path' may be a pattern"),
+    ("partition.default-name", "a file sink writes one file"),
+];
+
+/// The same for whole families of keys.
+const WITHOUT_MEANING_PREFIXES: &[(&str, &str)] =
+    &[("sink.buffer-flush.", "rows are written at every commit interval")];
+
+const KAFKA: &[&str] = &[
+    "topic",
+    "topic-pattern",
+    "format",
+    "value.format",
+    "value.fields-include",
+    "key.format",
+    "key.fields",
+    "key.fields-prefix",
+    "scan.startup.mode",
+    "scan.startup.specific-offsets",
+    "scan.startup.timestamp-millis",
+    "scan.bounded.mode",
+    "scan.bounded.specific-offsets",
+    "scan.bounded.timestamp-millis",
+    "scan.on-error",
+    "scan.dead-letter.topic",
+    "sink.partitioner",
+    "sink.delivery-guarantee",
+    "sink.topic.partitions",
+];
+
+const FILESYSTEM: &[&str] = &["path", "format", "csv.skip-header", "scan.on-error"];
+
+const DATAGEN: &[&str] = &["rows-per-second", "number-of-rows", "seed"];
+
+/// What may follow `fields.X.` of a generated column.
+const DATAGEN_FIELD: &[&str] =
+    &["kind", "min", "max", "start", "end", "length", "var-len", "max-past", "null-rate", "step", "disorder"];
+
+const PRINT: &[&str] = &["print-identifier", "standard-error"];
+
+/// Checks that every option of a table is known, and returns a notice for each that is accepted but changes nothing.
+pub fn check_options(table: &Table) -> Result<Vec<String>> {
+    let connector = connector_of(table)?;
+    let own: &[&str] = match connector {
+        "kafka" => KAFKA,
+        "filesystem" => FILESYSTEM,
+        "datagen" => DATAGEN,
+        "print" => PRINT,
+        _ => &[],
+    };
+    let prefixes: &[&str] = match connector {
+        "kafka" => &["", "value.", "key."],
+        "filesystem" => &[""],
+        _ => &[],
+    };
+    let mut notices = Vec::new();
+    for (key, value) in table.options.iter() {
+        if own.contains(&key) || ENGINE.contains(&key) {
+            continue;
+        }
+        if let Some((_, why)) = without_meaning(key) {
+            notices.push(format!("'{key}' has no meaning here and is ignored: {why}"));
+            continue;
+        }
+        if connector == "kafka"
+            && let Some(property) = key.strip_prefix("properties.")
+        {
+            notices.extend(kafka::property_notice(property, value)?);
+            continue;
+        }
+        if connector == "datagen"
+            && let Some(field) = key.strip_prefix("fields.")
+        {
+            check_datagen_field(table, key, field)?;
+            continue;
+        }
+        let format_key = prefixes.iter().find_map(|p| key.strip_prefix(p).filter(|k| formats::OPTION_KEYS.contains(k)));
+        match format_key {
+            Some(k) if formats::OPTION_KEYS_WITHOUT_EFFECT.contains(&k) => {
+                notices.push(format!("'{key}' has no meaning here and is ignored"));
+            }
+            Some(_) => {}
+            None => return Err(unknown(connector, key, own, prefixes)),
+        }
+    }
+    Ok(notices)
+}
+
+fn without_meaning(key: &str) -> Option<(&str, &'static str)> {
+    let exact = WITHOUT_MEANING.iter().find(|(k, _)| *k == key);
+    let family = || WITHOUT_MEANING_PREFIXES.iter().find(|(p, _)| key.starts_with(p));
+    exact.or_else(family).map(|(_, why)| (key, *why))
+}
+
+fn unknown(connector: &str, key: &str, own: &[&str], prefixes: &[&str]) -> Error {
+    let error = Error::statement(format!("connector '{connector}' has no option '{key}'"));
+    let prefixed = prefixes.iter().flat_map(|p| formats::OPTION_KEYS.iter().map(move |k| format!("{p}{k}")));
+    let known: Vec<String> = own.iter().chain(ENGINE).map(|k| (*k).to_owned()).chain(prefixed).collect();
+    match nearest(key, known.iter().map(String::as_str)) {
+        Some(near) => error.hint(format!("did you mean '{near}'?")),
+        None if connector == "kafka" => error.hint("settings of the Kafka client itself start with 'properties.'"),
+        None => error.hint("remove it"),
+    }
+}
+
+fn check_datagen_field(table: &Table, key: &str, field: &str) -> Result<()> {
+    // A column's name may hold dots.
+    let Some((name, setting)) = field.rsplit_once('.') else {
+        return Err(Error::statement(format!("connector 'datagen' has no option '{key}'"))
+            .hint("options of a column are as in 'fields.price.min'"));
+    };
+    if table.column(name).is_none() {
+        let error = Error::statement(format!("'{key}' is about a column \"{name}\", which the table does not have"));
+        return Err(match nearest(name, table.columns.iter().map(|c| c.name.as_str())) {
+            Some(near) => error.hint(format!("did you mean 'fields.{near}.{setting}'?")),
+            None => error.hint("remove it, or declare the column"),
+        });
+    }
+    if !DATAGEN_FIELD.contains(&setting) {
+        let error = Error::statement(format!("connector 'datagen' has no option '{key}'"));
+        return Err(match nearest(setting, DATAGEN_FIELD.iter().copied()) {
+            Some(near) => error.hint(format!("did you mean 'fields.{name}.{near}'?")),
+            None => error.hint(format!("a column has {}", super::quoted_list(DATAGEN_FIELD))),
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::options::Options;
+
+    fn check(pairs: &[(&str, &str)], want: Result<&[&str], &str>) {
+        let table = Table {
+            name: "t".to_owned(),
+            columns: Vec::new(),
+            watermark: None,
+            primary_key: Vec::new(),
+            options: Options::from_pairs(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))),
+            comment: None,
+            temporary: false,
+        };
+        match (check_options(&table), want) {
+            (Ok(notices), Ok(want)) => {
+                assert_eq!(notices.len(), want.len(), "{notices:?}");
+                for (notice, want) in notices.iter().zip(want) {
+                    assert!(notice.contains(want), "{notice}");
+                }
+            }
+            (Err(e), Err(want)) => assert_eq!(format!("{e}; {}", e.hint.clone().unwrap_or_default()), want),
+            (got, want) => panic!("{pairs:?}: {got:?}, not {want:?}"),
+        }
+    }
+
+    #[test]
+    fn every_key_is_known_or_named() {
+        let kafka = ("connector", "kafka");
+        check(&[kafka, ("topic", "a"), ("properties.group.id", "g")], Ok(&[]));
+        check(&[kafka, ("scan.parallelism", "4")], Ok(&["scan.parallelism"]));
+        check(&[kafka, ("sink.buffer-flush.interval", "4")], Ok(&["commit interval"]));
+        check(&[kafka, ("properties.max.poll.records", "4")], Ok(&["max.poll.records"]));
+        check(&[kafka, ("topik", "a")], Err("connector 'kafka' has no option 'topik'; did you mean 'topic'?"));
+        check(
+            &[kafka, ("scan.startup.mod", "a")],
+            Err("connector 'kafka' has no option 'scan.startup.mod'; did you mean 'scan.startup.mode'?"),
+        );
+        check(&[("connector", "kafak")], Err("there is no connector 'kafak'; did you mean 'kafka'?"));
+        check(
+            &[("connector", "datagen"), ("fields.x.min", "1")],
+            Err(
+                "'fields.x.min' is about a column \"x\", which the table does not have; remove it, or declare the column",
+            ),
+        );
+        check(&[("connector", "print"), ("print-identifier", "a")], Ok(&[]));
+        check(&[("topic", "a")], Err("the option 'connector' is missing; add 'connector' = '..' to WITH (..)"));
+    }
+
+    #[test]
+    fn connectors_of_others_are_not_taken_for_misspellings() {
+        let available = "available are 'kafka', 'filesystem', 'datagen', 'print', 'blackhole'";
+        check(
+            &[("connector", "upsert-kafka")],
+            Err(&format!("connector 'upsert-kafka' is not available yet; {available}")),
+        );
+    }
+}

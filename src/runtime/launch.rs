@@ -1,0 +1,349 @@
+//! From a stream plan to a running job: sources and sinks are opened, threads started.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::SessionContext;
+
+use super::commit::{CommitMessage, Committer, Hand};
+use super::exchange::{Aligned, Message};
+use super::job::{Job, Shared};
+use super::session::Session;
+use super::topology::Topology;
+use super::worker::{Alignment, AsTheyAre, ReadPartition, SourceInput, SourceWorker, StageWorker, WorkerOutlets};
+use crate::connectors::{self, Defaults, Sink, SinkEncoder, SinkWriter, Source, SourceSpec};
+use crate::error::{Blame, Error, Result};
+use crate::exec::{End, SourceStage};
+use crate::limits::CHANNEL_BATCHES_MAX;
+use crate::plan::{NodeId, Op, SourceNode, StreamPlan};
+
+/// A partition may be ahead of the last one by at least so much event time (ms) before it is left alone.
+const DRIFT_MS_MIN: i64 = 60_000;
+
+/// How long a partition stays at its end before it holds nothing back, unless its table says otherwise.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Deep expressions are evaluated recursively.
+const STACK_BYTES: usize = 16 << 20;
+
+/// What a job is made of.
+pub struct Launch<'a> {
+    pub name: String,
+    pub statement: String,
+    pub plan: StreamPlan,
+    pub session: &'a Session,
+    pub defaults: &'a Defaults,
+}
+
+/// A source that has been opened.
+struct Opened {
+    node: NodeId,
+    source: Arc<dyn Source>,
+}
+
+/// Where a sink's encoders and writer come from.
+enum Target {
+    Table(Arc<dyn Sink>),
+    Caller,
+}
+
+/// Starts a job. The receiver gives the rows of the sink that is no table, if the plan has one.
+pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)> {
+    let Launch { name, statement, plan, session, defaults } = launch;
+    let commit_interval = session.commit_interval()?;
+    let checkpoint_interval = session.checkpoint_interval()?;
+    let opened = open_sources(&plan, defaults)?;
+    let partitions = opened.iter().map(|o| o.source.partitions().len()).max().unwrap_or(1);
+    let workers = match session.workers()? {
+        Some(workers) => workers,
+        None => thread::available_parallelism().map_or(1, usize::from).min(partitions).max(1),
+    };
+    let plan = Arc::new(plan);
+    let topology = Arc::new(Topology::new(Arc::clone(&plan), workers));
+    let targets = open_sinks(&plan, &topology, defaults)?;
+
+    let shared = Shared::new(name, statement);
+    let mut rows_out = None;
+    let mut writers: Vec<Box<dyn SinkWriter>> = Vec::new();
+    for target in &targets {
+        writers.push(match target {
+            Target::Table(sink) => sink.writer()?,
+            Target::Caller => {
+                let (hand, rows) = Hand::new(&shared);
+                rows_out = Some(rows);
+                Box::new(hand)
+            }
+        });
+    }
+
+    let mut channels = Channels::new(&topology);
+    let mut threads: Vec<(String, Box<dyn FnMut() -> Result<()> + Send>)> = Vec::new();
+    let alignments = alignments(&plan, &opened);
+    for stage in 0..topology.stages() {
+        for worker in 0..workers {
+            let part = topology.part(stage)?;
+            let outlets = WorkerOutlets {
+                shared: Arc::clone(&shared),
+                topology: Arc::clone(&topology),
+                stage,
+                worker,
+                stages: channels.senders(stage, worker),
+                encoders: encoders(&plan, &topology, &targets)?,
+                commit: topology.feeds_sinks(stage).then(|| channels.commit_sender()),
+                progress: Vec::new(),
+            };
+            let title = format!("stage {stage} worker {worker}");
+            if stage == 0 {
+                let mut inputs = Vec::new();
+                for (source, opened) in opened.iter().enumerate() {
+                    let entry = part.sources[&opened.node];
+                    inputs.extend(source_input(&plan, opened, source, entry, worker, workers, &alignments[source])?);
+                }
+                let fixed = if worker == 0 { fixed_rows(&plan, &part.sources)? } else { Vec::new() };
+                let mut worker = SourceWorker { part, outlets, inputs, fixed };
+                threads.push((title, Box::new(move || worker.run())));
+            } else {
+                let mut worker = StageWorker { part, outlets, inputs: Aligned::new(channels.receivers(stage, worker)) };
+                threads.push((title, Box::new(move || worker.run())));
+            }
+        }
+    }
+    let committer = Committer {
+        shared: Arc::clone(&shared),
+        inputs: Aligned::new(channels.commit_receivers()),
+        writers,
+        sources: opened.into_iter().map(|o| o.source).collect(),
+        workers,
+        commit_interval,
+        checkpoint_interval,
+    };
+    drop(channels);
+    start(&shared, threads, committer)?;
+    Ok((Job::new(shared), rows_out))
+}
+
+fn open_sources(plan: &StreamPlan, defaults: &Defaults) -> Result<Vec<Opened>> {
+    let mut opened = Vec::new();
+    for (node, op) in plan.nodes.iter().enumerate().map(|(i, n)| (i, &n.op)) {
+        if let Op::Source(source) = op {
+            let spec = SourceSpec::new(source.table.as_ref().clone(), source.columns.clone());
+            opened.push(Opened { node, source: connectors::open_source(spec, defaults)? });
+        }
+    }
+    Ok(opened)
+}
+
+fn open_sinks(plan: &StreamPlan, topology: &Topology, defaults: &Defaults) -> Result<Vec<Target>> {
+    topology
+        .sinks()
+        .iter()
+        .map(|&node| match &plan.nodes[node].op {
+            Op::Sink(sink) => match &sink.table {
+                Some(table) => Ok(Target::Table(connectors::open_sink(table, defaults)?)),
+                None => Ok(Target::Caller),
+            },
+            _ => Err(Error::bug("a sink that is none")),
+        })
+        .collect()
+}
+
+fn encoders(plan: &StreamPlan, topology: &Topology, targets: &[Target]) -> Result<Vec<(Box<dyn SinkEncoder>, Vec<usize>)>> {
+    topology
+        .sinks()
+        .iter()
+        .zip(targets)
+        .map(|(&node, target)| {
+            let not_null = match &plan.nodes[node].op {
+                Op::Sink(sink) => sink.not_null.clone(),
+                _ => Vec::new(),
+            };
+            let encoder: Box<dyn SinkEncoder> = match target {
+                Target::Table(sink) => sink.encoder()?,
+                Target::Caller => Box::new(AsTheyAre),
+            };
+            Ok((encoder, not_null))
+        })
+        .collect()
+}
+
+fn source_node(plan: &StreamPlan, node: NodeId) -> Result<&SourceNode> {
+    match &plan.nodes[node].op {
+        Op::Source(source) => Ok(source),
+        _ => Err(Error::bug("a source that is none")),
+    }
+}
+
+/// One alignment per source: partitions of one topic are kept together.
+fn alignments(plan: &StreamPlan, opened: &[Opened]) -> Vec<Arc<Alignment>> {
+    let drift_ms = plan.longest_window_ms().unwrap_or(DRIFT_MS_MIN).max(DRIFT_MS_MIN);
+    opened.iter().map(|o| Arc::new(Alignment::new(o.source.partitions().len(), drift_ms))).collect()
+}
+
+/// A worker's share of a source; `None` when there are more workers than partitions.
+fn source_input(
+    plan: &StreamPlan,
+    opened: &Opened,
+    source: usize,
+    entry: usize,
+    worker: usize,
+    workers: usize,
+    alignment: &Arc<Alignment>,
+) -> Result<Option<SourceInput>> {
+    let plans = opened.source.partitions();
+    let share: Vec<usize> = (0..plans.len()).filter(|p| p % workers == worker).collect();
+    if share.is_empty() {
+        return Ok(None);
+    }
+    let node = source_node(plan, opened.node)?;
+    let options = &node.table.options;
+    let skip_bad = connectors::skips_bad_records(&node.table)?;
+    let advance = options.choice("scan.watermark.idle-advance", &["clock", "none"])? == "clock";
+    let idle_timeout = match options.duration("scan.watermark.idle-timeout")? {
+        None => Some(IDLE_TIMEOUT),
+        Some(timeout) if timeout.is_zero() => None,
+        Some(timeout) => Some(timeout),
+    };
+    let ids: Vec<_> = plans.iter().map(|p| p.id.clone()).collect();
+    let from = &plan.nodes[opened.node];
+    let stage = SourceStage::new(node, &from.visible, from.hidden, &ids, share.clone(), skip_bad, advance);
+    let mut input = SourceInput {
+        entry,
+        reader: opened.source.reader(&share)?,
+        stage,
+        partitions: share.iter().map(|&index| ReadPartition::new(index, &plans[index])).collect(),
+        alignment: Arc::clone(alignment),
+        idle_timeout,
+        source,
+    };
+    input.prepare(plans);
+    Ok(Some(input))
+}
+
+type Fixed = Vec<(usize, crate::plan::Hidden, Vec<RecordBatch>)>;
+
+/// The rows of the parts of a plan that read no stream.
+fn fixed_rows(plan: &StreamPlan, entries: &std::collections::BTreeMap<NodeId, usize>) -> Result<Fixed> {
+    let mut fixed = Vec::new();
+    for (&node, &entry) in entries {
+        if let Op::Static(logical) = &plan.nodes[node].op {
+            let batches = compute(logical)?;
+            let schema = &plan.nodes[node].visible;
+            let batches = batches
+                .into_iter()
+                .map(|b| Ok(RecordBatch::try_new_with_options(Arc::clone(schema), b.columns().to_vec(), &options(&b))?))
+                .collect::<Result<Vec<_>>>()?;
+            fixed.push((entry, plan.nodes[node].hidden, batches));
+        }
+    }
+    Ok(fixed)
+}
+
+fn options(batch: &RecordBatch) -> arrow::array::RecordBatchOptions {
+    arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()))
+}
+
+/// Runs a finite plan as a batch.
+pub fn compute(plan: &LogicalPlan) -> Result<Vec<RecordBatch>> {
+    super::clock::set_worker_clock(super::clock::wall_ms());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(|e| Error::new(Blame::Usage, format!("cannot start a thread: {e}")))?;
+    Ok(runtime.block_on(async { SessionContext::new().execute_logical_plan(plan.clone()).await?.collect().await })?)
+}
+
+/// The channels between stages, and to the committing thread.
+struct Channels {
+    /// By (from stage, to stage): from worker, to worker.
+    stages: Vec<((usize, usize), Vec<Vec<(Sender<Message>, Receiver<Message>)>>)>,
+    commit: Vec<Receiver<CommitMessage>>,
+}
+
+impl Channels {
+    fn new(topology: &Topology) -> Self {
+        let mut pairs: Vec<(usize, usize)> = topology.edges().iter().map(|e| (e.from_stage, e.to_stage)).collect();
+        pairs.sort_unstable();
+        pairs.dedup();
+        let workers = topology.workers();
+        let matrix = || (0..workers).map(|_| (0..workers).map(|_| bounded(CHANNEL_BATCHES_MAX)).collect()).collect();
+        Self { stages: pairs.into_iter().map(|pair| (pair, matrix())).collect(), commit: Vec::new() }
+    }
+
+    fn senders(&self, stage: usize, worker: usize) -> Vec<(usize, Vec<Sender<Message>>)> {
+        let from_here = self.stages.iter().filter(|((from, _), _)| *from == stage);
+        from_here.map(|((_, to), matrix)| (*to, matrix[worker].iter().map(|(s, _)| s.clone()).collect())).collect()
+    }
+
+    fn receivers(&self, stage: usize, worker: usize) -> Vec<Receiver<Message>> {
+        let to_here = self.stages.iter().filter(|((_, to), _)| *to == stage);
+        to_here.flat_map(|(_, matrix)| matrix.iter().map(|row| row[worker].1.clone())).collect()
+    }
+
+    fn commit_sender(&mut self) -> Sender<CommitMessage> {
+        let (to, from) = bounded(CHANNEL_BATCHES_MAX);
+        self.commit.push(from);
+        to
+    }
+
+    fn commit_receivers(&mut self) -> Vec<Receiver<CommitMessage>> {
+        std::mem::take(&mut self.commit)
+    }
+}
+
+type Body = Box<dyn FnMut() -> Result<()> + Send>;
+
+/// Starts a job's threads, and one that ends the job when they have ended.
+fn start(shared: &Arc<Shared>, threads: Vec<(String, Body)>, mut committer: Committer) -> Result<()> {
+    let mut handles = Vec::new();
+    for (title, mut body) in threads {
+        let of_job = Arc::clone(shared);
+        let run = move || guard(&of_job, &mut *body).map_or(End::GoesOn, |()| End::GoesOn);
+        handles.push(spawn(&title, run).inspect_err(|e| shared.fail(e.clone()))?);
+    }
+    let of_job = Arc::clone(shared);
+    spawn("commit", move || {
+        let mut end = End::GoesOn;
+        let _ = guard(&of_job, &mut || {
+            end = committer.run()?;
+            Ok(())
+        });
+        drop(committer);
+        for handle in handles {
+            let _ = handle.join();
+        }
+        of_job.end(end);
+        end
+    })?;
+    Ok(())
+}
+
+fn spawn(title: &str, body: impl FnOnce() -> End + Send + 'static) -> Result<thread::JoinHandle<End>> {
+    thread::Builder::new()
+        .name(title.to_owned())
+        .stack_size(STACK_BYTES)
+        .spawn(body)
+        .map_err(|e| Error::new(Blame::Usage, format!("cannot start a thread: {e}")).hint("the system's limit of threads or memory is reached"))
+}
+
+/// Runs a thread's body; an error or a panic of it fails the job.
+fn guard(shared: &Shared, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(panicked(&*panic)));
+    if let Err(error) = &result
+        && error.blame != Blame::Interrupted
+    {
+        shared.fail(error.clone());
+    }
+    result
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Error {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    Error::bug(format!("a worker failed: {}", text.unwrap_or("no reason given")))
+        .hint("this is a defect of Tidemill's: please report the statement and this message")
+}
