@@ -37,6 +37,6 @@ CREATE TABLE departures_per_hour (
 
 -- A cancelled flight has no delay: COUNT(dep_delay) leaves it out, as AVG and MAX do.
 INSERT INTO departures_per_hour
-SELECT window_start, origin, COUNT(dep_delay), AVG(dep_delay), MAX(dep_delay)
+SELECT window_start, origin, COUNT(dep_delay), ROUND(AVG(dep_delay), 2), MAX(dep_delay)
 FROM TABLE(TUMBLE(TABLE flights, DESCRIPTOR(scheduled), INTERVAL '1' HOUR))
 GROUP BY window_start, window_end, origin;

@@ -42,7 +42,7 @@ INSERT INTO delays_per_carrier
 SELECT window_start, window_end, carrier,
        COUNT(*),
        COUNT(*) FILTER (WHERE dep_delay > 15),
-       AVG(dep_delay)
+       ROUND(AVG(dep_delay), 2)
 FROM TABLE(HOP(TABLE flights, DESCRIPTOR(scheduled), INTERVAL '20' MINUTE, INTERVAL '90' MINUTE))
 GROUP BY window_start, window_end, carrier
 HAVING COUNT(*) >= 10;

@@ -39,6 +39,6 @@ CREATE TABLE busiest_hour (
 );
 
 INSERT INTO busiest_hour
-SELECT window_start, origin, COUNT(*), MAX(departures), AVG(departures)
+SELECT window_start, origin, COUNT(*), MAX(departures), ROUND(AVG(departures), 1)
 FROM TABLE(TUMBLE(TABLE departures_per_hour, DESCRIPTOR(window_time), INTERVAL '1' DAY))
 GROUP BY window_start, window_end, origin;

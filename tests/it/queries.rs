@@ -200,7 +200,7 @@ fn p04_delays_per_carrier() {
 #[test]
 fn p05_busiest_hour() {
     let (program, _) = over_january("05-busiest-hour.sql");
-    let sql = "SELECT DATE_TRUNC('day', hour), origin, COUNT(*), MAX(departures), AVG(departures) FROM (
+    let sql = "SELECT DATE_TRUNC('day', hour), origin, COUNT(*), MAX(departures), ROUND(AVG(departures), 1) FROM (
                  SELECT window_start AS hour, origin, COUNT(dep_delay) AS departures FROM t GROUP BY window_start, origin
                ) GROUP BY DATE_TRUNC('day', hour), origin";
     let want = answer(DAY_MS, Windows::tumble(HOUR_MS), sql);
