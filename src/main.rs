@@ -1,2 +1,12 @@
-//! The program.
-fn main() {}
+//! The program: continuous SQL over Kafka from the command line.
+//!
+//! Everything that it does is the library's; here is only what people see: flags ([`cli`]) and the shell ([`repl`]).
+
+mod cli;
+mod repl;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -165,6 +165,16 @@ impl OnError {
     }
 }
 
+/// Whether records of a table that are no rows are counted and left out, instead of ending the job.
+pub fn skips_bad_records(table: &Table) -> Result<bool> {
+    let is_set = |key: &str| table.options.bool(key, false);
+    let mut format_skips = false;
+    for (key, _) in table.options.iter().filter(|(key, _)| key.ends_with(".ignore-parse-errors")) {
+        format_skips |= is_set(key)?;
+    }
+    Ok(OnError::of(&table.options, format_skips)? == OnError::Skip)
+}
+
 /// The connector of a table, if it is one of ours.
 pub(crate) fn connector_of(table: &Table) -> Result<&'static str> {
     let name = table.options.require("connector")?;

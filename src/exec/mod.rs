@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::state::PaneKey;
 use crate::time::Progress;
 
-pub use aggregate::{PartialAggregate, WindowAggregate};
+pub use aggregate::{PartialAggregate, PartialSchema, WindowAggregate};
 pub use fragment::{Fragment, Outlet, Outlets};
 pub use source::{RowFate, SourceStage};
 pub use transform::Transform;

@@ -20,7 +20,7 @@ use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use sqlparser::ast;
 
 use super::clock_functions::clock_functions;
-use super::functions::flink_functions;
+use super::functions::{FlinkExpressions, flink_functions};
 use super::marks::mark_event_time;
 use super::windows::WindowFunctions;
 use super::{aggregate, legacy, optimize};
@@ -74,7 +74,10 @@ static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
         higher_order: SessionStateDefaults::default_higher_order_functions().into_iter().map(|f| (f.name().to_owned(), f)).collect(),
         aggregate,
         window: SessionStateDefaults::default_window_functions().into_iter().map(|f| (f.name().to_owned(), f)).collect(),
-        expr_planners: SessionStateDefaults::default_expr_planners(),
+        // Ours come first: they know Flink's meaning of what DataFusion also plans.
+        expr_planners: std::iter::once(Arc::new(FlinkExpressions) as Arc<dyn ExprPlanner>)
+            .chain(SessionStateDefaults::default_expr_planners())
+            .collect(),
         relation_planners: vec![Arc::new(WindowFunctions)],
         types: Arc::new(FlinkTypes),
         config: Arc::new(config),
@@ -112,6 +115,12 @@ impl<'a> Planner<'a> {
         }
         let plan = self.plan_ast((*query.ast).clone()).map_err(|e| located(e, query))?;
         optimize::analyze(plan, Self::config()).map_err(|e| located(e, query))
+    }
+
+    /// A view as a logical plan with all types resolved.
+    pub fn view(&self, name: &str) -> Result<LogicalPlan> {
+        let view = self.catalog.view(name).ok_or_else(|| self.catalog.unknown(name))?;
+        Ok(optimize::analyze(self.view_plan(view)?, Self::config())?)
     }
 
     /// The same, with every aggregate windowed and optimized: ready to be lowered.

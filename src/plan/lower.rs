@@ -254,7 +254,7 @@ impl Lowering<'_> {
             watermark,
             ordinal: u16::try_from(ordinal).map_err(|_| Error::statement("a job reads at most 65,535 tables"))?,
         };
-        Ok(self.push(Op::Source(Box::new(node)), vec![], visible, self.hidden))
+        Ok(self.push(Op::Source(Arc::new(node)), vec![], visible, self.hidden))
     }
 
     fn windows(&mut self, windows: &AssignWindows, bounds: Bounds) -> Result<NodeId> {

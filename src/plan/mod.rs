@@ -25,6 +25,7 @@ mod sink;
 mod stream;
 mod windows;
 
+pub use aggregate::reads_stream;
 pub use context::Planner;
 pub use explain::explain;
 pub use marks::Bound;

@@ -88,7 +88,7 @@ pub struct Node {
 #[derive(Debug)]
 pub enum Op {
     /// Reads a table.
-    Source(Box<SourceNode>),
+    Source(Arc<SourceNode>),
     /// Rows that are computed once, as a batch: `VALUES`, a `SELECT` without a stream.
     Static(Box<LogicalPlan>),
     /// Filters and projects, row by row.

@@ -172,9 +172,9 @@ fn encoders(plan: &StreamPlan, topology: &Topology, targets: &[Target]) -> Resul
         .collect()
 }
 
-fn source_node(plan: &StreamPlan, node: NodeId) -> Result<&SourceNode> {
+fn source_node(plan: &StreamPlan, node: NodeId) -> Result<Arc<SourceNode>> {
     match &plan.nodes[node].op {
-        Op::Source(source) => Ok(source),
+        Op::Source(source) => Ok(Arc::clone(source)),
         _ => Err(Error::bug("a source that is none")),
     }
 }
@@ -201,7 +201,7 @@ fn source_input(
         return Ok(None);
     }
     let node = source_node(plan, opened.node)?;
-    let options = &node.table.options;
+    let options = node.table.options.clone();
     let skip_bad = connectors::skips_bad_records(&node.table)?;
     let advance = options.choice("scan.watermark.idle-advance", &["clock", "none"])? == "clock";
     let idle_timeout = match options.duration("scan.watermark.idle-timeout")? {

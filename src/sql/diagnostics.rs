@@ -96,7 +96,7 @@ fn show(chars: impl Iterator<Item = char>) -> String {
 }
 
 /// The columns that a text takes on a terminal, near enough: wide characters take two, combining ones none.
-fn width(text: &str) -> usize {
+pub fn width(text: &str) -> usize {
     text.chars().map(char_width).sum()
 }
 

@@ -30,3 +30,8 @@ pub use source::KafkaSource;
 
 /// The word that stands for the broker inside this process, in place of `host:port`.
 pub const EMBEDDED: &str = "embedded";
+
+/// The version of librdkafka, such as `2.12.1`.
+pub fn client_version() -> String {
+    rdkafka::util::get_rdkafka_version().1
+}

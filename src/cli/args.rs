@@ -1,0 +1,173 @@
+//! The command line as it is written: names, help, and nothing decided yet.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use tidemill::connectors::kafka;
+
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let own = env!("CARGO_PKG_VERSION");
+    let librdkafka = kafka::client_version();
+    format!("{own} (DataFusion {}, librdkafka {librdkafka})", datafusion::DATAFUSION_VERSION)
+});
+
+const LONG_ABOUT: &str = "\
+Continuous SQL over Kafka, as one process.
+
+Tables are topics. A SELECT shows rows as they come; an INSERT INTO .. SELECT runs until its input ends or you stop \
+it, and writes its rows to a topic that any Kafka client can read. The language is Flink SQL's.
+
+Without a command a shell opens (or a script is read from standard input, if that is no terminal). With no broker \
+named anywhere, the shell and -c use one inside this process, so that nothing needs to be installed to try things out.";
+
+const AFTER_HELP: &str = "\
+Try `tidemill --help` for examples, `tidemill demo` for something to look at.";
+
+const AFTER_LONG_HELP: &str = "\
+Examples:
+  tidemill                                     A shell. `help;` says what you can write.
+  tidemill demo                                Flights through a topic, a windowed query and a topic.
+  tidemill -c \"SELECT 1 + 1\"                   One statement or several, then the end.
+  tidemill -b localhost:9092 run jobs.sql      The statements of a file; its INSERTs run until Ctrl-C.
+  tidemill -b localhost:9092 -o csv -c \"SELECT * FROM t LIMIT 10\" > t.csv
+  tidemill -b broker:9093 -X security.protocol=SASL_SSL -X sasl.mechanism=PLAIN ..
+
+A first session, with nothing installed:
+  CREATE TABLE greetings (who STRING) WITH ('connector' = 'kafka', 'topic' = 'greetings',
+    'format' = 'json', 'scan.startup.mode' = 'earliest-offset');
+  INSERT INTO greetings VALUES ('world'), ('mill');
+  SELECT who FROM greetings LIMIT 2;
+
+Environment:
+  TIDEMILL_BROKERS   Bootstrap servers, if there is no -b.
+  KAFKA_BROKERS      The same, if TIDEMILL_BROKERS is not set.
+  RUST_LOG           What is logged to standard error, such as `tidemill=debug`; more exact than -v.
+  NO_COLOR           No colours.
+
+Exit codes:
+  0 well; 1 a mistake in a statement; 2 a mistake in how the program was called; 3 the broker cannot be reached or
+  lacks something; 4 a job failed on its data; 130 ended by Ctrl-C, 143 by SIGTERM, after jobs were stopped cleanly.";
+
+/// What can be written on the command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tidemill",
+    version = VERSION.as_str(),
+    about = "Continuous SQL over Kafka, as one process",
+    long_about = LONG_ABOUT,
+    after_help = AFTER_HELP,
+    after_long_help = AFTER_LONG_HELP,
+    args_conflicts_with_subcommands = false,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// Execute these statements and end; several may be separated by `;`, and -c may be given several times
+    ///
+    /// A query's rows go to standard output. INSERTs run beside the statements that follow; at the end the program waits
+    /// for them. The first error ends everything.
+    #[arg(short, long = "command", value_name = "SQL")]
+    statements: Vec<String>,
+
+    /// Execute the statements of a file, as `run` does
+    #[arg(short, long = "file", value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Execute the statements of files, and wait for the jobs that they start
+    ///
+    /// INSERTs run beside the statements that follow. After the last statement the program waits: jobs over bounded
+    /// sources end by themselves, others run until Ctrl-C or SIGTERM, which let them write what they have. The first
+    /// error ends everything.
+    Run {
+        /// Files of statements, executed in this order as one session; `-` is standard input
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Show what this is for: real flights through a topic, a windowed query and an output topic
+    ///
+    /// Needs nothing installed. With -b it uses your broker, and creates topics there.
+    Demo,
+}
+
+/// What every command understands.
+#[derive(Args, Debug)]
+pub struct Common {
+    /// Kafka's bootstrap servers, for tables that name none; `embedded` is a broker inside this process
+    ///
+    /// [env: TIDEMILL_BROKERS, then KAFKA_BROKERS]
+    #[arg(short, long, global = true, value_name = "HOST:PORT,..")]
+    pub brokers: Option<String>,
+
+    /// A property for all Kafka clients, by librdkafka's name, such as `security.protocol=SSL`
+    #[arg(short = 'X', long = "property", global = true, value_name = "KEY=VALUE")]
+    pub properties: Vec<String>,
+
+    /// How rows are written to standard output [default: table on a terminal, otherwise jsonl]
+    #[arg(short, long, global = true, value_enum, value_name = "FORM")]
+    pub output: Option<Form>,
+
+    /// Log more to standard error: what jobs do; twice, what Kafka's client does too
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Say only what is wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// Columns for people
+    Table,
+    /// One JSON object per row and line
+    #[value(alias = "json", alias = "ndjson")]
+    Jsonl,
+    /// Comma-separated values with a header
+    Csv,
+}
+
+/// A text to execute: written out, or in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// The text itself.
+    Text(String),
+    /// The file that holds it; `-` is standard input.
+    File(PathBuf),
+}
+
+impl Arguments {
+    /// Reads the program's arguments; with a mistake in them, or if they ask for help, says so and ends the program.
+    pub fn read() -> (Self, Vec<Piece>) {
+        Self::from(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    fn from(arguments: impl IntoIterator<Item = OsString>) -> Result<(Self, Vec<Piece>), clap::Error> {
+        let matches = Self::command().try_get_matches_from(arguments)?;
+        let arguments = Self::from_arg_matches(&matches)?;
+        let pieces = arguments.pieces(&matches);
+        Ok((arguments, pieces))
+    }
+
+    /// What -c and -f name, in the order in which they were written.
+    fn pieces(&self, matches: &ArgMatches) -> Vec<Piece> {
+        let at = |id: &str| matches.indices_of(id).into_iter().flatten();
+        let texts = at("statements").zip(self.statements.iter().cloned().map(Piece::Text));
+        let files = at("files").zip(self.files.iter().cloned().map(Piece::File));
+        let mut pieces: Vec<_> = texts.chain(files).collect();
+        pieces.sort_by_key(|(at, _)| *at);
+        pieces.into_iter().map(|(_, piece)| piece).collect()
+    }
+}

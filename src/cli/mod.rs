@@ -1,0 +1,93 @@
+//! What people type after `tidemill`, and what the program answers: flags, scripts, rows, exit codes.
+//!
+//! [`args`] are the flags as written, [`config`] what they come to. [`session`] executes statements and shows their
+//! outcomes, for scripts ([`script`]) and for the shell. Standard output holds data only; people are spoken to on
+//! standard error ([`voice`], [`log`]). [`Stop`] is why something ended, and the exit code with it.
+
+pub mod args;
+pub mod config;
+mod demo;
+mod log;
+pub mod output;
+mod script;
+pub mod session;
+pub mod signals;
+pub mod voice;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tidemill::error::{Blame, Error};
+
+use args::{Arguments, Command, Piece};
+use config::Config;
+use signals::Signals;
+
+/// Why work ended early.
+#[derive(Debug)]
+pub enum Stop {
+    /// Whoever read standard output wants no more: a good end.
+    OutputClosed,
+    /// Ctrl-C or SIGTERM.
+    Signal(i32),
+    /// An error that is still to be told.
+    Failed(Error),
+    /// An error that has been told, with its exit code.
+    Told(u8),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        match error.blame {
+            // A sink that prints found standard output closed.
+            Blame::Interrupted => Self::OutputClosed,
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    let (arguments, pieces) = Arguments::read();
+    log::start(arguments.common.verbose, arguments.common.quiet);
+    let variable = |name: &str| std::env::var(name).ok();
+    let config = match Config::new(&arguments.common, variable) {
+        Ok(config) => config,
+        Err(error) => {
+            let voice = voice::Voice { is_quiet: false, color: false };
+            voice.error(None, &error, "");
+            return ExitCode::from(error.exit_code());
+        }
+    };
+    let voice = config.voice;
+    match run(arguments.command, pieces, config) {
+        Ok(()) | Err(Stop::OutputClosed) => ExitCode::SUCCESS,
+        Err(Stop::Told(code)) => ExitCode::from(code),
+        Err(Stop::Signal(signal)) => ExitCode::from(signals::exit_code(signal)),
+        Err(Stop::Failed(error)) => {
+            voice.error(None, &error, "");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(command: Option<Command>, pieces: Vec<Piece>, config: Config) -> Result<(), Stop> {
+    let signals = Signals::install()?;
+    match command {
+        Some(Command::Demo) => signals.during(true, || Ok(demo::run(config.brokers.as_deref())?)),
+        Some(Command::Run { files }) => {
+            let pieces = pieces.into_iter().chain(files.into_iter().map(Piece::File)).collect();
+            script::run(pieces, &config, signals)
+        }
+        None if !pieces.is_empty() => script::run(pieces, &config, signals),
+        None if std::io::stdin().is_terminal() => crate::repl::run(&config, signals),
+        // Not from a file that someone keeps: as forgiving as the shell.
+        None => script::run_input(&config, signals),
+    }
+}
+
+/// How standard input is written as a file.
+fn standard_input() -> PathBuf {
+    PathBuf::from("-")
+}

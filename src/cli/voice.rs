@@ -1,0 +1,85 @@
+//! What the program says to people: on standard error, which holds no data.
+//!
+//! Whatever is said may quote records, so everything is escaped. That standard error is closed is no reason to fail.
+
+use std::io::{self, Write};
+
+use tidemill::error::Error;
+use tidemill::runtime::{Job, JobInfo};
+use tidemill::sql::diagnostics::{escape_lines, render};
+
+/// How to speak.
+#[derive(Clone, Copy, Debug)]
+pub struct Voice {
+    /// Say only what is wrong.
+    pub is_quiet: bool,
+    /// Use colours.
+    pub color: bool,
+}
+
+impl Voice {
+    /// A line or several for people, unless they want it quiet.
+    pub fn say(self, text: &str) {
+        if !self.is_quiet {
+            line(&escape_lines(text));
+        }
+    }
+
+    /// Something that may surprise.
+    pub fn note(self, text: &str) {
+        if !self.is_quiet {
+            line(&format!("{} {}", self.paint("36", "note:"), escape_lines(text)));
+        }
+    }
+
+    /// An error, with the part of `text` that it points at. `place` is what the text is called.
+    pub fn error(self, place: Option<&str>, error: &Error, text: &str) {
+        let place = place.map_or(String::new(), |place| format!("{}: ", escape_lines(place)));
+        line(&format!("{place}{}", render(error, text, self.color)));
+    }
+
+    /// How a job ended, in one line.
+    pub fn ending(self, job: &Job) {
+        self.say(&ending(&job.info()));
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// Writes a line that is safe to show.
+fn line(text: &str) {
+    // Nobody listens: nothing to do about it.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// `orders: finished: 1,000 records in, 10 rows out, 2 late, 0 errors, 1.5 s`.
+fn ending(info: &JobInfo) -> String {
+    let mut parts = vec![count(info.records_in, "record") + " in", count(info.rows_out, "row") + " out"];
+    parts.push(format!("{} late", grouped(info.late)));
+    parts.push(count(info.errors, "error"));
+    if info.lost_to_idleness > 0 {
+        parts.push(format!("{} lost to idleness", grouped(info.lost_to_idleness)));
+    }
+    parts.push(format!("{}.{} s", info.elapsed_ms / 1_000, info.elapsed_ms % 1_000 / 100));
+    format!("{}: {}: {}", info.name, info.status, parts.join(", "))
+}
+
+/// `1 row`, `1,000 rows`.
+pub fn count(count: u64, noun: &str) -> String {
+    format!("{} {noun}{}", grouped(count), if count == 1 { "" } else { "s" })
+}
+
+/// A number with its thousands apart.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

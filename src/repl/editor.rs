@@ -1,0 +1,69 @@
+//! Lines from the terminal.
+
+use std::io::{self, Write};
+use std::process::{Command, Stdio};
+
+use rustyline::config::{Behavior, Config};
+use rustyline::error::ReadlineError;
+use rustyline::history::FileHistory;
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::{Completer, Editor, Helper, Highlighter, Hinter};
+use tidemill::sql::is_complete;
+
+use super::commands;
+use super::history::History;
+
+const PROMPT: &str = "tidemill> ";
+
+/// Reads statements with a line editor.
+pub struct LineEditor {
+    editor: Editor<Statements, FileHistory>,
+    history: History,
+}
+
+/// What the line editor knows of the language: where a statement ends.
+#[derive(Completer, Helper, Highlighter, Hinter)]
+struct Statements;
+
+impl Validator for Statements {
+    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
+        let text = context.input();
+        let is_whole = commands::parse(text).is_some() || is_complete(text);
+        Ok(if is_whole { ValidationResult::Valid(None) } else { ValidationResult::Incomplete })
+    }
+}
+
+impl LineEditor {
+    /// Opens the terminal, and the user's history as far as that works.
+    pub fn open(is_output_terminal: bool) -> rustyline::Result<Self> {
+        // With rows redirected to a file, the prompt must not go there.
+        let behavior = if is_output_terminal { Behavior::Stdio } else { Behavior::PreferTerm };
+        let config = Config::builder()
+            .behavior(behavior)
+            .auto_add_history(false)
+            .max_history_size(History::ENTRIES_MAX)?
+            .history_ignore_dups(true)?
+            .history_ignore_space(true)
+            .build();
+        let mut editor = Editor::with_config(config)?;
+        editor.set_helper(Some(Statements));
+        let history = History::open();
+        history.load(&mut editor);
+        Ok(Self { editor, history })
+    }
+
+    /// The next text: statements that are all ended, or a command.
+    pub fn read(&mut self) -> Result<String, ReadlineError> {
+        let text = self.editor.readline(PROMPT)?;
+        self.history.add(&mut self.editor, text.trim_end());
+        Ok(text)
+    }
+}
+
+/// Gives the terminal back its usual behaviour when the program ends in the middle of a line.
+pub fn restore_terminal() {
+    // Without `stty` the user's shell has to cope.
+    let _ = Command::new("stty").arg("sane").stdin(Stdio::inherit()).stderr(Stdio::null()).status();
+    // Leaves the line that was being typed.
+    let _ = writeln!(io::stderr());
+}
