@@ -195,7 +195,8 @@ fn with_windows(rows: &RecordBatch, records: &[Record], indices: &[u64], starts:
         ("source_offset", Arc::new(indices.iter().map(|i| Some(record(i).offset)).collect::<Int64Array>())),
     ];
     let taken = take_record_batch(rows, &UInt64Array::from(indices.to_vec())).expect("indices of rows");
-    let named = taken.schema().fields().iter().map(|field| field.name().clone()).zip(taken.columns().iter().cloned());
+    let schema = taken.schema();
+    let named = schema.fields().iter().map(|field| field.name().clone()).zip(taken.columns().iter().cloned());
     let named: Vec<_> = named.chain(extra.map(|(name, column)| (name.to_owned(), column))).collect();
     RecordBatch::try_from_iter(named).expect("columns of one length")
 }
