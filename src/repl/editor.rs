@@ -7,7 +7,10 @@ use rustyline::config::{Behavior, Config};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
-use rustyline::{Completer, Editor, Helper, Highlighter, Hinter};
+use rustyline::completion::Completer;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::{Editor, Helper};
 use tidemill::sql::is_complete;
 
 use super::commands;
@@ -22,8 +25,19 @@ pub struct LineEditor {
 }
 
 /// What the line editor knows of the language: where a statement ends.
-#[derive(Completer, Helper, Highlighter, Hinter)]
 struct Statements;
+
+impl Completer for Statements {
+    type Candidate = String;
+}
+
+impl Hinter for Statements {
+    type Hint = String;
+}
+
+impl Highlighter for Statements {}
+
+impl Helper for Statements {}
 
 impl Validator for Statements {
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
