@@ -7,6 +7,7 @@ mod common;
 
 mod flights;
 mod harness;
+mod kafka_tables;
 mod packaging;
 mod queries;
 mod seeded;

@@ -10,6 +10,9 @@
 //! 'fields.ts.kind' = 'event-time', 'fields.ts.step' = '100 ms', 'fields.ts.disorder' = '2 s'
 //! ```
 
+// The rate, and the times near the present, are about the wall clock.
+#![allow(clippy::disallowed_methods)]
+
 mod generator;
 
 use std::time::{Duration, Instant, SystemTime};

@@ -302,6 +302,8 @@ impl<C: ConsumerContext + 'static> BatchConsumer<C> {
         // SAFETY: the queue is alive.
         if count == rows_max || unsafe { rd_kafka_queue_length(queue.native) } > 0 {
             queue.arrival.pending.store(true, Ordering::Release);
+            // No further arrival will ring for a queue that is not empty; so the next wait ends at once, one time.
+            self.bell.ring();
         }
         let batch = Batch(&mut self.messages[..count]);
         for (visited, message) in batch.0.iter().enumerate() {
@@ -321,12 +323,12 @@ impl<C: ConsumerContext + 'static> BatchConsumer<C> {
         count
     }
 
-    /// Sleeps until something may be there for some slot, at most so long.
+    /// Sleeps until something has arrived for some slot since the last wait, at most so long. A slot that is left
+    /// unpolled on purpose does not keep its thread awake.
     pub fn wait(&mut self, timeout: Duration) {
+        // Once whatever the flag says, which tells only that events began to come: a flood is served bit by bit.
+        let _ = self.consumer().poll(Duration::ZERO);
         self.serve_client();
-        if self.queues.iter().any(|q| q.arrival.pending.load(Ordering::Acquire)) {
-            return;
-        }
         self.bell.wait(timeout);
         self.serve_client();
     }

@@ -8,6 +8,9 @@
 //! Whatever stands under `'properties.*'` of a table is handed to librdkafka after its name has been checked
 //! ([`properties`]); no value of it is ever printed.
 
+// Time-outs and outages are about the wall clock; nothing here decides about event time by it.
+#![allow(clippy::disallowed_methods)]
+
 mod batch;
 mod client;
 mod cluster;

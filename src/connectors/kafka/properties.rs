@@ -212,6 +212,9 @@ pub fn property_notice(key: &str, value: &str) -> Result<Option<String>> {
         Checked::Passed(key, value) if key == "enable.ssl.certificate.verification" && value == "false" => {
             Some(format!("'{PREFIX}{key}' = 'false': anyone on the way can pose as the broker"))
         }
+        Checked::Passed(key, value) if key == "security.protocol" && value.eq_ignore_ascii_case("sasl_plaintext") => {
+            Some(format!("'{PREFIX}{key}' = '{value}': credentials and data travel unencrypted"))
+        }
         _ => None,
     })
 }

@@ -29,7 +29,17 @@ const READ_AHEAD_RECORDS: usize = 200_000;
 const READ_AHEAD_KB: usize = 128 << 10;
 
 /// How often a reader asks whether a broker that went away is back.
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+const PROBE_AWAY: Duration = Duration::from_secs(1);
+
+/// How often a reader to which nothing comes asks whether its topics are still there.
+const PROBE_IDLE: Duration = Duration::from_secs(10);
+
+/// How long such a question may take.
+const PROBE_WAIT: Duration = Duration::from_millis(300);
+
+/// After how many answers in a row that a topic is gone, or holds less than was read, this is believed: a new leader's
+/// knowledge may lag behind.
+const MISSING_MAX: u32 = 2;
 
 /// A Kafka table that a job reads.
 pub struct KafkaSource {
@@ -120,6 +130,9 @@ impl Source for KafkaSource {
             states,
             on_error: self.on_error,
             probed: Instant::now(),
+            probe_next: 0,
+            heard: false,
+            missing: 0,
             _properties: self.properties.clone(),
         }))
     }
@@ -151,7 +164,13 @@ struct Reader {
     /// By partition index; `None` for those of other readers.
     states: Vec<Option<State>>,
     on_error: OnError,
+    /// When the cluster was last asked, and the partition index to ask about next.
     probed: Instant,
+    probe_next: usize,
+    /// Something has come since.
+    heard: bool,
+    /// Answers in a row that a topic is gone or holds less than was read.
+    missing: u32,
     /// Keeps an in-process broker alive for as long as the consumer.
     _properties: ClientProperties,
 }
@@ -191,6 +210,7 @@ impl SourceReader for Reader {
                 None => Ok(None),
             };
         }
+        self.heard = true;
         self.watcher().note_alive();
         if let Some(failure) = failure {
             return Err(self.explain(partition, failure));
@@ -213,20 +233,54 @@ impl SourceReader for Reader {
 
     fn wait(&mut self, wait: Duration) -> Result<()> {
         self.batch.wait(wait);
-        if self.watcher().is_away() && self.probed.elapsed() >= PROBE_INTERVAL {
-            self.probed = Instant::now();
-            // Nothing tells that a broker is back while no record comes; so ask, briefly.
-            if let Some(plan) = self.states.iter().flatten().find(|s| s.slot.is_some()).map(|s| &s.plan)
-                && self.batch.consumer().fetch_metadata(Some(&plan.id.topic), Duration::from_millis(100)).is_ok()
-            {
-                self.watcher().note_alive();
-            }
+        let interval = if self.watcher().is_away() { PROBE_AWAY } else { PROBE_IDLE };
+        if self.probed.elapsed() < interval {
+            return Ok(());
         }
-        Ok(())
+        self.probed = Instant::now();
+        // While records come there is nothing to ask.
+        if std::mem::take(&mut self.heard) { Ok(()) } else { self.probe() }
     }
 
     fn trouble(&self) -> Option<String> {
         self.watcher().trouble()
+    }
+}
+
+impl Reader {
+    /// Asks about one partition in turn. librdkafka tells neither that a broker is back, while no record comes, nor
+    /// that a topic was deleted, nor that it was made anew and holds less than was read.
+    fn probe(&mut self) -> Result<()> {
+        let count = self.states.len();
+        let asked = (0..count).map(|i| (self.probe_next + i) % count).find_map(|index| {
+            let state = self.states[index].as_ref()?;
+            state.slot.map(|_| (index, state.plan.id.clone(), state.next))
+        });
+        let Some((index, id, next)) = asked else { return Ok(()) };
+        self.probe_next = index + 1;
+        let consumer = self.batch.consumer();
+        let Ok(metadata) = consumer.fetch_metadata(Some(&id.topic), PROBE_WAIT) else { return Ok(()) };
+        self.watcher().note_alive();
+        let is_there = metadata.topics().iter().any(|t| t.error().is_none() && !t.partitions().is_empty());
+        let shrunk = |consumer: &BaseConsumer<Watcher>| {
+            let held = consumer.fetch_watermarks(&id.topic, id.partition, PROBE_WAIT);
+            held.is_ok_and(|(_, high)| high < next)
+        };
+        let code = if !is_there {
+            RDKafkaErrorCode::UnknownTopic
+        } else if shrunk(self.batch.consumer()) {
+            RDKafkaErrorCode::OffsetOutOfRange
+        } else {
+            self.missing = 0;
+            return Ok(());
+        };
+        self.missing += 1;
+        if self.missing < MISSING_MAX {
+            self.probe_next = index;
+            return Ok(());
+        }
+        let text = "the broker does not know it".to_owned();
+        Err(self.explain(index, Failure::Client { code, text, next }))
     }
 }
 
