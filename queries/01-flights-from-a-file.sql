@@ -3,8 +3,10 @@
 -- Shows:  a table over a file, event time and its watermark, a tumbling window, rows on the terminal.
 -- Input:  data/flights-2013-01.jsonl.gz, the 26,865 flights of January 2013, one JSON object per line.
 -- Run:    tidemill run queries/01-flights-from-a-file.sql
--- Output: the terminal; the first rows:
---         TO FILL
+-- Output: the terminal; the rows of the first day:
+--         {"window_start":"2013-01-01 00:00:00","origin":"EWR","flights":255,"carriers":9,"miles":271885}
+--         {"window_start":"2013-01-01 00:00:00","origin":"JFK","flights":236,"carriers":10,"miles":315657}
+--         {"window_start":"2013-01-01 00:00:00","origin":"LGA","flights":218,"carriers":10,"miles":188171}
 
 -- A table is a schema over something outside; nothing is copied. The flights lie in the order in which they happened,
 -- so `scheduled` is out of order by as much as they were late. The watermark says how much of that to wait for: a day

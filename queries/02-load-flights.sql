@@ -4,7 +4,7 @@
 -- Input:  data/flights-2013-01.jsonl.gz
 -- Run:    tidemill -b localhost:9092 run queries/02-load-flights.sql
 -- Output: the topic flights, made with four partitions if it is missing; 26,865 records such as
---         TO FILL
+--         {"scheduled":"2013-01-01 10:15:00Z","departed":"2013-01-01 10:17:00Z","carrier":"UA","flight":1545,"tailnum":"N14228","origin":"EWR","dest":"IAH","dep_delay":2,"arr_delay":11,"air_time":227,"distance":1400}
 --
 -- Run it once: a second run appends the same flights again.
 

@@ -3,8 +3,10 @@
 -- Shows:  topic in, windowed SQL, topic out.
 -- Input:  the topic flights (02-load-flights.sql)
 -- Run:    tidemill -b localhost:9092 run queries/03-departures-per-hour.sql
--- Output: the topic departures_per_hour, one record per window and airport; the first of them:
---         TO FILL
+-- Output: the topic departures_per_hour, one record per window and airport; those of the first window:
+--         {"window_start":"2013-01-01 10:00:00","origin":"EWR","departures":2,"mean_delay":-1.0,"worst_delay":2}
+--         {"window_start":"2013-01-01 10:00:00","origin":"JFK","departures":3,"mean_delay":0.33,"worst_delay":2}
+--         {"window_start":"2013-01-01 10:00:00","origin":"LGA","departures":1,"mean_delay":4.0,"worst_delay":4}
 
 -- Fields that are not declared are skipped. The query reads what is in the topic when it starts, and ends:
 -- without 'scan.bounded.mode' it goes on for ever.

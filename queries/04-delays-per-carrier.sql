@@ -3,8 +3,9 @@
 -- Shows:  a sliding window whose size is no multiple of its slide, FILTER, HAVING, rows that come too late.
 -- Input:  the topic flights (02-load-flights.sql)
 -- Run:    tidemill -b localhost:9092 run queries/04-delays-per-carrier.sql
--- Output: the topic delays_per_carrier; the first records:
---         TO FILL
+-- Output: the topic delays_per_carrier; records of the first windows:
+--         {"window_start":"2013-01-01 10:20:00","window_end":"2013-01-01 11:50:00","carrier":"UA","flights":13,"delayed":0,"mean_delay":0.54}
+--         {"window_start":"2013-01-01 10:40:00","window_end":"2013-01-01 12:10:00","carrier":"AA","flights":11,"delayed":0,"mean_delay":-0.27}
 
 -- The watermark waits for half an hour only. A flight that left later than that is too late for some of its windows,
 -- or for all of them: it is counted, and SHOW JOBS and the closing line say so. Which rows those are is decided in each

@@ -3,8 +3,9 @@
 -- Shows:  a view, and an aggregate over the windows of another aggregate.
 -- Input:  the topic flights (02-load-flights.sql)
 -- Run:    tidemill -b localhost:9092 run queries/05-busiest-hour.sql
--- Output: the topic busiest_hour; the first records:
---         TO FILL
+-- Output: the topic busiest_hour; records of the first windows:
+--         {"window_start":"2013-01-01 00:00:00","origin":"EWR","hours":14,"busiest":28,"mean":18.1}
+--         {"window_start":"2013-01-01 00:00:00","origin":"LGA","hours":14,"busiest":21,"mean":15.5}
 
 CREATE TABLE flights (
   scheduled TIMESTAMP_LTZ(3),

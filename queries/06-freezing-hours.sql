@@ -3,8 +3,9 @@
 -- Shows:  CSV with a header line and a text for null, computed columns, CASE, Flink's functions.
 -- Input:  data/weather.csv.gz, the weather at New York's airports in 2013, by hour.
 -- Run:    tidemill -b localhost:9092 run queries/06-freezing-hours.sql
--- Output: the topic freezing_hours; the first records:
---         TO FILL
+-- Output: the topic freezing_hours; records such as
+--         {"airport":"EWR","utc":"2013-01-02 10:00","new_york":"2013-01-02 05:00:00","celsius":-4.4,"ground":"dry"}
+--         {"airport":"EWR","utc":"2013-01-02 11:00","new_york":"2013-01-02 06:00:00","celsius":-4.4,"ground":"dry"}
 
 -- The columns of a CSV file go by their order. A computed column is an expression over the others.
 CREATE TABLE weather (

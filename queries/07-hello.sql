@@ -5,7 +5,8 @@
 --         for i in $(seq 0 59); do echo "Hello $i"; sleep 1; done | kcat -P -b localhost:9092 -t raw_data
 -- Run:    tidemill -b localhost:9092 run queries/07-hello.sql
 -- Output: the topic hello_per_10_seconds; the first records, for lines that were sent from midnight of 2024-01-01 on:
---         TO FILL
+--         {"window_start":"2024-01-01 00:00:00","window_end":"2024-01-01 00:00:10","total":10,"lowest":0,"highest":9}
+--         {"window_start":"2024-01-01 00:00:10","window_end":"2024-01-01 00:00:20","total":10,"lowest":10,"highest":19}
 
 -- A raw table has one column of the payload. What Kafka knows about a record is in metadata columns; `sent_at` is when
 -- it was sent. Since nothing else is known of the lines, they are taken to be in order, but for two seconds.

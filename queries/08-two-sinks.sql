@@ -4,11 +4,11 @@
 -- Input:  the topic flights (02-load-flights.sql)
 -- Run:    tidemill -b localhost:9092 run queries/08-two-sinks.sql
 -- Output: the topic routes_per_day, with records such as
---         TO FILL
+--         {"window_start":"2013-01-01 00:00:00","origin":"EWR","dest":"LAS","flights":4,"cancelled":0}
 --         and the topic very_late_flights, with records such as
---         TO FILL2
+--         {"scheduled":"2013-01-01 22:00:00Z","flight":"9E 3347","route":"JFK-CVG","dep_delay":255,"found_in":0}
 
--- `partition` and `offset` say where the record stood.
+-- A VIRTUAL metadata column is only read: `partition` says where the record stood.
 CREATE TABLE flights (
   scheduled TIMESTAMP_LTZ(3),
   carrier STRING,
@@ -17,7 +17,6 @@ CREATE TABLE flights (
   dest STRING,
   dep_delay INT,
   `partition` INT METADATA VIRTUAL,
-  `offset` BIGINT METADATA VIRTUAL,
   WATERMARK FOR scheduled AS scheduled - INTERVAL '1' DAY
 ) WITH (
   'connector' = 'kafka',
@@ -46,7 +45,7 @@ CREATE TABLE very_late_flights (
   flight STRING,
   route STRING,
   dep_delay INT,
-  `found_at` STRING
+  found_in INT
 ) WITH (
   'connector' = 'kafka',
   'topic' = 'very_late_flights',
@@ -62,8 +61,7 @@ BEGIN
   GROUP BY window_start, window_end, origin, dest;
 
   INSERT INTO very_late_flights
-  SELECT scheduled, CONCAT(carrier, ' ', CAST(flight AS STRING)), origin || '-' || dest, dep_delay,
-         CONCAT(CAST(`partition` AS STRING), ':', CAST(`offset` AS STRING))
+  SELECT scheduled, CONCAT(carrier, ' ', CAST(flight AS STRING)), origin || '-' || dest, dep_delay, `partition`
   FROM flights
   WHERE dep_delay > 240;
 END;

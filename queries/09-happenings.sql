@@ -3,8 +3,10 @@
 -- Shows:  UNION ALL of views, the older spelling of windows in GROUP BY, a computed key.
 -- Input:  the topic flights (02-load-flights.sql)
 -- Run:    tidemill -b localhost:9092 run queries/09-happenings.sql
--- Output: the topic happenings_per_day; the first records:
---         TO FILL
+-- Output: the topic happenings_per_day; records such as
+--         {"day":"2013-01-01 00:00:00","happening":"departure","airline":"B6","total":125}
+--         {"day":"2013-01-01 00:00:00","happening":"delay","airline":"B6","total":7}
+--         {"day":"2013-01-01 00:00:00","happening":"cancellation","airline":"others","total":1}
 
 CREATE TABLE flights (
   scheduled TIMESTAMP_LTZ(3),

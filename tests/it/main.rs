@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod docs;
 mod flights;
 mod harness;
 mod kafka_tables;
