@@ -5,10 +5,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod cli;
 mod docs;
 mod flights;
 mod harness;
 mod kafka_tables;
 mod packaging;
 mod queries;
+mod repl;
 mod seeded;
