@@ -52,6 +52,8 @@ impl DistinctAccumulator {
     /// Empties the set: the group of each pair, and the values.
     fn drain(&mut self) -> Result<(ArrayRef, Vec<ArrayRef>)> {
         let mut columns = self.seen.emit(EmitTo::All)?;
+        // Some kinds keep their index into the pairs that have just been given out.
+        self.seen.clear_shrink(0);
         let values = columns.split_off(1);
         Ok((columns.remove(0), values))
     }

@@ -6,9 +6,13 @@
 mod common;
 
 mod cli;
+mod docs;
+mod flights;
 mod harness;
 mod kafka_tables;
 mod packaging;
+mod queries;
 mod repl;
+mod seeded;
 mod sql;
 mod sql_aggregates;

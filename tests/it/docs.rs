@@ -1,0 +1,190 @@
+//! What the README and docs/ say is so: their SQL is accepted, their links lead somewhere, their names exist.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use regex::Regex;
+use tidemill::catalog::options::Options;
+use tidemill::connectors::options::check_options;
+use tidemill::plan::functions::flink_function_list;
+use tidemill::runtime::{Engine, EngineConfig, Outcome};
+use tidemill::sql::parse_script;
+use tidemill::sql::statement::Statement;
+
+use crate::common::broker::{repository, shared, unique_name};
+use crate::common::program::tidemill;
+
+// The example is a program of its own; here it runs without being linked once more.
+#[path = "../../examples/embed.rs"]
+#[allow(dead_code)]
+mod embed;
+
+/// Every document with its text.
+fn documents() -> Vec<(PathBuf, String)> {
+    let mut paths: Vec<_> = ["README.md", "CHANGELOG.md"].map(|name| repository().join(name)).into();
+    let docs = fs::read_dir(repository().join("docs")).expect("docs/");
+    paths.extend(docs.map(|entry| entry.expect("an entry").path()));
+    paths.sort();
+    let text = |path: &Path| fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    paths.into_iter().map(|path| (path.clone(), text(&path))).collect()
+}
+
+fn document(name: &str) -> String {
+    fs::read_to_string(repository().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The blocks of a document that are marked with a language.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("```{language}\n");
+    text.split(&fence).skip(1).map(|rest| rest.split_once("```").expect("the block's end").0).collect()
+}
+
+#[test]
+fn every_sql_block_parses_and_its_options_are_known() {
+    let mut count = 0;
+    for (path, text) in documents() {
+        for block in blocks(&text, "sql") {
+            let statements =
+                parse_script(block).unwrap_or_else(|error| panic!("{}: {error} ({:?}): {block}", path.display(), error.hint));
+            assert!(!statements.is_empty(), "{}: {block}", path.display());
+            for statement in statements {
+                if let Statement::CreateTable(create) = &statement.statement
+                    && create.like.is_none()
+                {
+                    let checked = check_options(&create.table);
+                    checked.unwrap_or_else(|error| panic!("{}: {error}: {block}", path.display()));
+                }
+            }
+            count += 1;
+        }
+    }
+    assert!(count >= 10, "{count} blocks");
+}
+
+#[test]
+fn every_relative_link_leads_somewhere() {
+    let link = Regex::new(r"\]\(([^)#\s]+)(#[^)]*)?\)").expect("a regular expression");
+    for (path, text) in documents() {
+        for found in link.captures_iter(&text) {
+            let target = &found[1];
+            if !target.contains("://") {
+                let directory = path.parent().expect("a file is in a directory");
+                assert!(directory.join(target).exists(), "{} links to {target}", path.display());
+            }
+        }
+    }
+}
+
+/// The words in backticks in the first column of the tables of a section.
+fn first_column(text: &str, section: &str) -> Vec<String> {
+    let (_, rest) = text.split_once(&format!("## {section}\n")).unwrap_or_else(|| panic!("no section {section}"));
+    let section = rest.split("\n## ").next().unwrap_or(rest);
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" |").map(|(first, _)| first));
+    let quoted = Regex::new("`([^`]+)`").expect("a regular expression");
+    rows.flat_map(|first| quoted.captures_iter(first).map(|found| found[1].to_owned()).collect::<Vec<_>>()).collect()
+}
+
+#[test]
+fn the_functions_of_flink_are_those_that_there_are() {
+    let documented: BTreeSet<_> =
+        first_column(&document("docs/sql.md"), "Flink's functions").iter().map(|name| name.to_lowercase()).collect();
+    let known: BTreeSet<_> = flink_function_list()
+        .into_iter()
+        .map(|(name, _)| name.to_owned())
+        // Known by name only, so that its refusal can say why.
+        .filter(|name| name != "current_watermark")
+        .collect();
+    let missing: Vec<_> = known.difference(&documented).collect();
+    let unknown: Vec<_> = documented.difference(&known).collect();
+    assert!(missing.is_empty() && unknown.is_empty(), "docs/sql.md leaves out {missing:?} and invents {unknown:?}");
+}
+
+#[test]
+fn every_function_that_the_documents_name_exists() {
+    let engine = Engine::open(EngineConfig::default()).expect("an engine");
+    let Some(Ok(Outcome::Rows(rows))) = engine.run("SHOW FUNCTIONS").next() else { panic!("SHOW FUNCTIONS gives rows") };
+    let names: BTreeSet<String> = rows
+        .batches
+        .iter()
+        .flat_map(|batch| {
+            let names = batch.column(0).as_any().downcast_ref::<arrow::array::StringArray>().expect("names");
+            names.iter().flatten().map(str::to_lowercase).collect::<Vec<_>>()
+        })
+        .collect();
+    let text = document("docs/sql.md");
+    for section in ["Aggregates", "The clock", "Flink's functions"] {
+        for name in first_column(&text, section) {
+            assert!(names.contains(&name.to_lowercase()), "docs/sql.md, {section}: there is no {name}");
+        }
+    }
+}
+
+#[test]
+fn every_option_in_the_tables_is_known() {
+    let text = document("docs/connectors.md");
+    for connector in ["kafka", "filesystem", "datagen", "print"] {
+        let Ok([Statement::CreateTable(create), ..]) =
+            <[Statement; 1]>::try_from(parse_script("CREATE TABLE t (c INT)").unwrap().into_iter().map(|p| p.statement).collect::<Vec<_>>())
+        else {
+            panic!("one statement")
+        };
+        let mut keys = first_column(&text, &format!("`{connector}`"));
+        assert!(!keys.is_empty(), "{connector}");
+        if matches!(connector, "kafka" | "filesystem") {
+            keys.extend(first_column(&text, "Formats"));
+        }
+        keys.extend(first_column(&text, "Every source"));
+        for key in keys.iter().filter(|key| !key.ends_with('*')) {
+            let mut table = create.table.clone();
+            let key = key.replace("fields.COLUMN.", "fields.c.");
+            table.options = Options::from_pairs([("connector", connector), (&key, "1")].map(|(k, v)| (k.into(), v.into())));
+            check_options(&table).unwrap_or_else(|error| panic!("docs/connectors.md, {connector}: {error}"));
+        }
+    }
+}
+
+/// The README's first SQL is for pasting: here into the program, with a broker inside.
+#[test]
+fn the_readmes_sql_works_as_it_stands() {
+    let text = document("README.md");
+    let block = blocks(&text, "sql")[0];
+    assert!(block.lines().count() <= 14, "about ten lines");
+    let finished = tidemill(&["-o", "jsonl", "-c", block]);
+    assert_eq!(finished.code, 0, "{finished:#?}");
+    let (_, shown) = text.split_once("```json\n").expect("the README shows the rows");
+    let (shown, _) = shown.split_once("```").expect("the block's end");
+    assert_eq!(finished.stdout, shown);
+}
+
+#[test]
+fn the_readmes_sql_works_on_a_broker_of_ones_own() {
+    let text = document("README.md");
+    let topic = unique_name("orders");
+    let block = blocks(&text, "sql")[0].replace("'topic' = 'orders'", &format!("'topic' = '{topic}'"));
+    let finished = tidemill(&["-o", "jsonl", "-b", shared().addresses(), "-c", &block]);
+    assert_eq!(finished.code, 0, "{finished:#?}");
+    assert_eq!(finished.stdout.lines().count(), 3, "{finished:#?}");
+}
+
+#[test]
+fn the_example_of_the_library_runs() {
+    embed::main().unwrap_or_else(|error| panic!("{error} ({:?})", error.hint));
+}
+
+#[test]
+fn the_demo_runs_by_itself_and_on_a_real_broker() {
+    for arguments in [vec!["demo"], vec!["-b", shared().addresses(), "demo"], vec!["demo", "-b", shared().addresses()]] {
+        let started = std::time::Instant::now();
+        let finished = tidemill(&arguments);
+        assert_eq!(finished.code, 0, "{finished:#?}");
+        assert!(started.elapsed().as_secs() < 30, "{:?}", started.elapsed());
+        for row in ["window_start", "2013-01-01 10:00:00", "EWR", "JFK", "LGA"] {
+            assert!(finished.stdout.contains(row), "{row}: {finished:#?}");
+        }
+        let last = finished.stderr.lines().rfind(|line| line.contains("per second")).expect("a closing line");
+        assert!(last.starts_with("26,865 records in, 1,631 rows out"), "{last}");
+        let broker = if arguments.len() == 1 { "inside this process" } else { shared().addresses() };
+        assert!(finished.stderr.contains(broker), "{finished:#?}");
+    }
+}
