@@ -198,23 +198,26 @@ fn of_text(text: &str) -> Worded {
         };
         return (fill(known.message), Some(known.hint).filter(|h| !h.is_empty()).map(fill));
     }
+    let text = PREFIXES.iter().fold(text.to_owned(), |text, prefix| text.replace(prefix, ""));
     let text = sql_words(text.trim_end_matches(['.', '\n', ' ']));
     (text.lines().map(str::trim).collect::<Vec<_>>().join("; "), None)
 }
 
+/// What DataFusion and Arrow put before their messages.
+const PREFIXES: [&str; 10] = [
+    "Error during planning: ",
+    "Schema error: ",
+    "This feature is not implemented: ",
+    "Execution error: ",
+    "Arrow error: ",
+    "Cast error: ",
+    "Parser error: ",
+    "Compute error: ",
+    "Invalid argument error: ",
+    "Optimizer rule 'simplify_expressions' failed\ncaused by\n",
+];
+
 fn without_prefixes(mut text: &str) -> &str {
-    const PREFIXES: [&str; 10] = [
-        "Error during planning: ",
-        "Schema error: ",
-        "This feature is not implemented: ",
-        "Execution error: ",
-        "Arrow error: ",
-        "Cast error: ",
-        "Parser error: ",
-        "Compute error: ",
-        "Invalid argument error: ",
-        "Optimizer rule 'simplify_expressions' failed\ncaused by\n",
-    ];
     while let Some(rest) = PREFIXES.iter().find_map(|p| text.strip_prefix(p)) {
         text = rest;
     }

@@ -2,7 +2,7 @@
 //!
 //! - Columns that were given no name get one that people recognise: `COUNT(*)` as it was written, `price` for
 //!   `bid.price`; DataFusion's own would be `t.bid[price]`.
-//! - `FETCH FIRST n ROWS ONLY` is `LIMIT n`.
+//! - `FETCH FIRST n ROWS ONLY` is `LIMIT n`; `LISTAGG(x)` is `LISTAGG(x, ',')`.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -41,6 +41,9 @@ pub fn rewrite(query: &mut ast::Query) -> Result<()> {
         }
 
         fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            if let Expr::Function(function) = expr {
+                part_with_commas(function);
+            }
             if let Expr::Function(function) = expr
                 && let ast::FunctionArguments::List(list) = &function.args
                 && list.duplicate_treatment == Some(ast::DuplicateTreatment::Distinct)
@@ -61,6 +64,19 @@ pub fn rewrite(query: &mut ast::Query) -> Result<()> {
 
 fn has_no_limit(clause: &ast::LimitClause) -> bool {
     matches!(clause, ast::LimitClause::LimitOffset { limit: None, .. })
+}
+
+/// `LISTAGG` may leave its separator out.
+fn part_with_commas(function: &mut ast::Function) {
+    if !function.name.to_string().eq_ignore_ascii_case("LISTAGG") {
+        return;
+    }
+    if let ast::FunctionArguments::List(list) = &mut function.args
+        && list.args.len() == 1
+    {
+        let comma = Expr::Value(ast::Value::SingleQuotedString(",".to_owned()).into());
+        list.args.push(ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(comma)));
+    }
 }
 
 fn name_columns(select: &mut ast::Select) {

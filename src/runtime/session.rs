@@ -50,7 +50,9 @@ impl Session {
     pub fn set(&mut self, key: &str, value: &str) -> Result<Option<String>> {
         let known = KEYS.contains(&key) || key.strip_prefix("kafka.").is_some();
         let ignored = WITHOUT_MEANING.iter().any(|p| key.starts_with(p));
-        if !known && !ignored {
+        // A slip of the pen in a key of ours is not a key of Flink's.
+        let misspelt = !known && KEYS.iter().any(|k| strsim::osa_distance(k, key) <= 2);
+        if !known && (!ignored || misspelt) {
             let error = Error::statement(format!("there is no setting '{key}'"));
             return Err(match nearest(key, KEYS.iter().copied()) {
                 Some(near) => error.hint(format!("did you mean '{near}'?")),

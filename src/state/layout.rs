@@ -14,6 +14,10 @@ use super::distinct::DistinctAccumulator;
 use super::sorting::SortingAccumulator;
 use crate::error::Result;
 
+/// Functions whose accumulator for many groups takes equal values once, or whose value is the same either way.
+const KNOW_DISTINCT: [&str; 8] =
+    ["count", "min", "max", "bit_and", "bit_or", "bool_and", "bool_or", "approx_distinct"];
+
 /// One aggregate function of a query, ready to make accumulators.
 #[derive(Clone, Debug)]
 pub struct Aggregate {
@@ -29,8 +33,9 @@ impl Aggregate {
     pub fn new(function: Arc<AggregateFunctionExpr>, input: &Schema) -> Result<Self> {
         // DataFusion's own DISTINCT accumulators for one group at a time cost kilobytes a group, and a walk over all
         // groups per batch; one set of (group, value) pairs does the same for every function.
-        let own_distinct =
-            function.is_distinct() && function.order_bys().is_empty() && !function.groups_accumulator_supported();
+        // Accumulators for many groups at once mostly ignore DISTINCT, or know nothing of it (bit_xor, corr).
+        let knows_distinct = function.groups_accumulator_supported() && KNOW_DISTINCT.contains(&function.fun().name());
+        let own_distinct = function.is_distinct() && function.order_bys().is_empty() && !knows_distinct;
         if !own_distinct {
             let state_fields = function.state_fields()?;
             return Ok(Self { function, distinct_of: None, state_fields });
