@@ -172,7 +172,7 @@ impl Catalog {
     fn check_free(&self, name: &str) -> Result<()> {
         if self.contains(name) {
             return Err(Error::statement(format!("\"{name}\" exists already"))
-                .hint("write CREATE TABLE IF NOT EXISTS, or DROP it first"));
+                .hint("write IF NOT EXISTS, or DROP it first"));
         }
         Ok(())
     }

@@ -113,7 +113,9 @@ impl GroupsAccumulator for DistinctAccumulator {
         only_all(emit_to)?;
         let (groups, values) = self.drain()?;
         let groups: Vec<usize> = groups.as_primitive::<UInt64Type>().values().iter().map(|&g| g as usize).collect();
-        self.plain.update_batch(&values, &groups, None, self.groups)?;
+        // Without a filter, accumulators take every group for one that has values; a FILTER may have left some without.
+        let all = BooleanArray::from(vec![true; groups.len()]);
+        self.plain.update_batch(&values, &groups, Some(&all), self.groups)?;
         self.groups = 0;
         self.plain.evaluate(EmitTo::All)
     }

@@ -14,3 +14,5 @@ mod packaging;
 mod queries;
 mod repl;
 mod seeded;
+mod sql;
+mod sql_aggregates;
