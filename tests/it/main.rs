@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod behaviour;
 mod harness;
 mod kafka_tables;
 mod packaging;
