@@ -13,6 +13,7 @@ use arrow::util::pretty::pretty_format_batches;
 use tidemill::error::Result;
 use tidemill::runtime::{Engine, EngineConfig, Job, Outcome, QueryStream};
 
+/// Runs it.
 pub fn main() -> Result<()> {
     let engine = Engine::open(EngineConfig { embedded_if_none: true, ..EngineConfig::default() })?;
 

@@ -45,6 +45,7 @@ pub struct SourceStage {
     share: Vec<usize>,
     skip_bad: bool,
     advance_when_idle: bool,
+    is_away: bool,
 }
 
 impl SourceStage {
@@ -69,6 +70,7 @@ impl SourceStage {
             share,
             skip_bad,
             advance_when_idle,
+            is_away: false,
             node,
         }
     }
@@ -206,6 +208,11 @@ impl SourceStage {
         self.node.watermark.is_some()
     }
 
+    /// Whether nobody knows at this moment if there are more rows: then the clock moves nothing on.
+    pub fn set_away(&mut self, is_away: bool) {
+        self.is_away = is_away;
+    }
+
     /// From the next boundary on the partition holds nothing back, until a row of it comes.
     pub fn set_idle(&mut self, partition: usize) {
         self.partitions[partition].idle = true;
@@ -236,7 +243,7 @@ impl SourceStage {
             Some(least) => Progress::Active(least),
             None => {
                 let reached = self.share.iter().map(|&p| self.partitions[p].watermark).max().unwrap_or(WATERMARK_MIN);
-                Progress::Idle { reached, advance: self.advance_when_idle }
+                Progress::Idle { reached, advance: self.advance_when_idle && !self.is_away }
             }
         }
     }

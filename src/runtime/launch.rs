@@ -22,6 +22,7 @@ use crate::error::{Blame, Error, Result};
 use crate::exec::{End, SourceStage};
 use crate::limits::CHANNEL_BATCHES_MAX;
 use crate::plan::{NodeId, Op, SourceNode, StreamPlan};
+use crate::time::WATERMARK_MAX;
 
 /// A partition may be ahead of the last one by at least so much event time (ms) before it is left alone.
 const DRIFT_MS_MIN: i64 = 60_000;
@@ -82,6 +83,8 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
         });
     }
 
+    shared.metrics.set_writers(writers.iter().filter_map(|w| w.trouble()).collect());
+
     let mut channels = Channels::new(&topology);
     let mut threads: Vec<(String, Box<dyn FnMut() -> Result<()> + Send>)> = Vec::new();
     let alignments = alignments(&plan, &opened);
@@ -97,6 +100,7 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
                 encoders: encoders(&plan, &topology, &targets)?,
                 commit: topology.feeds_sinks(stage).then(|| channels.commit_sender()),
                 progress: Vec::new(),
+                reached: WATERMARK_MAX,
             };
             let title = format!("stage {stage} worker {worker}");
             if stage == 0 {

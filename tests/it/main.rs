@@ -8,6 +8,7 @@ mod common;
 mod cli;
 mod docs;
 mod flights;
+mod behaviour;
 mod harness;
 mod kafka_tables;
 mod packaging;
