@@ -16,7 +16,9 @@ use super::exchange::{Aligned, Message};
 use super::job::{Job, Shared};
 use super::session::Session;
 use super::topology::Topology;
-use super::worker::{Alignment, AsTheyAre, ReadPartition, SourceInput, SourceWorker, StageWorker, WithoutHidden, WorkerOutlets};
+use super::worker::{
+    Alignment, AsTheyAre, ReadPartition, SourceInput, SourceWorker, StageWorker, WithoutHidden, WorkerOutlets,
+};
 use crate::connectors::{self, Defaults, Sink, SinkEncoder, SinkWriter, Source, SourceSpec};
 use crate::error::{Blame, Error, Result};
 use crate::exec::{End, SourceStage};
@@ -157,7 +159,11 @@ fn open_sinks(plan: &StreamPlan, topology: &Topology, defaults: &Defaults) -> Re
         .collect()
 }
 
-fn encoders(plan: &StreamPlan, topology: &Topology, targets: &[Target]) -> Result<Vec<(Box<dyn SinkEncoder>, Vec<usize>)>> {
+fn encoders(
+    plan: &StreamPlan,
+    topology: &Topology,
+    targets: &[Target],
+) -> Result<Vec<(Box<dyn SinkEncoder>, Vec<usize>)>> {
     topology
         .sinks()
         .iter()
@@ -329,11 +335,10 @@ fn start(shared: &Arc<Shared>, threads: Vec<(String, Body)>, mut committer: Comm
 }
 
 fn spawn(title: &str, body: impl FnOnce() -> End + Send + 'static) -> Result<thread::JoinHandle<End>> {
-    thread::Builder::new()
-        .name(title.to_owned())
-        .stack_size(STACK_BYTES)
-        .spawn(body)
-        .map_err(|e| Error::new(Blame::Usage, format!("cannot start a thread: {e}")).hint("the system's limit of threads or memory is reached"))
+    thread::Builder::new().name(title.to_owned()).stack_size(STACK_BYTES).spawn(body).map_err(|e| {
+        Error::new(Blame::Usage, format!("cannot start a thread: {e}"))
+            .hint("the system's limit of threads or memory is reached")
+    })
 }
 
 /// Runs a thread's body; an error or a panic of it fails the job.

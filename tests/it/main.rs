@@ -5,10 +5,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod behaviour;
 mod cli;
 mod docs;
 mod flights;
-mod behaviour;
 mod harness;
 mod kafka_tables;
 mod packaging;

@@ -170,10 +170,22 @@ fn windows_in_every_spelling() {
         (
             "TABLE(HOP(DATA => TABLE t, TIMECOL => DESCRIPTOR(ts), SLIDE => INTERVAL '20' SECOND, SIZE => INTERVAL '50' SECOND))",
             "window_start, window_end",
-            &["2019-12-31 23:59:20|1", "2019-12-31 23:59:40|1", "00:00:00|3", "00:00:20|3", "00:00:40|1", "00:01:00|2", "00:01:20|1"],
+            &[
+                "2019-12-31 23:59:20|1",
+                "2019-12-31 23:59:40|1",
+                "00:00:00|3",
+                "00:00:20|3",
+                "00:00:40|1",
+                "00:01:00|2",
+                "00:01:20|1",
+            ],
         ),
         // Windows that leave gaps.
-        ("HOP(t, ts, INTERVAL '60' SECOND, INTERVAL '30' SECOND)", "window_end, window_start", &["00:00:00|1", "00:01:00|1"]),
+        (
+            "HOP(t, ts, INTERVAL '60' SECOND, INTERVAL '30' SECOND)",
+            "window_end, window_start",
+            &["00:00:00|1", "00:01:00|1"],
+        ),
         (
             "HOP(t, ts, INTERVAL '60' SECOND, INTERVAL '90' SECOND, INTERVAL '15' SECOND)",
             "window_start",
@@ -205,7 +217,10 @@ fn windows_in_every_spelling() {
 fn windows_in_group_by() {
     let bench = five();
     for (select, want) in [
-        ("TUMBLE_START(ts, INTERVAL '1' MINUTE), COUNT(*) FROM t GROUP BY TUMBLE(ts, INTERVAL '1' MINUTE)", &["00:00:00|3", "00:01:00|2"][..]),
+        (
+            "TUMBLE_START(ts, INTERVAL '1' MINUTE), COUNT(*) FROM t GROUP BY TUMBLE(ts, INTERVAL '1' MINUTE)",
+            &["00:00:00|3", "00:01:00|2"][..],
+        ),
         ("COUNT(*) FROM t GROUP BY TUMBLE(ts, INTERVAL '1' MINUTE)", &["3", "2"]),
         (
             "TUMBLE_END(t.ts, INTERVAL '1' MINUTE) e, TUMBLE_ROWTIME(t.ts, INTERVAL '1' MINUTE), k, SUM(v)
@@ -242,29 +257,54 @@ fn groups_of_every_kind() {
         ("m, b, COUNT(*)", "m, b", &["2.25|true|1", "1.00|false|1", "null|null|1", "7.50|true|1", "8.50|true|1"]),
         ("bid.who.name, COUNT(*)", "bid.who.name", &["x|1", "y|1", "null|1", "x|1", "z|1"]),
         ("`bid`.`price` > 2, COUNT(*)", "`bid`.`price` > 2", &["false|1", "true|1", "null|1", "true|2"]),
-        ("bid.who, COUNT(*)", "bid.who", &["{name: x, a b: 7}|1", "{name: y, a b: 8}|1", "null|1", "{name: x, a b: 9}|1", "{name: z, a b: 9}|1"]),
+        (
+            "bid.who, COUNT(*)",
+            "bid.who",
+            &["{name: x, a b: 7}|1", "{name: y, a b: 8}|1", "null|1", "{name: x, a b: 9}|1", "{name: z, a b: 9}|1"],
+        ),
         ("arr, COUNT(*)", "arr", &["[1, 2]|1", "[3]|1", "null|1", "[4, 5, 6]|1", "[]|1"]),
         ("MOD(id, 2) AS odd, UPPER(k) AS u, COUNT(*)", "odd, u", &["1|A|1", "0|B|1", "1|null|1", "0|A|1", "1|A|1"]),
-        ("CASE WHEN v > 2 THEN 'hi' ELSE 'lo' END, COUNT(*)", "CASE WHEN v > 2 THEN 'hi' ELSE 'lo' END", &["lo|3", "hi|2"]),
+        (
+            "CASE WHEN v > 2 THEN 'hi' ELSE 'lo' END, COUNT(*)",
+            "CASE WHEN v > 2 THEN 'hi' ELSE 'lo' END",
+            &["lo|3", "hi|2"],
+        ),
         ("CASE WHEN v > 2 THEN 'hi' ELSE 'lo' END AS c, COUNT(*)", "c", &["lo|3", "hi|2"]),
         ("ts, COUNT(*)", "ts", &["00:00:01|1", "00:00:31|1", "00:00:32|1", "00:01:02|1", "00:01:32|1"]),
         ("EXTRACT(MINUTE FROM window_start), COUNT(*)", "EXTRACT(MINUTE FROM window_start)", &["0|3", "1|2"]),
-        ("window_start + INTERVAL '1' HOUR, COUNT(*)", "window_start + INTERVAL '1' HOUR", &["01:00:00|3", "01:01:00|2"]),
+        (
+            "window_start + INTERVAL '1' HOUR, COUNT(*)",
+            "window_start + INTERVAL '1' HOUR",
+            &["01:00:00|3", "01:01:00|2"],
+        ),
         ("COUNT(*), COUNT(v), COUNT(DISTINCT k), COUNT(DISTINCT (k, b))", "window_time", &["3|2|2|3", "2|2|1|1"]),
-        ("COUNT(*) FILTER (WHERE b), SUM(v) FILTER (WHERE NOT b OR v > 3), AVG(v) FILTER (WHERE v > 100)", "window_time", &["1|2|null", "2|4|null"]),
+        (
+            "COUNT(*) FILTER (WHERE b), SUM(v) FILTER (WHERE NOT b OR v > 3), AVG(v) FILTER (WHERE v > 100)",
+            "window_time",
+            &["1|2|null", "2|4|null"],
+        ),
         ("k, COUNT(*)", "k HAVING COUNT(*) > 1 AND window_start > TIMESTAMP '2020-01-01 00:00:00'", &["a|2"]),
     ] {
         bench.check(&format!("SELECT {select} {from} GROUP BY window_start, window_end, {group}"), want);
     }
     for (sql, want) in [
-        ("SELECT window_start, COUNT(*) FROM TUMBLE(t, ts, INTERVAL '1' MINUTE) WHERE v > 1 GROUP BY window_start", &["00:00:00|1", "00:01:00|2"][..]),
+        (
+            "SELECT window_start, COUNT(*) FROM TUMBLE(t, ts, INTERVAL '1' MINUTE) WHERE v > 1 GROUP BY window_start",
+            &["00:00:00|1", "00:01:00|2"][..],
+        ),
         (
             "SELECT window_end, COUNT(*) FROM HOP(t, ts, INTERVAL '30' SECOND, INTERVAL '1' MINUTE)
              WHERE window_start >= TIMESTAMP '2020-01-01 00:00:30' AND v > 0 GROUP BY window_end",
             &["00:01:30|2", "00:02:00|2", "00:02:30|1"],
         ),
-        ("SELECT DISTINCT window_start, k FROM TUMBLE(t, ts, INTERVAL '1' MINUTE)", &["00:00:00|a", "00:00:00|b", "00:00:00|null", "00:01:00|a"]),
-        ("SELECT window_start, window_end, MAX(window_end - ts) FROM TUMBLE(t, ts, INTERVAL '1' MINUTE) GROUP BY window_start, window_end", &["00:00:00|00:01:00|PT59S", "00:01:00|00:02:00|PT58S"]),
+        (
+            "SELECT DISTINCT window_start, k FROM TUMBLE(t, ts, INTERVAL '1' MINUTE)",
+            &["00:00:00|a", "00:00:00|b", "00:00:00|null", "00:01:00|a"],
+        ),
+        (
+            "SELECT window_start, window_end, MAX(window_end - ts) FROM TUMBLE(t, ts, INTERVAL '1' MINUTE) GROUP BY window_start, window_end",
+            &["00:00:00|00:01:00|PT59S", "00:01:00|00:02:00|PT58S"],
+        ),
         (
             "SELECT * FROM (SELECT window_start, window_end, k, COUNT(*) AS c FROM TUMBLE(t, ts, INTERVAL '1' MINUTE)
              GROUP BY window_start, window_end, k) WHERE c > 1",
@@ -285,17 +325,44 @@ fn aggregates_of_aggregates_views_and_unions() {
          CREATE VIEW renamed (a, b, c) AS SELECT k, ts, v FROM positive",
     );
     for (sql, want) in [
-        ("SELECT window_start, SUM(c), MAX(c) FROM TABLE(TUMBLE(TABLE tens, DESCRIPTOR(rt), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end", &["00:00:00|3|1", "00:01:00|2|1"][..]),
+        (
+            "SELECT window_start, SUM(c), MAX(c) FROM TABLE(TUMBLE(TABLE tens, DESCRIPTOR(rt), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end",
+            &["00:00:00|3|1", "00:01:00|2|1"][..],
+        ),
         // The window_time of one is the event time of the other, in whatever spelling.
-        ("SELECT TUMBLE_START(rt, INTERVAL '1' HOUR), SUM(c) FROM tens GROUP BY TUMBLE(rt, INTERVAL '1' HOUR)", &["00:00:00|5"]),
+        (
+            "SELECT TUMBLE_START(rt, INTERVAL '1' HOUR), SUM(c) FROM tens GROUP BY TUMBLE(rt, INTERVAL '1' HOUR)",
+            &["00:00:00|5"],
+        ),
         // Straight by the upstream's windows.
-        ("SELECT window_start, window_end, SUM(c), COUNT(*) FROM tens GROUP BY window_start, window_end", &["00:00:00|00:00:10|1|1", "00:00:30|00:00:40|2|2", "00:01:00|00:01:10|1|1", "00:01:30|00:01:40|1|1"]),
-        ("SELECT MAX(n) FROM (SELECT window_start, window_end, k, SUM(v) AS n FROM HOP(t, ts, INTERVAL '1' MINUTE, INTERVAL '2' MINUTE) GROUP BY window_start, window_end, k) GROUP BY window_start, window_end", &["2", "8", "7"]),
-        ("WITH p AS (SELECT * FROM positive), q AS (SELECT * FROM p WHERE v > 1) SELECT window_start, COUNT(*) FROM TUMBLE(TABLE q, DESCRIPTOR(ts), INTERVAL '1' MINUTE) GROUP BY window_start", &["00:00:00|1", "00:01:00|2"]),
-        ("SELECT window_start, a, SUM(c) FROM TUMBLE(TABLE renamed, DESCRIPTOR(b), INTERVAL '1' MINUTE) GROUP BY window_start, window_end, a", &["00:00:00|a|1", "00:00:00|b|2", "00:01:00|a|7"]),
-        ("SELECT window_start, COUNT(*), SUM(v) FROM TUMBLE((SELECT ts, v FROM t UNION ALL SELECT ts, v * 10 FROM t), ts, INTERVAL '1' MINUTE) GROUP BY window_start", &["00:00:00|6|33", "00:01:00|4|77"]),
-        ("SELECT window_start, SUM(v) FROM (SELECT * FROM TUMBLE(t, ts, INTERVAL '1' MINUTE) UNION ALL SELECT * FROM TUMBLE(t, ts, INTERVAL '1' MINUTE)) GROUP BY window_start", &["00:00:00|6", "00:01:00|14"]),
-        ("SELECT id FROM t WHERE id > 4 UNION ALL SELECT v FROM t WHERE v > 2 UNION ALL SELECT 9", &["5", "3", "4", "9"]),
+        (
+            "SELECT window_start, window_end, SUM(c), COUNT(*) FROM tens GROUP BY window_start, window_end",
+            &["00:00:00|00:00:10|1|1", "00:00:30|00:00:40|2|2", "00:01:00|00:01:10|1|1", "00:01:30|00:01:40|1|1"],
+        ),
+        (
+            "SELECT MAX(n) FROM (SELECT window_start, window_end, k, SUM(v) AS n FROM HOP(t, ts, INTERVAL '1' MINUTE, INTERVAL '2' MINUTE) GROUP BY window_start, window_end, k) GROUP BY window_start, window_end",
+            &["2", "8", "7"],
+        ),
+        (
+            "WITH p AS (SELECT * FROM positive), q AS (SELECT * FROM p WHERE v > 1) SELECT window_start, COUNT(*) FROM TUMBLE(TABLE q, DESCRIPTOR(ts), INTERVAL '1' MINUTE) GROUP BY window_start",
+            &["00:00:00|1", "00:01:00|2"],
+        ),
+        (
+            "SELECT window_start, a, SUM(c) FROM TUMBLE(TABLE renamed, DESCRIPTOR(b), INTERVAL '1' MINUTE) GROUP BY window_start, window_end, a",
+            &["00:00:00|a|1", "00:00:00|b|2", "00:01:00|a|7"],
+        ),
+        (
+            "SELECT window_start, COUNT(*), SUM(v) FROM TUMBLE((SELECT ts, v FROM t UNION ALL SELECT ts, v * 10 FROM t), ts, INTERVAL '1' MINUTE) GROUP BY window_start",
+            &["00:00:00|6|33", "00:01:00|4|77"],
+        ),
+        (
+            "SELECT window_start, SUM(v) FROM (SELECT * FROM TUMBLE(t, ts, INTERVAL '1' MINUTE) UNION ALL SELECT * FROM TUMBLE(t, ts, INTERVAL '1' MINUTE)) GROUP BY window_start",
+            &["00:00:00|6", "00:01:00|14"],
+        ),
+        (
+            "SELECT id FROM t WHERE id > 4 UNION ALL SELECT v FROM t WHERE v > 2 UNION ALL SELECT 9",
+            &["5", "3", "4", "9"],
+        ),
         ("SELECT x.n FROM (SELECT id AS n FROM (SELECT id FROM t WHERE v > 2) y WHERE id < 5) x", &["4"]),
         ("SELECT a, c FROM renamed WHERE b < TIMESTAMP '2020-01-01 00:00:31'", &["a|1"]),
     ] {
@@ -313,13 +380,31 @@ fn columns_of_every_kind() {
          CREATE TABLE computed (id BIGINT, ts STRING, e AS TO_TIMESTAMP(ts), WATERMARK FOR e AS e - INTERVAL '1' SECOND) WITH ({BOUNDED}, 'topic' = 't')"
     ));
     for (sql, want) in [
-        ("SELECT bid.price, `bid`.`who`.`a b`, t.bid.who.name, arr[1], mp['k'], mp['nope'], CARDINALITY(arr) FROM t WHERE id = 1", &["1.5|7|x|1|5|null|2"][..]),
+        (
+            "SELECT bid.price, `bid`.`who`.`a b`, t.bid.who.name, arr[1], mp['k'], mp['nope'], CARDINALITY(arr) FROM t WHERE id = 1",
+            &["1.5|7|x|1|5|null|2"][..],
+        ),
         ("SELECT bid, arr[9], bid.who FROM t WHERE id = 3", &["null|null|null"]),
-        ("SELECT `Odd Name`, topic, `partition` >= 0, `offset` >= 0, e FROM meta WHERE id = 2", &["20|t|true|true|00:00:31"]),
-        ("SELECT COUNT(*), SUM(`Odd Name`) FROM TUMBLE(meta, at, INTERVAL '1000' DAY) GROUP BY window_start, window_end", &["5|150"]),
-        ("SELECT window_start, COUNT(*), MIN(e) FROM TUMBLE(computed, e, INTERVAL '1' MINUTE) GROUP BY window_start", &["00:00:00|3|00:00:01", "00:01:00|2|00:01:02"]),
-        ("SELECT CASE v WHEN 1 THEN 'one' WHEN 2 THEN 'two' ELSE COALESCE(k, '-') END FROM t", &["one", "two", "-", "a", "a"]),
-        ("SELECT NOW() > ts, PROCTIME() = NOW(), CURRENT_TIMESTAMP > ts, CURRENT_DATE > DATE '2020-01-01' FROM t WHERE id = 1", &["true|true|true|true"]),
+        (
+            "SELECT `Odd Name`, topic, `partition` >= 0, `offset` >= 0, e FROM meta WHERE id = 2",
+            &["20|t|true|true|00:00:31"],
+        ),
+        (
+            "SELECT COUNT(*), SUM(`Odd Name`) FROM TUMBLE(meta, at, INTERVAL '1000' DAY) GROUP BY window_start, window_end",
+            &["5|150"],
+        ),
+        (
+            "SELECT window_start, COUNT(*), MIN(e) FROM TUMBLE(computed, e, INTERVAL '1' MINUTE) GROUP BY window_start",
+            &["00:00:00|3|00:00:01", "00:01:00|2|00:01:02"],
+        ),
+        (
+            "SELECT CASE v WHEN 1 THEN 'one' WHEN 2 THEN 'two' ELSE COALESCE(k, '-') END FROM t",
+            &["one", "two", "-", "a", "a"],
+        ),
+        (
+            "SELECT NOW() > ts, PROCTIME() = NOW(), CURRENT_TIMESTAMP > ts, CURRENT_DATE > DATE '2020-01-01' FROM t WHERE id = 1",
+            &["true|true|true|true"],
+        ),
         ("SELECT 1 + 1, 'x' || 'y', NULL IS NULL, NOW() = PROCTIME()", &["2|xy|true|true"]),
         ("SELECT * FROM (VALUES (1, 'a'), (2, NULL)) AS v(x, y)", &["1|a", "2|null"]),
         ("SELECT x, COUNT(*) FROM (VALUES (1), (1), (2)) AS v(x) GROUP BY x ORDER BY x", &["1|2", "2|1"]),
@@ -327,9 +412,18 @@ fn columns_of_every_kind() {
         bench.check(sql, want);
     }
     for (sql, want) in [
-        ("SELECT id, bid.price, `bid`.who.name, arr[1], v + 1, UPPER(k), CAST(v AS STRING) FROM t LIMIT 1", "id price name arr[1] v + 1 UPPER(k) CAST(v AS STRING)"),
-        ("SELECT COUNT(*), COUNT(*), Sum(v), k FROM TUMBLE(t, ts, INTERVAL '1' MINUTE) GROUP BY window_start, k", "COUNT(*) COUNT(*)_2 Sum(v) k"),
-        ("SELECT TUMBLE_START(ts, INTERVAL '1' MINUTE) FROM t GROUP BY TUMBLE(ts, INTERVAL '1' MINUTE)", "TUMBLE_START(ts, INTERVAL '1' MINUTE)"),
+        (
+            "SELECT id, bid.price, `bid`.who.name, arr[1], v + 1, UPPER(k), CAST(v AS STRING) FROM t LIMIT 1",
+            "id price name arr[1] v + 1 UPPER(k) CAST(v AS STRING)",
+        ),
+        (
+            "SELECT COUNT(*), COUNT(*), Sum(v), k FROM TUMBLE(t, ts, INTERVAL '1' MINUTE) GROUP BY window_start, k",
+            "COUNT(*) COUNT(*)_2 Sum(v) k",
+        ),
+        (
+            "SELECT TUMBLE_START(ts, INTERVAL '1' MINUTE) FROM t GROUP BY TUMBLE(ts, INTERVAL '1' MINUTE)",
+            "TUMBLE_START(ts, INTERVAL '1' MINUTE)",
+        ),
         ("SELECT bid.who.name, bid.price AS name FROM t", "bid.who.name name"),
     ] {
         let batches = bench.run(sql);
@@ -341,7 +435,16 @@ fn columns_of_every_kind() {
 #[test]
 fn limits_of_a_select() {
     let bench = five();
-    for (tail, want) in [("LIMIT 2", 2), ("LIMIT 0", 0), ("LIMIT 9", 5), ("LIMIT 2 OFFSET 4", 1), ("OFFSET 3 ROWS", 2), ("FETCH FIRST 2 ROWS ONLY", 2), ("OFFSET 4 ROWS FETCH NEXT 3 ROWS ONLY", 1), ("FETCH FIRST ROW ONLY", 1)] {
+    for (tail, want) in [
+        ("LIMIT 2", 2),
+        ("LIMIT 0", 0),
+        ("LIMIT 9", 5),
+        ("LIMIT 2 OFFSET 4", 1),
+        ("OFFSET 3 ROWS", 2),
+        ("FETCH FIRST 2 ROWS ONLY", 2),
+        ("OFFSET 4 ROWS FETCH NEXT 3 ROWS ONLY", 1),
+        ("FETCH FIRST ROW ONLY", 1),
+    ] {
         let rows: usize = bench.run(&format!("SELECT id FROM t {tail}")).iter().map(RecordBatch::num_rows).sum();
         assert_eq!(rows, want, "{tail}");
     }
@@ -378,7 +481,10 @@ fn inserts() {
         ("INSERT INTO o (n) SELECT v FROM t", "column s of o is NOT NULL and gets no value"),
         ("INSERT INTO o (s, nn) SELECT k, v FROM t", "o has no column nn"),
         ("INSERT INTO o (s, s) SELECT k, k FROM t", "named twice"),
-        ("INSERT INTO o (s) SELECT v FROM t", "the query's column v is INT, but s of o is STRING | write CAST(v AS STRING)"),
+        (
+            "INSERT INTO o (s) SELECT v FROM t",
+            "the query's column v is INT, but s of o is STRING | write CAST(v AS STRING)",
+        ),
         ("INSERT INTO o (s, r) SELECT k, ROW(k, v) FROM t", "but r of o is ROW<a INT, b STRING>"),
         ("INSERT INTO oo SELECT k FROM t", "there is no table or view \"oo\" | did you mean \"o\"?"),
     ] {
@@ -401,7 +507,8 @@ fn inserts() {
         "CREATE TABLE four WITH ({BOUNDED}, 'topic' = 'four') AS SELECT window_start, COUNT(*) AS c FROM TUMBLE(t, ts, INTERVAL '1' MINUTE) GROUP BY window_start"
     ));
     bench.check("SELECT * FROM four", &["00:00:00|3", "00:01:00|2"]);
-    let plan = bench.text("EXPLAIN STATEMENT SET BEGIN INSERT INTO two SELECT id FROM t; INSERT INTO one SELECT k, id FROM t; END");
+    let plan = bench
+        .text("EXPLAIN STATEMENT SET BEGIN INSERT INTO two SELECT id FROM t; INSERT INTO one SELECT k, id FROM t; END");
     assert_eq!(plan.matches("Sink:").count(), 2, "{plan}");
 }
 
@@ -447,8 +554,14 @@ fn the_catalog() {
         ("CREATE VIEW w (a, b) AS SELECT id FROM t", "the view w names 2 columns, its query gives 1"),
         ("CREATE VIEW w AS SELECT nope FROM t", "there is no column nope"),
         ("CREATE TABLE c (a INT, x AS b + 1) WITH ('connector' = 'print')", "x: there is no column b | there are a"),
-        ("CREATE TABLE c (a INT, x AS UPER(a)) WITH ('connector' = 'print')", "x: there is no function uper | did you mean upper?"),
-        ("CREATE TABLE c (a INT, x AS a + 1, WATERMARK FOR x AS x) WITH ('connector' = 'print')", "the event time x must be a TIMESTAMP(3)"),
+        (
+            "CREATE TABLE c (a INT, x AS UPER(a)) WITH ('connector' = 'print')",
+            "x: there is no function uper | did you mean upper?",
+        ),
+        (
+            "CREATE TABLE c (a INT, x AS a + 1, WATERMARK FOR x AS x) WITH ('connector' = 'print')",
+            "the event time x must be a TIMESTAMP(3)",
+        ),
         ("SET 'pipeline.naem' = 'x'", "pipeline.name"),
         ("STOP JOB x", "no job named x is running"),
         ("EXPLAIN ANALYZE SELECT * FROM t", "not available yet"),
@@ -477,25 +590,81 @@ fn what_cannot_run_is_refused() {
         ("SELECT * FROM t a JOIN t b ON a.id = b.id", "joins of streams are not available yet", "b"),
         ("SELECT id, ROW_NUMBER() OVER (ORDER BY ts) FROM t", "OVER is not available yet", "ROW_NUMBER"),
         ("SELECT * FROM t WHERE id IN (SELECT id FROM t)", "subquery", "id IN (SELECT id FROM t"),
-        ("SELECT * FROM t WHERE id = (SELECT MAX(id) FROM t)", "sub-queries may stand in FROM", "SELECT MAX(id) FROM t"),
+        (
+            "SELECT * FROM t WHERE id = (SELECT MAX(id) FROM t)",
+            "sub-queries may stand in FROM",
+            "SELECT MAX(id) FROM t",
+        ),
         ("SELECT * FROM (SELECT * FROM t LIMIT 3)", "LIMIT is for a SELECT on its own", "3"),
         ("SELECT COUNT(*) FROM @ GROUP BY window_start EMIT CHANGES", "write EMIT ON WINDOW CLOSE", ""),
-        ("SELECT COUNT(*) FROM TUMBLE(t, id, INTERVAL '1' MINUTE) GROUP BY window_start", "id is not an event time", "id"),
+        (
+            "SELECT COUNT(*) FROM TUMBLE(t, id, INTERVAL '1' MINUTE) GROUP BY window_start",
+            "id is not an event time",
+            "id",
+        ),
         ("SELECT COUNT(*) FROM TUMBLE(t, tss, INTERVAL '1' MINUTE) GROUP BY window_start", "did you mean ts?", "tss"),
-        ("SELECT COUNT(*) FROM TUMBLE((SELECT ts + INTERVAL '1' HOUR AS ts FROM t), ts, INTERVAL '1' MINUTE) GROUP BY window_start", "ts is not an event time", "ts"),
-        ("SELECT COUNT(*) FROM TUMBLE((SELECT ts FROM t UNION ALL SELECT ts + INTERVAL '1' HOUR FROM t), ts, INTERVAL '1' MINUTE) GROUP BY window_start", "ts is not an event time", "ts"),
-        ("SELECT k, COUNT(*) FROM @ GROUP BY k", "leaves out the window, so its groups would never end | add window_start, window_end", "k"),
-        ("SELECT window_start, COUNT(*) FROM (SELECT * FROM @ UNION ALL SELECT * FROM TUMBLE(t, ts, INTERVAL '2' MINUTE)) GROUP BY window_start, window_end", "windows of several lengths", ""),
+        (
+            "SELECT COUNT(*) FROM TUMBLE((SELECT ts + INTERVAL '1' HOUR AS ts FROM t), ts, INTERVAL '1' MINUTE) GROUP BY window_start",
+            "ts is not an event time",
+            "ts",
+        ),
+        (
+            "SELECT COUNT(*) FROM TUMBLE((SELECT ts FROM t UNION ALL SELECT ts + INTERVAL '1' HOUR FROM t), ts, INTERVAL '1' MINUTE) GROUP BY window_start",
+            "ts is not an event time",
+            "ts",
+        ),
+        (
+            "SELECT k, COUNT(*) FROM @ GROUP BY k",
+            "leaves out the window, so its groups would never end | add window_start, window_end",
+            "k",
+        ),
+        (
+            "SELECT window_start, COUNT(*) FROM (SELECT * FROM @ UNION ALL SELECT * FROM TUMBLE(t, ts, INTERVAL '2' MINUTE)) GROUP BY window_start, window_end",
+            "windows of several lengths",
+            "",
+        ),
         ("SELECT COUNT(*) FROM TUMBLE(t, ts, INTERVAL '1' MONTH) GROUP BY window_start", "days are the longest", ""),
         ("SELECT COUNT(*) FROM TUMBLE(t, ts, 5) GROUP BY window_start", "5 is not a length", "5"),
-        ("SELECT COUNT(*) FROM TUMBLE(t, ts, INTERVAL '0' SECOND) GROUP BY window_start", "longer than nothing", "TUMBLE"),
-        ("SELECT COUNT(*) FROM TUMBLE(t, ts) GROUP BY window_start", "the size of the windows is missing | write TUMBLE(", "TUMBLE"),
-        ("SELECT COUNT(*) FROM HOP(t, ts, INTERVAL '1' MINUTE) GROUP BY window_start", "the slide before the size", "HOP"),
-        ("SELECT COUNT(*) FROM TUMBL(t, ts, INTERVAL '1' MINUTE) GROUP BY window_start", "no function TUMBL that gives a table", "TUMBL"),
-        ("SELECT COUNT(*) FROM SESSION(t, ts, INTERVAL '1' MINUTE) GROUP BY window_start", "not available yet", "SESSION"),
-        ("SELECT COUNT(*) FROM t GROUP BY SESSION(ts, INTERVAL '1' MINUTE)", "SESSION windows are not available yet", "SESSION(ts"),
-        ("SELECT COUNT(*) FROM TUMBLE(DATA => TABLE t, TIMECOL => DESCRIPTOR(ts), SIZ => INTERVAL '1' MINUTE) GROUP BY 1", "no argument SIZ | there are DATA, TIMECOL, SIZE, OFFSET", ""),
-        ("SELECT TUMBLE_END(ts, INTERVAL '2' MINUTE) FROM t GROUP BY TUMBLE(ts, INTERVAL '1' MINUTE)", "the same arguments", "TUMBLE_END(ts"),
+        (
+            "SELECT COUNT(*) FROM TUMBLE(t, ts, INTERVAL '0' SECOND) GROUP BY window_start",
+            "longer than nothing",
+            "TUMBLE",
+        ),
+        (
+            "SELECT COUNT(*) FROM TUMBLE(t, ts) GROUP BY window_start",
+            "the size of the windows is missing | write TUMBLE(",
+            "TUMBLE",
+        ),
+        (
+            "SELECT COUNT(*) FROM HOP(t, ts, INTERVAL '1' MINUTE) GROUP BY window_start",
+            "the slide before the size",
+            "HOP",
+        ),
+        (
+            "SELECT COUNT(*) FROM TUMBL(t, ts, INTERVAL '1' MINUTE) GROUP BY window_start",
+            "no function TUMBL that gives a table",
+            "TUMBL",
+        ),
+        (
+            "SELECT COUNT(*) FROM SESSION(t, ts, INTERVAL '1' MINUTE) GROUP BY window_start",
+            "not available yet",
+            "SESSION",
+        ),
+        (
+            "SELECT COUNT(*) FROM t GROUP BY SESSION(ts, INTERVAL '1' MINUTE)",
+            "SESSION windows are not available yet",
+            "SESSION(ts",
+        ),
+        (
+            "SELECT COUNT(*) FROM TUMBLE(DATA => TABLE t, TIMECOL => DESCRIPTOR(ts), SIZ => INTERVAL '1' MINUTE) GROUP BY 1",
+            "no argument SIZ | there are DATA, TIMECOL, SIZE, OFFSET",
+            "",
+        ),
+        (
+            "SELECT TUMBLE_END(ts, INTERVAL '2' MINUTE) FROM t GROUP BY TUMBLE(ts, INTERVAL '1' MINUTE)",
+            "the same arguments",
+            "TUMBLE_END(ts",
+        ),
         ("SELECT COUNT(*) FROM @ GROUP BY window_start, ROLLUP(k)", "ROLLUP", ""),
         ("SELECT COUNT(DISTINCT *) FROM @ GROUP BY window_start", "name the columns", "COUNT"),
         ("SELECT UNNEST(arr) FROM t", "UNNEST is not available yet", ""),
@@ -537,14 +706,22 @@ fn arithmetic_that_fails_ends_the_job() {
         ("SELECT CAST(m AS DECIMAL(2, 2)) FROM t", ""),
         ("SELECT CAST(m AS DECIMAL(38, 20)) * CAST('99999999999999999' AS DECIMAL(38, 20)) FROM t", ""),
         ("SELECT SUM(1 / (v - 3)) FROM TUMBLE(t, ts, INTERVAL '1' MINUTE) GROUP BY window_start", "division by zero"),
-        ("SELECT k FROM t GROUP BY k, TUMBLE(ts, INTERVAL '1' MINUTE) HAVING 1 / (COUNT(*) - 1) > 0", "division by zero"),
-        ("SELECT COUNT(*) FILTER (WHERE 1 / (v - 3) > 0) FROM TUMBLE(t, ts, INTERVAL '1' MINUTE) GROUP BY window_start", "division by zero"),
+        (
+            "SELECT k FROM t GROUP BY k, TUMBLE(ts, INTERVAL '1' MINUTE) HAVING 1 / (COUNT(*) - 1) > 0",
+            "division by zero",
+        ),
+        (
+            "SELECT COUNT(*) FILTER (WHERE 1 / (v - 3) > 0) FROM TUMBLE(t, ts, INTERVAL '1' MINUTE) GROUP BY window_start",
+            "division by zero",
+        ),
     ] {
         bench.fails(sql, want);
     }
     bench.run(&format!("CREATE TABLE c (id BIGINT, k STRING, n AS CAST(k AS INT)) WITH ({BOUNDED}, 'topic' = 't')"));
     bench.fails("SELECT n FROM c", "is bad: 'a' is no INT");
-    bench.run(&format!("CREATE TABLE s (id BIGINT, n AS 10 / (id - 2)) WITH ({BOUNDED}, 'topic' = 't', 'scan.on-error' = 'skip')"));
+    bench.run(&format!(
+        "CREATE TABLE s (id BIGINT, n AS 10 / (id - 2)) WITH ({BOUNDED}, 'topic' = 't', 'scan.on-error' = 'skip')"
+    ));
     bench.check("SELECT id, n FROM s", &["1|-10", "3|10", "4|5", "5|3"]);
 }
 
@@ -555,7 +732,14 @@ fn late_rows_are_late_for_single_windows() {
     let bench = Bench::new(&[""; 0]);
     bench.run("CREATE TABLE one (v STRING) WITH ('connector' = 'kafka', 'topic' = 'late', 'format' = 'raw', 'sink.topic.partitions' = '1')");
     bench.run(&format!("CREATE TABLE late WITH ('topic' = 'late') LIKE t"));
-    let rows = [at(1, "00:00:10"), at(2, "00:01:00"), at(3, "00:00:45"), at(4, "00:00:15"), at(5, "00:00:30"), at(6, "00:00:56")];
+    let rows = [
+        at(1, "00:00:10"),
+        at(2, "00:01:00"),
+        at(3, "00:00:45"),
+        at(4, "00:00:15"),
+        at(5, "00:00:30"),
+        at(6, "00:00:56"),
+    ];
     let values: Vec<_> = rows.iter().map(|r| format!("('{r}')")).collect();
     bench.run(&format!("INSERT INTO one VALUES {}", values.join(", ")));
     bench.check(

@@ -20,13 +20,62 @@ const APPROXIMATE: [&str; 3] = ["approx_percentile_cont", "approx_percentile_con
 
 /// The functions, and calls of each. Where the batch must be told an order that is ours by itself, it follows `=>`.
 const CALLS: &[(&str, &[&str])] = &[
-    ("count", &["COUNT(*)", "COUNT(v)", "COUNT(DISTINCT v)", "COUNT(DISTINCT (v, b))", "COUNT(v) FILTER (WHERE b)", "COUNT(DISTINCT k) FILTER (WHERE b)"]),
-    ("sum", &["SUM(v)", "SUM(d)", "SUM(m)", "SUM(DISTINCT v)", "SUM(DISTINCT m)", "SUM(v) FILTER (WHERE v > 3)", "SUM(v * 2 + id)"]),
-    ("avg", &["AVG(v)", "AVG(d)", "AVG(m)", "AVG(DISTINCT v)", "AVG(v) FILTER (WHERE b)", "AVG(DISTINCT d) FILTER (WHERE b)"]),
-    ("min", &["MIN(v)", "MIN(d)", "MIN(m)", "MIN(k)", "MIN(ts)", "MIN(b)", "MIN(DISTINCT v)", "MIN(v) FILTER (WHERE b)"]),
-    ("max", &["MAX(v)", "MAX(d)", "MAX(m)", "MAX(k)", "MAX(ts)", "MAX(b)", "MAX(DISTINCT k)", "MAX(k) FILTER (WHERE v > 3)"]),
+    (
+        "count",
+        &[
+            "COUNT(*)",
+            "COUNT(v)",
+            "COUNT(DISTINCT v)",
+            "COUNT(DISTINCT (v, b))",
+            "COUNT(v) FILTER (WHERE b)",
+            "COUNT(DISTINCT k) FILTER (WHERE b)",
+        ],
+    ),
+    (
+        "sum",
+        &[
+            "SUM(v)",
+            "SUM(d)",
+            "SUM(m)",
+            "SUM(DISTINCT v)",
+            "SUM(DISTINCT m)",
+            "SUM(v) FILTER (WHERE v > 3)",
+            "SUM(v * 2 + id)",
+        ],
+    ),
+    (
+        "avg",
+        &[
+            "AVG(v)",
+            "AVG(d)",
+            "AVG(m)",
+            "AVG(DISTINCT v)",
+            "AVG(v) FILTER (WHERE b)",
+            "AVG(DISTINCT d) FILTER (WHERE b)",
+        ],
+    ),
+    (
+        "min",
+        &["MIN(v)", "MIN(d)", "MIN(m)", "MIN(k)", "MIN(ts)", "MIN(b)", "MIN(DISTINCT v)", "MIN(v) FILTER (WHERE b)"],
+    ),
+    (
+        "max",
+        &[
+            "MAX(v)",
+            "MAX(d)",
+            "MAX(m)",
+            "MAX(k)",
+            "MAX(ts)",
+            "MAX(b)",
+            "MAX(DISTINCT k)",
+            "MAX(k) FILTER (WHERE v > 3)",
+        ],
+    ),
     ("median", &["MEDIAN(v)", "MEDIAN(d)", "MEDIAN(m)", "MEDIAN(DISTINCT v)"]),
-    ("percentile_cont", &["PERCENTILE_CONT(0.3) WITHIN GROUP (ORDER BY d)", "PERCENTILE_CONT(0.9) WITHIN GROUP (ORDER BY d DESC)"]),
+    (
+        "percentile_cont",
+        &["PERCENTILE_CONT(0.3) WITHIN GROUP (ORDER BY d)", "PERCENTILE_CONT(0.9) WITHIN GROUP (ORDER BY d DESC)"],
+    ),
     ("approx_distinct", &["APPROX_DISTINCT(v)", "APPROX_DISTINCT(k)", "APPROX_DISTINCT(id)"]),
     ("approx_median", &["APPROX_MEDIAN(d)", "APPROX_MEDIAN(v)"]),
     ("approx_percentile_cont", &["APPROX_PERCENTILE_CONT(0.5) WITHIN GROUP (ORDER BY d)"]),
@@ -52,22 +101,67 @@ const CALLS: &[(&str, &[&str])] = &[
     ("bit_xor", &["BIT_XOR(v)", "BIT_XOR(DISTINCT v)"]),
     ("bool_and", &["BOOL_AND(b)", "BOOL_AND(v > 1)"]),
     ("bool_or", &["BOOL_OR(b)"]),
-    ("array_agg", &["ARRAY_AGG(v ORDER BY id)", "ARRAY_AGG(k ORDER BY v DESC, id)", "ARRAY_AGG(v) => ARRAY_AGG(v ORDER BY ts)",
-        "ARRAY_AGG(DISTINCT v ORDER BY v)", "ARRAY_AGG(id) FILTER (WHERE b) => ARRAY_AGG(id ORDER BY ts) FILTER (WHERE b)",
-        "ARRAY_AGG(DISTINCT v) => ARRAY_AGG(DISTINCT v ORDER BY v)", "COLLECT(id) => ARRAY_AGG(id ORDER BY ts)"]),
-    ("string_agg", &["STRING_AGG(k, ',' ORDER BY id)", "STRING_AGG(k, ',') => STRING_AGG(k, ',' ORDER BY ts)",
-        "LISTAGG(k, '-') => STRING_AGG(k, '-' ORDER BY ts)", "LISTAGG(k) => STRING_AGG(k, ',' ORDER BY ts)",
-        "STRING_AGG(DISTINCT k, ',') => STRING_AGG(DISTINCT k, ',' ORDER BY k)",
-        "STRING_AGG(k, ',') FILTER (WHERE v > 2) => STRING_AGG(k, ',' ORDER BY ts) FILTER (WHERE v > 2)"]),
-    ("first_value", &["FIRST_VALUE(v ORDER BY id)", "FIRST_VALUE(k ORDER BY d DESC, id)", "FIRST_VALUE(v) => FIRST_VALUE(v ORDER BY ts)",
-        "FIRST_VALUE(v) IGNORE NULLS => FIRST_VALUE(v ORDER BY ts) IGNORE NULLS", "FIRST_VALUE(id) FILTER (WHERE b) => FIRST_VALUE(id ORDER BY ts) FILTER (WHERE b)",
-        "FIRST_VALUE(bid.price) => FIRST_VALUE(bid.price ORDER BY ts)"]),
-    ("last_value", &["LAST_VALUE(v ORDER BY id)", "LAST_VALUE(k ORDER BY v, id)", "LAST_VALUE(v) => LAST_VALUE(v ORDER BY ts)",
-        "LAST_VALUE(v) IGNORE NULLS => LAST_VALUE(v ORDER BY ts) IGNORE NULLS", "LAST_VALUE(m) => LAST_VALUE(m ORDER BY ts)",
-        "LAST_VALUE(bid) => LAST_VALUE(bid ORDER BY ts)"]),
-    ("nth_value", &["NTH_VALUE(id, 2 ORDER BY id)", "NTH_VALUE(v, 3 ORDER BY id DESC)", "NTH_VALUE(id, 2) => NTH_VALUE(id, 2 ORDER BY ts)",
-        "NTH_VALUE(id, -1) => NTH_VALUE(id, -1 ORDER BY ts)"]),
-    ("any_value", &["ANY_VALUE(v) => FIRST_VALUE(v ORDER BY ts) IGNORE NULLS", "ANY_VALUE(id) FILTER (WHERE b) => FIRST_VALUE(id ORDER BY ts) FILTER (WHERE b)"]),
+    (
+        "array_agg",
+        &[
+            "ARRAY_AGG(v ORDER BY id)",
+            "ARRAY_AGG(k ORDER BY v DESC, id)",
+            "ARRAY_AGG(v) => ARRAY_AGG(v ORDER BY ts)",
+            "ARRAY_AGG(DISTINCT v ORDER BY v)",
+            "ARRAY_AGG(id) FILTER (WHERE b) => ARRAY_AGG(id ORDER BY ts) FILTER (WHERE b)",
+            "ARRAY_AGG(DISTINCT v) => ARRAY_AGG(DISTINCT v ORDER BY v)",
+            "COLLECT(id) => ARRAY_AGG(id ORDER BY ts)",
+        ],
+    ),
+    (
+        "string_agg",
+        &[
+            "STRING_AGG(k, ',' ORDER BY id)",
+            "STRING_AGG(k, ',') => STRING_AGG(k, ',' ORDER BY ts)",
+            "LISTAGG(k, '-') => STRING_AGG(k, '-' ORDER BY ts)",
+            "LISTAGG(k) => STRING_AGG(k, ',' ORDER BY ts)",
+            "STRING_AGG(DISTINCT k, ',') => STRING_AGG(DISTINCT k, ',' ORDER BY k)",
+            "STRING_AGG(k, ',') FILTER (WHERE v > 2) => STRING_AGG(k, ',' ORDER BY ts) FILTER (WHERE v > 2)",
+        ],
+    ),
+    (
+        "first_value",
+        &[
+            "FIRST_VALUE(v ORDER BY id)",
+            "FIRST_VALUE(k ORDER BY d DESC, id)",
+            "FIRST_VALUE(v) => FIRST_VALUE(v ORDER BY ts)",
+            "FIRST_VALUE(v) IGNORE NULLS => FIRST_VALUE(v ORDER BY ts) IGNORE NULLS",
+            "FIRST_VALUE(id) FILTER (WHERE b) => FIRST_VALUE(id ORDER BY ts) FILTER (WHERE b)",
+            "FIRST_VALUE(bid.price) => FIRST_VALUE(bid.price ORDER BY ts)",
+        ],
+    ),
+    (
+        "last_value",
+        &[
+            "LAST_VALUE(v ORDER BY id)",
+            "LAST_VALUE(k ORDER BY v, id)",
+            "LAST_VALUE(v) => LAST_VALUE(v ORDER BY ts)",
+            "LAST_VALUE(v) IGNORE NULLS => LAST_VALUE(v ORDER BY ts) IGNORE NULLS",
+            "LAST_VALUE(m) => LAST_VALUE(m ORDER BY ts)",
+            "LAST_VALUE(bid) => LAST_VALUE(bid ORDER BY ts)",
+        ],
+    ),
+    (
+        "nth_value",
+        &[
+            "NTH_VALUE(id, 2 ORDER BY id)",
+            "NTH_VALUE(v, 3 ORDER BY id DESC)",
+            "NTH_VALUE(id, 2) => NTH_VALUE(id, 2 ORDER BY ts)",
+            "NTH_VALUE(id, -1) => NTH_VALUE(id, -1 ORDER BY ts)",
+        ],
+    ),
+    (
+        "any_value",
+        &[
+            "ANY_VALUE(v) => FIRST_VALUE(v ORDER BY ts) IGNORE NULLS",
+            "ANY_VALUE(id) FILTER (WHERE b) => FIRST_VALUE(id ORDER BY ts) FILTER (WHERE b)",
+        ],
+    ),
     // Of one grouping it says nothing; several are refused.
     ("grouping", &["GROUPING(k)"]),
 ];
@@ -81,7 +175,9 @@ fn records() -> Vec<String> {
             while !times.insert(ms) {
                 ms += 1;
             }
-            let field = |name: &str, value: String, null: bool| if null { String::new() } else { format!(r#""{name}":{value},"#) };
+            let field = |name: &str, value: String, null: bool| {
+                if null { String::new() } else { format!(r#""{name}":{value},"#) }
+            };
             let key = ["\"a\"", "\"b\"", "\"cc\""][(i * 31 % 3) as usize];
             format!(
                 r#"{{{}{}{}{}{}{}"id":{i},"ts":"2020-01-01 00:{:02}:{:02}.{:03}"}}"#,
@@ -144,11 +240,15 @@ fn every_aggregate_is_what_a_batch_gives() {
             let tolerance = if APPROXIMATE.contains(name) { 0.2 } else { 1e-12 };
             let want = batch_answer(
                 &rows,
-                &format!("SELECT window_start, k, {} AS x FROM w GROUP BY window_start, window_end, k", batch.replace("bid.price", "bid['price']")),
+                &format!(
+                    "SELECT window_start, k, {} AS x FROM w GROUP BY window_start, window_end, k",
+                    batch.replace("bid.price", "bid['price']")
+                ),
             );
             for workers in [1, 2] {
                 bench.run(&format!("SET 'parallelism.default' = '{workers}'"));
-                let sql = format!("SELECT window_start, k, {ours} AS x FROM {HOP} GROUP BY window_start, window_end, k");
+                let sql =
+                    format!("SELECT window_start, k, {ours} AS x FROM {HOP} GROUP BY window_start, window_end, k");
                 compare(lines(&bench.run(&sql)), want.clone(), tolerance, &format!("{workers} workers: {sql}"));
             }
         }
@@ -170,7 +270,10 @@ fn aggregates_without_keys_and_many_at_once() {
     ] {
         let keys: Vec<_> = group.split(", ").filter(|g| *g != "7)").collect();
         let keys = if group.contains("MOD") { "MOD(id, 7), UPPER(k)".to_owned() } else { keys.join(", ") };
-        let want = batch_answer(&rows, &format!("SELECT {keys}, {several} FROM w WHERE {filter} GROUP BY {group}").replace("MOD(id, 7)", "id % 7"));
+        let want = batch_answer(
+            &rows,
+            &format!("SELECT {keys}, {several} FROM w WHERE {filter} GROUP BY {group}").replace("MOD(id, 7)", "id % 7"),
+        );
         for workers in [1, 2] {
             bench.run(&format!("SET 'parallelism.default' = '{workers}'"));
             let sql = format!("SELECT {keys}, {several} FROM {HOP} WHERE {filter} GROUP BY {group}");

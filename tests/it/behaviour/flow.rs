@@ -7,7 +7,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 use tidemill::runtime::Job;
 
-use super::{BOUNDED, EARLIEST, PATIENCE, at, by_window, counts, engine, expected, finished, input, output, script, start};
+use super::{
+    BOUNDED, EARLIEST, PATIENCE, at, by_window, counts, engine, expected, finished, input, output, script, start,
+};
 use crate::common::broker::{shared, unique_name};
 use crate::common::program::Running;
 use crate::common::records::Message;
