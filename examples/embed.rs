@@ -13,11 +13,14 @@ use arrow::util::pretty::pretty_format_batches;
 use tidemill::error::Result;
 use tidemill::runtime::{Engine, EngineConfig, Job, Outcome, QueryStream};
 
-fn main() -> Result<()> {
+/// Runs it.
+pub fn main() -> Result<()> {
     let engine = Engine::open(EngineConfig { embedded_if_none: true, ..EngineConfig::default() })?;
 
     // Statements without an answer of their own are simply run. `run` takes any number of them.
-    done(&engine, "
+    done(
+        &engine,
+        "
         CREATE TABLE orders (
           product STRING,
           price DECIMAL(10, 2),
@@ -38,7 +41,9 @@ fn main() -> Result<()> {
     )?;
 
     // An INSERT over a stream is a job: it runs until it is stopped.
-    let job = start(&engine, "
+    let job = start(
+        &engine,
+        "
         INSERT INTO revenue
         SELECT window_start, product, COUNT(*), SUM(price)
         FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(ordered_at), INTERVAL '1' MINUTE))

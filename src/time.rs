@@ -105,10 +105,12 @@ pub enum Progress {
 }
 
 impl Progress {
-    /// The progress of two parts together. Idle parts hold nothing back.
+    /// The progress of two parts together. Idle parts hold nothing back; neither do those that have ended, which leave
+    /// an idle rest idle: its time must not jump to the end.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         match (self, other) {
+            (Self::Active(WATERMARK_MAX), rest) | (rest, Self::Active(WATERMARK_MAX)) => rest,
             (Self::Active(a), Self::Active(b)) => Self::Active(a.min(b)),
             (Self::Active(a), Self::Idle { .. }) | (Self::Idle { .. }, Self::Active(a)) => Self::Active(a),
             (Self::Idle { reached: a, advance: x }, Self::Idle { reached: b, advance: y }) => {
@@ -152,7 +154,7 @@ impl WatermarkClock {
                 self.watermark = self.watermark.max(reached);
                 if let Some(before_ms) = self.idle_since_ms
                     && advance
-                    && self.watermark.abs() < TIME_MS_LIMIT
+                    && self.watermark.unsigned_abs() < TIME_MS_LIMIT.unsigned_abs()
                 {
                     // At the clock's rate, never by a jump; a clock that steps back moves nothing.
                     self.watermark += (clock_ms - before_ms).max(0);
@@ -183,7 +185,11 @@ mod tests {
         ];
         for ((slide, size, offset), time, slice, first, last) in rows {
             let w = Windows::new(slide, size, offset);
-            assert_eq!((w.slice_of(time), w.first_start(time), w.last_start(time)), (slice, first, last), "{w:?} {time}");
+            assert_eq!(
+                (w.slice_of(time), w.first_start(time), w.last_start(time)),
+                (slice, first, last),
+                "{w:?} {time}"
+            );
         }
     }
 
@@ -194,6 +200,23 @@ mod tests {
         assert_eq!(w.first_open(9), 10);
         assert_eq!(w.first_open(WATERMARK_MIN), i64::MIN);
         assert_eq!(w.first_open(WATERMARK_MAX), i64::MAX);
+    }
+
+    #[test]
+    fn what_has_ended_or_is_idle_holds_nothing_back() {
+        let ended = Progress::Active(WATERMARK_MAX);
+        let idle = |reached| Progress::Idle { reached, advance: true };
+        let rows = [
+            (Progress::Active(5), Progress::Active(7), Progress::Active(5)),
+            (Progress::Active(5), idle(7), Progress::Active(5)),
+            (Progress::Active(5), ended, Progress::Active(5)),
+            (idle(5), idle(7), idle(7)),
+            (idle(5), ended, idle(5)),
+            (ended, ended, ended),
+        ];
+        for (a, b, want) in rows {
+            assert_eq!((a.and(b), b.and(a)), (want, want), "{a:?} {b:?}");
+        }
     }
 
     #[test]

@@ -135,7 +135,8 @@ impl Stage {
         let mut played = 0;
         for line in BufReader::new(GzDecoder::new(FLIGHTS)).lines() {
             let line = line.map_err(|e| Error::bug(format!("the flights do not unpack: {e}")))?;
-            let flight: Value = serde_json::from_str(&line).map_err(|e| Error::bug(format!("no flight: {e}: {line}")))?;
+            let flight: Value =
+                serde_json::from_str(&line).map_err(|e| Error::bug(format!("no flight: {e}: {line}")))?;
             let mut record = BaseRecord::<str, str>::to(&self.input).payload(&line);
             if let Some(tailnum) = flight["tailnum"].as_str() {
                 record = record.key(tailnum);
@@ -205,9 +206,9 @@ impl Stage {
     /// Where to look at what is left.
     fn farewell(&self) -> Option<String> {
         let Self { servers, input, output, .. } = self;
-        self.embedded.is_none().then(|| {
-            format!("The topics {input} and {output} are still there: kcat -C -e -b {servers} -t {output}")
-        })
+        self.embedded
+            .is_none()
+            .then(|| format!("The topics {input} and {output} are still there: kcat -C -e -b {servers} -t {output}"))
     }
 }
 

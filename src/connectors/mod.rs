@@ -275,6 +275,9 @@ pub trait SourceReader: Send {
     }
 }
 
+/// Asks a client what is in its way at this moment.
+pub type TroubleProbe = Box<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// Rows on their way from a worker to the job's writer.
 pub enum SinkRows {
     /// Encoded rows.
@@ -321,6 +324,11 @@ pub trait SinkWriter: Send {
 
     /// A boundary: when this returns, everything written before is outside, or an error says that it is not.
     fn flush(&mut self) -> Result<()>;
+
+    /// Tells, also while the writer is at work, why it gets no further, if that is known: a sentence.
+    fn trouble(&self) -> Option<TroubleProbe> {
+        None
+    }
 
     /// The end of the job, after the last flush.
     fn close(&mut self) -> Result<()> {

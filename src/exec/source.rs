@@ -45,6 +45,7 @@ pub struct SourceStage {
     share: Vec<usize>,
     skip_bad: bool,
     advance_when_idle: bool,
+    is_away: bool,
 }
 
 impl SourceStage {
@@ -60,7 +61,8 @@ impl SourceStage {
     ) -> Self {
         let wide = node.decoded.fields().iter().cloned().chain(node.computed.iter().map(|(f, _)| Arc::clone(f)));
         let wide = Arc::new(Schema::new(wide.collect::<Vec<_>>()));
-        let state = |id: &PartitionId| Partition { id: id.clone(), watermark: WATERMARK_MIN, idle: false, ended: false };
+        let state =
+            |id: &PartitionId| Partition { id: id.clone(), watermark: WATERMARK_MIN, idle: false, ended: false };
         Self {
             wide,
             schema: hidden.extend(visible),
@@ -69,6 +71,7 @@ impl SourceStage {
             share,
             skip_bad,
             advance_when_idle,
+            is_away: false,
             node,
         }
     }
@@ -80,7 +83,8 @@ impl SourceStage {
         }
         self.partitions[partition].idle = false;
         let options = RecordBatchOptions::new().with_row_count(Some(rows.offsets.len()));
-        let decoded = RecordBatch::try_new_with_options(Arc::clone(&self.node.decoded), rows.columns.clone(), &options)?;
+        let decoded =
+            RecordBatch::try_new_with_options(Arc::clone(&self.node.decoded), rows.columns.clone(), &options)?;
         let (wide, offsets) = self.compute(partition, decoded, &rows.offsets)?;
         let (wide, offsets, watermarks) = self.watermarks(partition, wide, offsets)?;
         let passed = wide.num_rows();
@@ -192,8 +196,11 @@ impl SourceStage {
 
     fn bad_row(&self, partition: usize, offset: i64, reason: &str) -> Error {
         let id = &self.partitions[partition].id;
-        Error::data(format!("the record at topic {}, partition {}, offset {offset} is bad: {reason}", id.topic, id.partition))
-            .hint(format!("mend the producer, or set 'scan.on-error' = 'skip' on table {}", self.node.table.name))
+        Error::data(format!(
+            "the record at topic {}, partition {}, offset {offset} is bad: {reason}",
+            id.topic, id.partition
+        ))
+        .hint(format!("mend the producer, or set 'scan.on-error' = 'skip' on table {}", self.node.table.name))
     }
 
     /// The watermark of a partition.
@@ -204,6 +211,11 @@ impl SourceStage {
     /// Whether rows have an event time at all.
     pub fn has_event_time(&self) -> bool {
         self.node.watermark.is_some()
+    }
+
+    /// Whether nobody knows at this moment if there are more rows: then the clock moves nothing on.
+    pub fn set_away(&mut self, is_away: bool) {
+        self.is_away = is_away;
     }
 
     /// From the next boundary on the partition holds nothing back, until a row of it comes.
@@ -236,7 +248,7 @@ impl SourceStage {
             Some(least) => Progress::Active(least),
             None => {
                 let reached = self.share.iter().map(|&p| self.partitions[p].watermark).max().unwrap_or(WATERMARK_MIN);
-                Progress::Idle { reached, advance: self.advance_when_idle }
+                Progress::Idle { reached, advance: self.advance_when_idle && !self.is_away }
             }
         }
     }

@@ -186,6 +186,11 @@ impl Job {
         &self.0.name
     }
 
+    /// Whether two handles are on the same job.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// How it is.
     pub fn status(&self) -> JobStatus {
         self.0.status().status.clone()

@@ -16,12 +16,15 @@ use super::exchange::{Aligned, Message};
 use super::job::{Job, Shared};
 use super::session::Session;
 use super::topology::Topology;
-use super::worker::{Alignment, AsTheyAre, ReadPartition, SourceInput, SourceWorker, StageWorker, WithoutHidden, WorkerOutlets};
+use super::worker::{
+    Alignment, AsTheyAre, ReadPartition, SourceInput, SourceWorker, StageWorker, WithoutHidden, WorkerOutlets,
+};
 use crate::connectors::{self, Defaults, Sink, SinkEncoder, SinkWriter, Source, SourceSpec};
 use crate::error::{Blame, Error, Result};
 use crate::exec::{End, SourceStage};
 use crate::limits::CHANNEL_BATCHES_MAX;
 use crate::plan::{NodeId, Op, SourceNode, StreamPlan};
+use crate::time::WATERMARK_MAX;
 
 /// A partition may be ahead of the last one by at least so much event time (ms) before it is left alone.
 const DRIFT_MS_MIN: i64 = 60_000;
@@ -82,6 +85,8 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
         });
     }
 
+    shared.metrics.set_writers(writers.iter().filter_map(|w| w.trouble()).collect());
+
     let mut channels = Channels::new(&topology);
     let mut threads: Vec<(String, Box<dyn FnMut() -> Result<()> + Send>)> = Vec::new();
     let alignments = alignments(&plan, &opened);
@@ -97,6 +102,7 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
                 encoders: encoders(&plan, &topology, &targets)?,
                 commit: topology.feeds_sinks(stage).then(|| channels.commit_sender()),
                 progress: Vec::new(),
+                reached: WATERMARK_MAX,
             };
             let title = format!("stage {stage} worker {worker}");
             if stage == 0 {
@@ -153,7 +159,11 @@ fn open_sinks(plan: &StreamPlan, topology: &Topology, defaults: &Defaults) -> Re
         .collect()
 }
 
-fn encoders(plan: &StreamPlan, topology: &Topology, targets: &[Target]) -> Result<Vec<(Box<dyn SinkEncoder>, Vec<usize>)>> {
+fn encoders(
+    plan: &StreamPlan,
+    topology: &Topology,
+    targets: &[Target],
+) -> Result<Vec<(Box<dyn SinkEncoder>, Vec<usize>)>> {
     topology
         .sinks()
         .iter()
@@ -325,11 +335,10 @@ fn start(shared: &Arc<Shared>, threads: Vec<(String, Body)>, mut committer: Comm
 }
 
 fn spawn(title: &str, body: impl FnOnce() -> End + Send + 'static) -> Result<thread::JoinHandle<End>> {
-    thread::Builder::new()
-        .name(title.to_owned())
-        .stack_size(STACK_BYTES)
-        .spawn(body)
-        .map_err(|e| Error::new(Blame::Usage, format!("cannot start a thread: {e}")).hint("the system's limit of threads or memory is reached"))
+    thread::Builder::new().name(title.to_owned()).stack_size(STACK_BYTES).spawn(body).map_err(|e| {
+        Error::new(Blame::Usage, format!("cannot start a thread: {e}"))
+            .hint("the system's limit of threads or memory is reached")
+    })
 }
 
 /// Runs a thread's body; an error or a panic of it fails the job.

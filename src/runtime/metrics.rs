@@ -1,14 +1,15 @@
 //! What a job counts, and how it is told.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 
+use crate::connectors::TroubleProbe;
 use crate::exec::Counts;
 use crate::time::{TIME_MS_LIMIT, TimeMs, WATERMARK_MIN};
 
 /// Counters that threads of a job add to. Rates are for readers to derive.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct JobMetrics {
     /// Records read from the sources.
     pub records: AtomicU64,
@@ -28,6 +29,8 @@ pub struct JobMetrics {
     per_worker: Mutex<BTreeMap<(usize, usize), WorkerReport>>,
     /// What is in the way, told by readers.
     trouble: Mutex<BTreeMap<usize, String>>,
+    /// What may be in the way of writers.
+    writers: OnceLock<Vec<TroubleProbe>>,
 }
 
 /// What one worker says of itself at a boundary.
@@ -35,7 +38,7 @@ pub struct JobMetrics {
 pub struct WorkerReport {
     /// Rows that went no further.
     pub counts: Counts,
-    /// The least watermark of the worker's inputs.
+    /// How far the worker's sinks have come.
     pub watermark: TimeMs,
     /// Windows that have not closed.
     pub open_windows: usize,
@@ -99,6 +102,17 @@ impl JobMetrics {
         };
     }
 
+    /// How to ask writers what is in their way.
+    pub fn set_writers(&self, probes: Vec<TroubleProbe>) {
+        // A job opens its writers once.
+        let _ = self.writers.set(probes);
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let of_reader = lock(&self.trouble).values().next().cloned();
+        of_reader.or_else(|| self.writers.get()?.iter().find_map(|probe| probe()))
+    }
+
     /// The counters at this moment; the job fills in what it knows itself.
     pub fn info(&self) -> JobInfo {
         let reports = lock(&self.per_worker).clone();
@@ -120,7 +134,7 @@ impl JobMetrics {
             statement: String::new(),
             status: String::new(),
             error: None,
-            trouble: lock(&self.trouble).values().next().cloned(),
+            trouble: self.trouble(),
             records_in: load(&self.records),
             bytes_in: load(&self.bytes),
             rows_out: load(&self.rows_out),

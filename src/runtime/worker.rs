@@ -37,6 +37,8 @@ pub struct WorkerOutlets {
     pub commit: Option<Sender<CommitMessage>>,
     /// The progress of edges at the boundary at hand.
     pub progress: Vec<(usize, Progress)>,
+    /// The least watermark of the sinks at the boundary at hand.
+    pub reached: TimeMs,
 }
 
 impl Outlets for WorkerOutlets {
@@ -66,7 +68,10 @@ impl Outlets for WorkerOutlets {
     fn progress(&mut self, outlet: Outlet, progress: Progress) {
         if self.topology.sink_of(outlet).is_none() {
             self.progress.push((outlet, progress));
+            return;
         }
+        let (Progress::Active(reached) | Progress::Idle { reached, .. }) = progress;
+        self.reached = self.reached.min(reached);
     }
 }
 
@@ -76,8 +81,10 @@ impl WorkerOutlets {
         for &column in not_null.iter() {
             if batch.column(column).null_count() > 0 {
                 let name = batch.schema().field(column).name().clone();
-                return Err(Error::data(format!("column {name} is NOT NULL in the sink, and a row has no value for it"))
-                    .hint(format!("leave such rows out with WHERE {name} IS NOT NULL, or give a value with COALESCE")));
+                return Err(Error::data(format!(
+                    "column {name} is NOT NULL in the sink, and a row has no value for it"
+                ))
+                .hint(format!("leave such rows out with WHERE {name} IS NOT NULL, or give a value with COALESCE")));
             }
         }
         let rows = encoder.encode(batch)?;
@@ -101,7 +108,8 @@ impl WorkerOutlets {
         }
     }
 
-    fn report(&self, part: &Part, watermark: TimeMs) {
+    fn report(&mut self, part: &Part) {
+        let watermark = std::mem::replace(&mut self.reached, WATERMARK_MAX);
         let (open_windows, state_bytes) = part.fragment.state_size();
         let report = WorkerReport { counts: part.fragment.counts(), watermark, open_windows, state_bytes };
         self.shared.metrics.report(self.stage, self.worker, report);
@@ -231,7 +239,16 @@ impl SourceInput {
     }
 
     /// At a boundary: partitions that have been at their end for long enough hold nothing back any more.
+    ///
+    /// While the broker is away nobody knows where their end is: then none becomes idle, and the clock moves nothing.
     fn find_idle(&mut self) {
+        let is_away = self.reader.trouble().is_some();
+        self.stage.set_away(is_away);
+        if is_away {
+            let known = self.partitions.iter_mut().filter(|p| p.at_end_since.is_some());
+            known.for_each(|p| p.at_end_since = Some(clock::now()));
+            return;
+        }
         let Some(timeout) = self.idle_timeout else { return };
         for partition in &self.partitions {
             let waited = partition.at_end_since.is_some_and(|since| timeout <= clock::now() - since);
@@ -310,9 +327,8 @@ impl SourceWorker {
     }
 
     fn wait(&mut self, shared: &Shared, sequence: u64) -> Result<()> {
-        for input in &mut self.inputs {
-            shared.metrics.set_trouble(self.outlets.worker, input.reader.trouble());
-        }
+        let trouble = self.inputs.iter().find_map(|input| input.reader.trouble());
+        shared.metrics.set_trouble(self.outlets.worker, trouble);
         if shared.is_stopping() {
             shared.wait_for_call(sequence, PATIENCE);
             return Ok(());
@@ -326,14 +342,9 @@ impl SourceWorker {
 
     fn on_boundary(&mut self, boundary: &Boundary) -> Result<()> {
         let mut progress = Vec::new();
-        let mut watermark = WATERMARK_MAX;
         for input in &mut self.inputs {
             input.find_idle();
-            let of_input = input.stage.progress();
-            if let Progress::Active(least) = of_input {
-                watermark = watermark.min(least);
-            }
-            progress.push((input.entry, of_input));
+            progress.push((input.entry, input.stage.progress()));
             self.outlets.shared.note_positions(boundary.sequence, input.source, input.positions());
         }
         let with_progress: Vec<usize> = progress.iter().map(|(entry, _)| *entry).collect();
@@ -341,7 +352,7 @@ impl SourceWorker {
         let others = self.part.sources.values().filter(|e| !with_progress.contains(e));
         progress.extend(others.map(|&entry| (entry, Progress::Active(WATERMARK_MAX))));
         self.part.fragment.on_boundary(boundary, &progress, &mut self.outlets)?;
-        self.outlets.report(&self.part, watermark);
+        self.outlets.report(&self.part);
         self.outlets.boundary(boundary)?;
         clock::set_worker_clock(boundary.clock_ms);
         Ok(())
@@ -374,13 +385,8 @@ impl StageWorker {
                     if !self.inputs.arrived(input) {
                         continue;
                     }
-                    let watermark = progress.iter().map(|(_, p)| *p).reduce(Progress::and);
                     self.part.fragment.on_boundary(&boundary, &std::mem::take(&mut progress), &mut self.outlets)?;
-                    let watermark = match watermark {
-                        Some(Progress::Active(watermark) | Progress::Idle { reached: watermark, .. }) => watermark,
-                        None => WATERMARK_MIN,
-                    };
-                    self.outlets.report(&self.part, watermark);
+                    self.outlets.report(&self.part);
                     self.outlets.boundary(&boundary)?;
                     clock::set_worker_clock(boundary.clock_ms);
                     if boundary.end != End::GoesOn {

@@ -36,6 +36,8 @@ const LOG_LINES_SHOWN: usize = 30;
 /// A Kafka cluster to test against.
 pub struct Broker {
     addresses: String,
+    /// Where clients that log in connect to, if the process is ours.
+    sasl_address: Option<String>,
     /// The process, if it is ours.
     node: Option<Node>,
 }
@@ -51,7 +53,7 @@ struct Node {
 pub fn shared() -> &'static Broker {
     static SHARED: OnceLock<Broker> = OnceLock::new();
     SHARED.get_or_init(|| match std::env::var("TIDEMILL_TEST_BROKERS") {
-        Ok(addresses) if !addresses.is_empty() => Broker { addresses, node: None },
+        Ok(addresses) if !addresses.is_empty() => Broker { addresses, sasl_address: None, node: None },
         _ => Broker::start_own(),
     })
 }
@@ -72,9 +74,10 @@ impl Broker {
     fn try_start() -> Result<Self, String> {
         let java = java_command_line();
         let directory = new_directory();
-        let [client_port, controller_port] = free_ports();
+        let [client_port, controller_port, sasl_port] = free_ports();
         let config = directory.join("server.properties");
-        fs::write(&config, server_properties(&directory, client_port, controller_port)).expect("a file in target/");
+        fs::write(&config, server_properties(&directory, client_port, controller_port, sasl_port))
+            .expect("a file in target/");
         let config = config.to_str().expect("the path of the repository is UTF-8");
         let log = directory.join("broker.log");
 
@@ -84,7 +87,11 @@ impl Broker {
 
         let serve = [&java[..], &["kafka.Kafka", config].map(Into::into)].concat();
         let node = Node { keeper: Keeper::new(&directory, &log, &serve), log, pid: 0 };
-        let mut broker = Self { addresses: format!("127.0.0.1:{client_port}"), node: Some(node) };
+        let mut broker = Self {
+            addresses: format!("127.0.0.1:{client_port}"),
+            sasl_address: Some(format!("127.0.0.1:{sasl_port}")),
+            node: Some(node),
+        };
         broker.try_serve()?;
         Ok(broker)
     }
@@ -92,6 +99,12 @@ impl Broker {
     /// Where clients connect to: `bootstrap.servers`.
     pub fn addresses(&self) -> &str {
         &self.addresses
+    }
+
+    /// Where clients connect to that log in as [`SASL_USER`], by PLAIN and without TLS; `None` for a broker that is not
+    /// ours.
+    pub fn sasl_address(&self) -> Option<&str> {
+        self.sasl_address.as_deref()
     }
 
     /// A client configuration for this broker.
@@ -252,11 +265,15 @@ pub fn unique_name(hint: &str) -> String {
     format!("{hint}-{run}-{}-{count}", std::process::id())
 }
 
+/// Who may log in at [`Broker::sasl_address`], and the password.
+pub const SASL_USER: (&str, &str) = ("reader", "right-password");
+
 /// Any 16 bytes will do; every cluster here has one node and its own ports.
 const CLUSTER_ID: &str = "dGlkZW1pbGwtdGVzdHMtMQ";
 
 /// One node, both broker and controller, small and quick to start.
-fn server_properties(directory: &Path, client_port: u16, controller_port: u16) -> String {
+fn server_properties(directory: &Path, client_port: u16, controller_port: u16, sasl_port: u16) -> String {
+    let (user, password) = SASL_USER;
     let data = directory.join("data");
     let data = data.display();
     format!(
@@ -265,8 +282,11 @@ node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listeners=PLAINTEXT://127.0.0.1:{client_port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{client_port}
+listeners=PLAINTEXT://127.0.0.1:{client_port},SASL_PLAINTEXT://127.0.0.1:{sasl_port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{client_port},SASL_PLAINTEXT://127.0.0.1:{sasl_port}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
+sasl.enabled.mechanisms=PLAIN
+listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}=\"{password}\";
 log.dirs={data}
 # A topic that is missing must be missing.
 auto.create.topics.enable=false
@@ -321,19 +341,19 @@ fn new_directory() -> PathBuf {
     directory
 }
 
-/// Two ports that nobody listens on at the moment.
+/// Three ports that nobody listens on at the moment.
 ///
 /// They lie below the range from which systems take the ports of outgoing connections: while a test's broker is down, a
 /// client that tries its port again and again could otherwise be given that very port, and be connected to itself.
-fn free_ports() -> [u16; 2] {
+fn free_ports() -> [u16; 3] {
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 10_000;
     let mut found = Vec::new();
-    while found.len() < 2 {
+    while found.len() < 3 {
         let port = FIRST + rand::random_range(0..COUNT);
         if !found.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
             found.push(port);
         }
     }
-    [found[0], found[1]]
+    [found[0], found[1], found[2]]
 }

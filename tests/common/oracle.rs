@@ -182,7 +182,13 @@ fn in_parts(starts: &[i64]) -> Vec<Vec<usize>> {
 }
 
 /// The rows repeated for their windows.
-fn with_windows(rows: &RecordBatch, records: &[Record], indices: &[u64], starts: &[i64], windows: Windows) -> RecordBatch {
+fn with_windows(
+    rows: &RecordBatch,
+    records: &[Record],
+    indices: &[u64],
+    starts: &[i64],
+    windows: Windows,
+) -> RecordBatch {
     let bound = |shift: i64| -> ArrayRef {
         Arc::new(starts.iter().map(|start| Some(start + shift)).collect::<TimestampMillisecondArray>())
     };

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use regex::Regex;
-use tidemill::catalog::options::Options;
 use tidemill::connectors::options::check_options;
 use tidemill::plan::functions::flink_function_list;
 use tidemill::runtime::{Engine, EngineConfig, Outcome};
@@ -40,26 +39,85 @@ fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
     text.split(&fence).skip(1).map(|rest| rest.split_once("```").expect("the block's end").0).collect()
 }
 
+/// An engine that has executed the definitions of a text, and planned its queries.
+fn planned(path: &Path, text: &str) -> Engine {
+    let engine = Engine::open(EngineConfig::default()).expect("an engine");
+    let statements = parse_script(text).unwrap_or_else(|e| panic!("{}: {e} ({:?}): {text}", path.display(), e.hint));
+    assert!(!statements.is_empty(), "{}: {text}", path.display());
+    for parsed in statements {
+        let statement = match parsed.statement {
+            Statement::Insert(_) | Statement::StatementSet(_) | Statement::Query(_) => {
+                format!("EXPLAIN {}", parsed.text)
+            }
+            _ => parsed.text,
+        };
+        for outcome in engine.run(&statement) {
+            outcome.map(drop).unwrap_or_else(|e| panic!("{}: {e} ({:?}): {statement}", path.display(), e.hint));
+        }
+    }
+    engine
+}
+
 #[test]
-fn every_sql_block_parses_and_its_options_are_known() {
+fn every_sql_block_can_be_run() {
     let mut count = 0;
     for (path, text) in documents() {
         for block in blocks(&text, "sql") {
-            let statements =
-                parse_script(block).unwrap_or_else(|error| panic!("{}: {error} ({:?}): {block}", path.display(), error.hint));
-            assert!(!statements.is_empty(), "{}: {block}", path.display());
-            for statement in statements {
-                if let Statement::CreateTable(create) = &statement.statement
-                    && create.like.is_none()
-                {
-                    let checked = check_options(&create.table);
-                    checked.unwrap_or_else(|error| panic!("{}: {error}: {block}", path.display()));
-                }
-            }
+            planned(&path, block);
             count += 1;
         }
     }
-    assert!(count >= 10, "{count} blocks");
+    assert!(count >= 8, "{count} blocks");
+}
+
+/// What docs/sql.md says is refused: the statement, and a part of the reason.
+#[test]
+fn what_is_refused_is_refused_with_a_reason() {
+    let tables = "CREATE TABLE t (a INT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts) WITH ('connector' = 'datagen');
+                  CREATE TABLE s (a INT) WITH ('connector' = 'blackhole');";
+    let engine = planned(Path::new("these"), tables);
+    let check = |statement: &str, want: &str| {
+        let outcomes: Result<Vec<_>, _> = engine.run(statement).map(|outcome| outcome.map(drop)).collect();
+        let error = outcomes.expect_err(statement);
+        let said = format!("{error} {}", error.hint.as_deref().unwrap_or_default());
+        assert!(said.contains(want), "{statement}: {said}");
+        assert_eq!(error.exit_code(), 1, "{statement}: {said}");
+    };
+    let over = |function: &str| format!("SELECT window_end, COUNT(*) FROM TABLE({function}) GROUP BY window_end");
+    check("SELECT COUNT(*) FROM t", "would never end");
+    check("SELECT DISTINCT a FROM t", "remember every row");
+    check("SELECT a, COUNT(*) FROM TUMBLE(t, ts, INTERVAL '1' HOUR) GROUP BY a", "leaves out the window");
+    check("SELECT window_end, a FROM TUMBLE(t, ts, INTERVAL '1' HOUR) GROUP BY window_end, ROLLUP(a)", "ROLLUP");
+    check(&over("SESSION(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)"), "SESSION");
+    check(&over("CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR, INTERVAL '2' HOUR)"), "CUMULATE");
+    check(&over("TUMBLE(TABLE t, DESCRIPTOR(a), INTERVAL '1' HOUR)"), "not an event time");
+    check(&over("TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MONTH)"), "days at most");
+    for emit in ["EMIT CHANGES", "EMIT ON UPDATE", "EMIT EVERY INTERVAL '1' SECOND"] {
+        let query = over("TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)");
+        check(&format!("{query} {emit}"), "open windows");
+    }
+    check("SELECT * FROM t JOIN t AS u ON t.a = u.a", "joins of streams");
+    check("SELECT * FROM t WHERE a IN (SELECT a FROM t)", "subquery inside an expression");
+    check("SELECT ROW_NUMBER() OVER (ORDER BY ts) FROM t", "OVER");
+    check("SELECT UNNEST([1, 2]) FROM t", "UNNEST");
+    check("SELECT * FROM t ORDER BY a", "ORDER BY");
+    check("INSERT INTO s SELECT a FROM t LIMIT 3", "LIMIT");
+    check("SELECT a FROM t UNION SELECT a FROM t", "remember every row");
+    check("SELECT CURRENT_WATERMARK(ts) FROM t", "interleave");
+    for function in ["RAND()", "UUID()"] {
+        check(&format!("SELECT {function} FROM t"), "Invalid function");
+    }
+    check("CREATE FUNCTION f AS 'x'", "cannot be created");
+    check("CREATE CATALOG c", "one catalog");
+    check("CREATE DATABASE d", "one database");
+    check("USE d", "one catalog");
+    check("UPDATE t SET a = 1", "appended");
+    check("DELETE FROM t", "appended");
+    check("INSERT OVERWRITE s SELECT a FROM t", "appended");
+    check("EXPLAIN ANALYZE SELECT a FROM t", "not available yet");
+    check("SET 'table.local-time-zone' = 'Europe/Berlin'", "UTC");
+    check("CREATE TABLE u WITH ('connector' = 'kafka', 'topic' = 'u', 'format' = 'json')", "no columns");
+    check("CREATE TABLE u (a INT) WITH ('connector' = 'upsert-kafka')", "not available yet");
 }
 
 #[test]
@@ -79,7 +137,7 @@ fn every_relative_link_leads_somewhere() {
 /// The words in backticks in the first column of the tables of a section.
 fn first_column(text: &str, section: &str) -> Vec<String> {
     let (_, rest) = text.split_once(&format!("## {section}\n")).unwrap_or_else(|| panic!("no section {section}"));
-    let section = rest.split("\n## ").next().unwrap_or(rest);
+    let section = rest.split("\n## ").next().and_then(|all| all.split("\n### ").next()).unwrap_or(rest);
     let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" |").map(|(first, _)| first));
     let quoted = Regex::new("`([^`]+)`").expect("a regular expression");
     rows.flat_map(|first| quoted.captures_iter(first).map(|found| found[1].to_owned()).collect::<Vec<_>>()).collect()
@@ -103,7 +161,9 @@ fn the_functions_of_flink_are_those_that_there_are() {
 #[test]
 fn every_function_that_the_documents_name_exists() {
     let engine = Engine::open(EngineConfig::default()).expect("an engine");
-    let Some(Ok(Outcome::Rows(rows))) = engine.run("SHOW FUNCTIONS").next() else { panic!("SHOW FUNCTIONS gives rows") };
+    let Some(Ok(Outcome::Rows(rows))) = engine.run("SHOW FUNCTIONS").next() else {
+        panic!("SHOW FUNCTIONS gives rows")
+    };
     let names: BTreeSet<String> = rows
         .batches
         .iter()
@@ -124,11 +184,6 @@ fn every_function_that_the_documents_name_exists() {
 fn every_option_in_the_tables_is_known() {
     let text = document("docs/connectors.md");
     for connector in ["kafka", "filesystem", "datagen", "print"] {
-        let Ok([Statement::CreateTable(create), ..]) =
-            <[Statement; 1]>::try_from(parse_script("CREATE TABLE t (c INT)").unwrap().into_iter().map(|p| p.statement).collect::<Vec<_>>())
-        else {
-            panic!("one statement")
-        };
         let mut keys = first_column(&text, &format!("`{connector}`"));
         assert!(!keys.is_empty(), "{connector}");
         if matches!(connector, "kafka" | "filesystem") {
@@ -136,10 +191,11 @@ fn every_option_in_the_tables_is_known() {
         }
         keys.extend(first_column(&text, "Every source"));
         for key in keys.iter().filter(|key| !key.ends_with('*')) {
-            let mut table = create.table.clone();
             let key = key.replace("fields.COLUMN.", "fields.c.");
-            table.options = Options::from_pairs([("connector", connector), (&key, "1")].map(|(k, v)| (k.into(), v.into())));
-            check_options(&table).unwrap_or_else(|error| panic!("docs/connectors.md, {connector}: {error}"));
+            let text = format!("CREATE TABLE t (c INT) WITH ('connector' = '{connector}', '{key}' = '1')");
+            let parsed = parse_script(&text).expect("a statement").remove(0);
+            let Statement::CreateTable(create) = parsed.statement else { panic!("{text}") };
+            check_options(&create.table).unwrap_or_else(|error| panic!("docs/connectors.md, {connector}: {error}"));
         }
     }
 }
@@ -174,7 +230,8 @@ fn the_example_of_the_library_runs() {
 
 #[test]
 fn the_demo_runs_by_itself_and_on_a_real_broker() {
-    for arguments in [vec!["demo"], vec!["-b", shared().addresses(), "demo"], vec!["demo", "-b", shared().addresses()]] {
+    for arguments in [vec!["demo"], vec!["-b", shared().addresses(), "demo"], vec!["demo", "-b", shared().addresses()]]
+    {
         let started = std::time::Instant::now();
         let finished = tidemill(&arguments);
         assert_eq!(finished.code, 0, "{finished:#?}");

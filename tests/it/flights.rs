@@ -237,8 +237,19 @@ fn kcat_sees_one_object_per_record_with_the_keys_in_order() {
     let text = broker.kcat(&["-C", "-q", "-e", "-o", "beginning", "-t", &output]);
     assert_eq!(text.lines().count(), query.answer(four()).rows.len());
     let keys = [
-        "window_start", "window_end", "origin", "carrier", "flights", "mean", "miles", "least", "most", "aircraft",
-        "delayed", "first_flight", "last_dest",
+        "window_start",
+        "window_end",
+        "origin",
+        "carrier",
+        "flights",
+        "mean",
+        "miles",
+        "least",
+        "most",
+        "aircraft",
+        "delayed",
+        "first_flight",
+        "last_dest",
     ];
     for line in text.lines() {
         let object: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));

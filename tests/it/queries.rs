@@ -219,7 +219,8 @@ fn p06_freezing_hours() {
     let mut want = Vec::new();
     for line in text.lines().skip(1) {
         let field: Vec<_> = line.split(',').collect();
-        let (Ok(fahrenheit), Ok(time)) = (field[5].parse::<f64>(), chrono::DateTime::parse_from_rfc3339(field[14])) else {
+        let (Ok(fahrenheit), Ok(time)) = (field[5].parse::<f64>(), chrono::DateTime::parse_from_rfc3339(field[14]))
+        else {
             continue;
         };
         let celsius = ((fahrenheit - 32.0) / 1.8 * 10.0).round() / 10.0;
@@ -275,7 +276,10 @@ fn p08_two_sinks() {
     assert_eq!(key.as_object().expect("an object").keys().collect::<Vec<_>>(), ["origin", "dest"]);
 
     let (topic, records) = january();
-    let late = records.iter().map(|record| (record, record.json())).filter(|(_, flight)| flight["dep_delay"].as_i64() > Some(240));
+    let late = records
+        .iter()
+        .map(|record| (record, record.json()))
+        .filter(|(_, flight)| flight["dep_delay"].as_i64() > Some(240));
     let want: Vec<_> = late
         .map(|(record, flight)| {
             let text = |name: &str| flight[name].as_str().expect("a text").to_owned();

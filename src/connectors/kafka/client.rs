@@ -4,6 +4,7 @@
 //! call that waits for it. A [`Watcher`] keeps the last such report, so that the error which people see can name the
 //! cause; and it turns a stream of reports into one warning per outage and one notice at its end.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,10 @@ use crate::error::Error;
 
 /// How long a client may take to end before it is left behind.
 const END_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Clusters that some client of this process has found to be away. Many clients lead to one cluster (a reader per worker,
+/// a producer per sink): an outage is said once, by whoever notices it first, and so is its end.
+static AWAY: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// What is known about why a broker cannot be reached.
 #[derive(Clone, Debug)]
@@ -52,6 +57,10 @@ pub struct Watcher {
     /// Mirrors `away_since` and `undelivered`, so that the hot paths need no lock.
     away: AtomicBool,
     failed: AtomicBool,
+    /// Somebody waits for this client's answers at this moment.
+    waiting: AtomicBool,
+    /// Whoever asks reports an outage as an error; nothing is said on the way.
+    is_quiet: bool,
 }
 
 impl Watcher {
@@ -62,7 +71,26 @@ impl Watcher {
             state: Mutex::default(),
             away: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            waiting: AtomicBool::new(false),
+            is_quiet: false,
         }
+    }
+
+    /// For a client whose outages are its caller's to tell.
+    pub fn quiet(what: impl Into<String>, brokers: &str) -> Self {
+        let mut watcher = Self::new(what, brokers);
+        watcher.is_quiet = true;
+        watcher
+    }
+
+    /// Whether somebody waits for this client's answers from now on.
+    pub fn set_waiting(&self, waiting: bool) {
+        self.waiting.store(waiting, Ordering::Relaxed);
+    }
+
+    /// Whether somebody waits for this client's answers.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -102,7 +130,7 @@ impl Watcher {
         self.away.store(false, Ordering::Relaxed);
         let mut state = self.state();
         state.cause = None;
-        if state.away_since.take().is_some() {
+        if state.away_since.take().is_some() && !self.is_quiet && away().remove(&self.brokers) {
             tracing::info!("{}: the broker at {} is back", self.what, self.brokers);
         }
     }
@@ -138,6 +166,19 @@ impl Watcher {
             }
             _ => Error::upstream(format!("no broker answered at {brokers} within {} s{text}", waited.as_secs()))
                 .hint("is it running, and is this its address? 'properties.bootstrap.servers' or --brokers names it"),
+        }
+    }
+}
+
+fn away() -> MutexGuard<'static, BTreeSet<String>> {
+    AWAY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        // Whoever notices the next outage shall say so, even if this client never saw the end of its own.
+        if self.is_away() && !self.is_quiet {
+            away().remove(&self.brokers);
         }
     }
 }
@@ -178,6 +219,9 @@ impl ClientContext for Watcher {
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else { return };
         tracing::debug!(target: "librdkafka", "{}: {code:?}: {reason}", self.what);
+        // A port without TLS hangs up in the middle of the handshake, which librdkafka takes for a broken connection.
+        let in_handshake = code == RDKafkaErrorCode::BrokerTransportFailure && reason.contains("SSL handshake failed");
+        let code = if in_handshake { RDKafkaErrorCode::SSL } else { code };
         let report = Report { code, text: reason.to_owned() };
         let mut state = self.state();
         if code == RDKafkaErrorCode::Fatal {
@@ -187,6 +231,9 @@ impl ClientContext for Watcher {
             if state.away_since.is_none() {
                 state.away_since = Some(SystemTime::now());
                 self.away.store(true, Ordering::Relaxed);
+                if self.is_quiet || !away().insert(self.brokers.clone()) {
+                    return;
+                }
                 let cause = state.cause.as_ref().map(|c| format!(" ({})", c.text)).unwrap_or_default();
                 tracing::warn!("{}: the broker at {} cannot be reached{cause}; waiting", self.what, self.brokers);
             }

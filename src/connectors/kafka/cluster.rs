@@ -49,7 +49,7 @@ impl Cluster {
             &[("isolation.level", "read_committed"), ("socket.timeout.ms", "10000")],
             &[("group.id", &group), ("enable.auto.commit", "false"), ("allow.auto.create.topics", "false")],
         );
-        let watcher = Watcher::new("the cluster's client", properties.brokers());
+        let watcher = Watcher::quiet("the cluster's client", properties.brokers());
         let client = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
         Ok(Self { properties, wait: ANSWER_WAIT, client: Some(client) })
     }

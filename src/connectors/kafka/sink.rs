@@ -20,7 +20,7 @@ use super::layout::Layout;
 use super::properties::{ClientProperties, client_error};
 use crate::catalog::options::invalid;
 use crate::catalog::{ColumnKind, Table};
-use crate::connectors::{Defaults, EncodedRows, RecordHeaders, Sink, SinkEncoder, SinkRows, SinkWriter};
+use crate::connectors::{Defaults, EncodedRows, RecordHeaders, Sink, SinkEncoder, SinkRows, SinkWriter, TroubleProbe};
 use crate::error::{Error, Result};
 use crate::formats::{Encoded, RowEncoder};
 
@@ -356,6 +356,7 @@ impl Writer {
             match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::QueueFull) => {
                     record = refused;
+                    self.producer().client().context().set_waiting(true);
                     self.producer().poll(SLICE);
                     self.check()?;
                     patience.complain(self.producer(), &self.topic);
@@ -411,13 +412,22 @@ impl SinkWriter for Writer {
 
     fn flush(&mut self) -> Result<()> {
         let mut patience = Patience::new();
+        // Also with nothing to wait for: reports of an outage are not to be kept for the next row.
+        self.producer().poll(Duration::ZERO);
+        self.producer().client().context().set_waiting(true);
         // The client's own flush polls in slices of 100 ms, which would be the floor of every boundary.
         while self.producer().in_flight_count() > 0 {
             self.producer().poll(SLICE);
             self.check()?;
             patience.complain(self.producer(), &self.topic);
         }
+        self.producer().client().context().set_waiting(false);
         self.check()
+    }
+
+    fn trouble(&self) -> Option<TroubleProbe> {
+        let watcher = Arc::clone(self.producer().client().context());
+        Some(Box::new(move || if watcher.is_waiting() { watcher.trouble() } else { None }))
     }
 
     fn close(&mut self) -> Result<()> {

@@ -5,7 +5,7 @@
 //! left them. A bad record is a value; only the table's `'scan.on-error'` makes it a failure.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -48,6 +48,8 @@ pub struct KafkaSource {
     properties: ClientProperties,
     /// Kept only to commit to the group.
     committer: Option<Cluster>,
+    /// Per partition what was committed last.
+    committed: Mutex<Vec<Option<i64>>>,
     on_error: OnError,
 }
 
@@ -64,7 +66,8 @@ impl KafkaSource {
         let partitions = positions::resolve(&spec.table.options, &cluster, spec.resume.as_deref())?;
         let properties = cluster.properties().clone();
         let committer = properties.group().is_some().then_some(cluster);
-        Ok(Self { spec, partitions, properties, committer, on_error })
+        let committed = Mutex::new(vec![None; partitions.len()]);
+        Ok(Self { spec, partitions, properties, committer, committed, on_error })
     }
 
     fn consumer(&self, share: usize) -> Result<BaseConsumer<Watcher>> {
@@ -139,11 +142,18 @@ impl Source for KafkaSource {
 
     fn note_progress(&self, next_offsets: &[(usize, i64)]) {
         let Some(committer) = &self.committer else { return };
-        let name = |(index, offset): &(usize, i64)| {
-            let id = &self.partitions[*index].id;
-            (&*id.topic, id.partition, *offset)
-        };
-        committer.commit(&next_offsets.iter().map(name).collect::<Vec<_>>());
+        let mut committed = self.committed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut moved = Vec::new();
+        for &(index, offset) in next_offsets {
+            if committed[index].replace(offset) != Some(offset) {
+                let id = &self.partitions[index].id;
+                moved.push((&*id.topic, id.partition, offset));
+            }
+        }
+        // Nobody wants to hear five times a second that nothing has happened.
+        if !moved.is_empty() {
+            committer.commit(&moved);
+        }
     }
 }
 
@@ -200,9 +210,10 @@ impl SourceReader for Reader {
             got: SourceRows { next_offset: state.next, ..SourceRows::default() },
             ended: false,
             failure: None,
+            is_alive: false,
         };
         let events = self.batch.poll(slot, rows_max.min(BATCH_ROWS_MAX), |event| taking.visit(event));
-        let Taking { mut got, ended, failure, .. } = taking;
+        let Taking { mut got, ended, failure, is_alive, .. } = taking;
         if events == 0 {
             let watcher = self.watcher();
             return match watcher.has_failed().then(|| watcher.fatal()).flatten() {
@@ -210,8 +221,10 @@ impl SourceReader for Reader {
                 None => Ok(None),
             };
         }
-        self.heard = true;
-        self.watcher().note_alive();
+        if is_alive {
+            self.heard = true;
+            self.watcher().note_alive();
+        }
         if let Some(failure) = failure {
             return Err(self.explain(partition, failure));
         }
@@ -345,10 +358,13 @@ struct Taking<'a> {
     /// The end of a bounded partition was reached.
     ended: bool,
     failure: Option<Failure>,
+    /// Something came from the broker, rather than a report about it.
+    is_alive: bool,
 }
 
 impl Taking<'_> {
     fn visit(&mut self, event: Event<'_>) -> ControlFlow<()> {
+        self.is_alive |= !matches!(event, Event::Failed { .. });
         match event {
             Event::Record(record) => self.record(&record),
             Event::End(position) => {

@@ -1,0 +1,119 @@
+//! Tables and views come and go.
+
+use arrow::datatypes::Field;
+
+use super::{Engine, Outcome, done};
+use crate::catalog::options::Options;
+use crate::catalog::{Column, ColumnKind, Table, View};
+use crate::connectors;
+use crate::error::{Error, Result};
+use crate::plan::Planner;
+use crate::sql::statement::{CreateTable, CreateView, Insert, ObjectKind};
+use crate::sql::types::sql_type;
+
+impl Engine {
+    pub(super) fn create_table(&self, create: &CreateTable) -> Result<Outcome> {
+        let mut table = create.table.clone();
+        let mut state = self.state();
+        if create.if_not_exists && state.catalog.contains(&table.name) {
+            return done(format!("\"{}\" exists already", table.name));
+        }
+        if let Some(other) = &create.like {
+            let like = state.catalog.table(other).ok_or_else(|| state.catalog.unknown(other))?;
+            inherit(&mut table, like);
+        }
+        let planner = Planner::new(&state.catalog);
+        let plan = create.query.as_ref().map(|query| planner.query(query)).transpose()?;
+        if let Some(plan) = &plan {
+            if !table.columns.is_empty() {
+                return Err(Error::statement("CREATE TABLE .. AS SELECT takes its columns from the query")
+                    .hint("leave the list of columns out"));
+            }
+            table.columns = plan.schema().fields().iter().map(|f| column_of(f)).collect();
+        }
+        if table.columns.is_empty() {
+            return Err(Error::statement(format!("table {} has no columns", table.name))
+                .hint("columns cannot be inferred from a topic yet: name them, as in CREATE TABLE t (a BIGINT, b STRING) WITH (..)"));
+        }
+        let notices = connectors::options::check_options(&table)?;
+        planner.resolve_table(&mut table)?;
+        state.catalog.add_table(table.clone())?;
+        drop(state);
+        if let Some(query) = &create.query {
+            let insert = Insert { table: table.name.clone(), columns: Vec::new(), query: query.clone() };
+            return self.insert(&[insert], &format!("INSERT INTO {} {}", table.name, query.text)).inspect_err(|_| {
+                self.state().catalog.drop_table(&table.name);
+            });
+        }
+        Ok(Outcome::Done(format!("table {} is created", table.name), notices))
+    }
+
+    pub(super) fn create_view(&self, create: &CreateView) -> Result<Outcome> {
+        let mut state = self.state();
+        if create.if_not_exists && state.catalog.contains(&create.name) {
+            return done(format!("\"{}\" exists already", create.name));
+        }
+        let view = View {
+            name: create.name.clone(),
+            columns: create.columns.clone(),
+            query: create.query.ast.clone(),
+            text: create.query.text.clone(),
+            temporary: create.temporary,
+        };
+        // A view over itself is noticed only with the view in place.
+        let mut catalog = state.catalog.clone();
+        catalog.add_view(view, create.or_replace)?;
+        let planner = Planner::new(&catalog);
+        planner.query(&create.query)?;
+        planner.view(&create.name)?;
+        state.catalog = catalog;
+        done(format!("view {} is created", create.name))
+    }
+
+    pub(super) fn drop_object(&self, kind: ObjectKind, name: &str, if_exists: bool) -> Result<Outcome> {
+        let mut state = self.state();
+        let (dropped, what) = match kind {
+            ObjectKind::Table => (state.catalog.drop_table(name), "table"),
+            ObjectKind::View => (state.catalog.drop_view(name), "view"),
+        };
+        if dropped {
+            return done(format!("{what} {name} is dropped; its data is untouched"));
+        }
+        if if_exists {
+            return done(format!("there is no {what} {name}"));
+        }
+        let error = state.catalog.unknown(name);
+        Err(match state.catalog.contains(name) {
+            true => {
+                Error::statement(format!("\"{name}\" is not a {what}")).hint("DROP TABLE drops tables, DROP VIEW views")
+            }
+            false => error,
+        })
+    }
+}
+
+/// A table's columns, keys and options where the new one says nothing of its own.
+fn inherit(table: &mut Table, like: &Table) {
+    let own = std::mem::take(&mut table.columns);
+    table.columns = like.columns.iter().filter(|c| own.iter().all(|o| o.name != c.name)).cloned().collect();
+    table.columns.extend(own);
+    if table.watermark.is_none() {
+        table.watermark.clone_from(&like.watermark);
+    }
+    if table.primary_key.is_empty() {
+        table.primary_key.clone_from(&like.primary_key);
+    }
+    let options = like.options.iter().chain(table.options.iter()).map(|(k, v)| (k.to_owned(), v.to_owned()));
+    table.options = Options::from_pairs(options.collect::<Vec<_>>());
+}
+
+fn column_of(field: &Field) -> Column {
+    Column {
+        name: field.name().clone(),
+        data_type: field.data_type().clone(),
+        sql_type: sql_type(field.data_type()),
+        not_null: false,
+        kind: ColumnKind::Physical,
+        comment: None,
+    }
+}

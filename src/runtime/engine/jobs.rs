@@ -1,0 +1,194 @@
+//! Statements that move rows: planned against the catalog as it is, then launched.
+
+use std::sync::Arc;
+
+use super::{Engine, Outcome, Rows, State, done};
+use crate::catalog::Catalog;
+use crate::connectors::Defaults;
+use crate::error::{Error, Result};
+use crate::plan::{Op, Planner, SinkNode, StreamPlan, explain, reads_stream, split_limit};
+use crate::runtime::Job;
+use crate::runtime::launch::{Launch, compute, launch};
+use crate::runtime::query::QueryStream;
+use crate::runtime::session::Session;
+use crate::sql::statement::{Insert, Query, Statement};
+
+impl Engine {
+    /// The plan of inserts that run as one job.
+    pub(super) fn plan_inserts(state: &State, inserts: &[Insert]) -> Result<StreamPlan> {
+        let planner = Planner::new(&state.catalog);
+        let mut queries = Vec::new();
+        for insert in inserts {
+            let table = state.catalog.table(&insert.table).ok_or_else(|| {
+                if state.catalog.view(&insert.table).is_some() {
+                    Error::statement(format!("{} is a view, which cannot be written to", insert.table))
+                } else {
+                    state.catalog.unknown(&insert.table)
+                }
+            })?;
+            let plan = planner.query(&insert.query)?;
+            let plan = planner.into_sink(plan, table, &insert.columns).map_err(|e| e.at(insert.query.span.clone()))?;
+            let plan = planner.continuous(plan, &insert.query)?;
+            queries.push((plan, Planner::sink_node(table)));
+        }
+        planner.lower(queries)
+    }
+
+    pub(super) fn insert(&self, inserts: &[Insert], text: &str) -> Result<Outcome> {
+        let state = self.state();
+        let plan = Self::plan_inserts(&state, inserts)?;
+        let is_finite = !plan.nodes.iter().any(|n| matches!(n.op, Op::Source(_)));
+        let name = match state.session.job_name() {
+            Some(name) => name.to_owned(),
+            None => job_name(inserts, text),
+        };
+        if state.jobs.iter().any(|j| j.name() == name && !j.status().has_ended()) {
+            return Err(Error::statement(format!("a job named {name} is running already"))
+                .hint(format!("STOP JOB `{name}`, or give this one a name: SET 'pipeline.name' = '..'")));
+        }
+        let (session, defaults) = (state.session.clone(), state.defaults());
+        drop(state);
+        let (job, _) =
+            launch(Launch { name, statement: text.to_owned(), plan, session: &session, defaults: &defaults })?;
+        self.state().jobs.push(job.clone());
+        if is_finite {
+            // VALUES and the like. While it waits for a broker it can be seen and stopped; once written, nobody wants to
+            // look for it.
+            let ended = job.wait();
+            self.state().jobs.retain(|j| !j.is(&job));
+            ended?;
+            let rows = job.info().rows_out;
+            return done(format!("{rows} {} written", if rows == 1 { "row is" } else { "rows are" }));
+        }
+        if session.waits_for_jobs()? {
+            job.wait()?;
+        }
+        Ok(Outcome::Started(job))
+    }
+
+    pub(super) fn query(&self, query: &Query, text: &str) -> Result<Outcome> {
+        let state = self.state();
+        let planner = Planner::new(&state.catalog);
+        let plan = planner.query(query)?;
+        if !reads_stream(&plan)? {
+            drop(state);
+            let schema = Arc::new(plan.schema().as_arrow().clone());
+            return Ok(Outcome::Rows(Rows { schema, batches: compute(&plan)? }));
+        }
+        let (plan, skip, limit) = split_limit(plan)?;
+        let plan = planner.continuous(plan, query)?;
+        let sink = SinkNode { table: None, title: "SELECT".to_owned(), not_null: Vec::new() };
+        let plan = planner.lower(vec![(plan, sink)])?;
+        let (session, defaults) = (state.session.clone(), state.defaults());
+        drop(state);
+        self.stream(plan, text, &session, &defaults, skip, limit)
+    }
+
+    pub(super) fn stream(
+        &self,
+        plan: StreamPlan,
+        text: &str,
+        session: &Session,
+        defaults: &Defaults,
+        skip: usize,
+        limit: Option<usize>,
+    ) -> Result<Outcome> {
+        let Some(last) = plan.nodes.last() else { return Err(Error::bug("a plan without nodes")) };
+        let schema = Arc::clone(&last.visible);
+        let name = format!("select-{:04x}", digest(text) & 0xffff);
+        let (job, rows) = launch(Launch { name, statement: text.to_owned(), plan, session, defaults })?;
+        match rows {
+            Some(rows) => Ok(Outcome::Query(QueryStream::new(schema, rows, job, skip, limit))),
+            None => Err(Error::bug("a query whose rows go nowhere")),
+        }
+    }
+
+    pub(super) fn explain(&self, statement: &Statement, analyze: bool) -> Result<Outcome> {
+        if analyze {
+            return Err(Error::statement("EXPLAIN ANALYZE is not available yet")
+                .hint("SHOW JOBS shows what running jobs count"));
+        }
+        let state = self.state();
+        let plan = match statement {
+            Statement::Insert(insert) => Self::plan_inserts(&state, std::slice::from_ref(insert))?,
+            Statement::StatementSet(inserts) => Self::plan_inserts(&state, inserts)?,
+            Statement::Query(query) => {
+                let planner = Planner::new(&state.catalog);
+                let (plan, ..) = split_limit(planner.query(query)?)?;
+                let plan = planner.continuous(plan, query)?;
+                let sink = SinkNode { table: None, title: "SELECT".to_owned(), not_null: Vec::new() };
+                planner.lower(vec![(plan, sink)])?
+            }
+            _ => return Err(Error::statement("EXPLAIN takes a SELECT, an INSERT or a statement set")),
+        };
+        Ok(Outcome::Text(explain(&plan)))
+    }
+
+    /// Rows of a topic as they are: a table made for the occasion.
+    pub(super) fn print(&self, topic: &str, from_beginning: bool, limit: Option<usize>) -> Result<Outcome> {
+        let topic = topic.replace('\'', "''");
+        let mode = if from_beginning { "earliest-offset" } else { "latest-offset" };
+        let text = format!(
+            "CREATE TABLE topic (`partition` INT METADATA VIRTUAL, `offset` BIGINT METADATA VIRTUAL, \
+             `timestamp` TIMESTAMP_LTZ(3) METADATA VIRTUAL, `key` STRING, `value` STRING) WITH ('connector' = 'kafka', \
+             'topic' = '{topic}', 'key.format' = 'raw', 'key.fields' = 'key', 'value.format' = 'raw', \
+             'value.fields-include' = 'EXCEPT_KEY', 'scan.startup.mode' = '{mode}', 'scan.on-error' = 'skip'); \
+             SELECT * FROM topic"
+        );
+        let statements = crate::sql::parse_script(&text).map_err(|e| Error::bug(e.message))?;
+        let mut catalog = Catalog::default();
+        let [create, select] = statements.as_slice() else { return Err(Error::bug("PRINT is two statements")) };
+        let (Statement::CreateTable(create), Statement::Query(select)) = (&create.statement, &select.statement) else {
+            return Err(Error::bug("PRINT is a table and a query"));
+        };
+        catalog.add_table(create.table.clone())?;
+        let planner = Planner::new(&catalog);
+        let plan = planner.continuous(planner.query(select)?, select)?;
+        let sink = SinkNode { table: None, title: "PRINT".to_owned(), not_null: Vec::new() };
+        let plan = planner.lower(vec![(plan, sink)])?;
+        let (session, defaults) = {
+            let state = self.state();
+            (state.session.clone(), state.defaults())
+        };
+        self.stream(plan, &format!("PRINT '{topic}'"), &session, &defaults, 0, limit)
+    }
+
+    pub(super) fn stop_job(&self, name: &str) -> Result<Outcome> {
+        let jobs = self.jobs();
+        let named = |j: &&Job| j.name() == name && !j.status().has_ended();
+        let beginning = |j: &&Job| j.name().starts_with(name) && !j.status().has_ended();
+        let job = match jobs.iter().find(named) {
+            Some(job) => job,
+            None => match jobs.iter().filter(beginning).collect::<Vec<_>>().as_slice() {
+                [job] => *job,
+                [] => {
+                    let error = Error::statement(format!("no job named {name} is running"));
+                    let near = crate::catalog::options::nearest(name, jobs.iter().map(Job::name));
+                    return Err(match near {
+                        Some(near) if near != name => error.hint(format!("did you mean {near}?")),
+                        _ => error.hint("SHOW JOBS lists the jobs"),
+                    });
+                }
+                several => {
+                    let names = several.iter().map(|j| j.name()).collect::<Vec<_>>().join(", ");
+                    return Err(Error::statement(format!("several jobs begin with {name}: {names}")));
+                }
+            },
+        };
+        job.stop();
+        job.wait()?;
+        done(format!("job {} is stopped; what had fired is written", job.name()))
+    }
+}
+
+/// A job that was given no name is called after its sinks and its statement.
+fn job_name(inserts: &[Insert], text: &str) -> String {
+    let sinks = inserts.iter().map(|i| i.table.as_str()).collect::<Vec<_>>().join("-");
+    format!("{sinks}-{:04x}", digest(text) & 0xffff)
+}
+
+/// FNV-1a over a statement's words: how it is laid out does not count.
+fn digest(text: &str) -> u64 {
+    let words = text.split_whitespace().flat_map(|word| word.bytes().chain([b' ']));
+    words.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}

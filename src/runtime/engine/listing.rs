@@ -1,0 +1,140 @@
+//! What exists, as tables of texts.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+
+use super::{Engine, Outcome, Rows};
+use crate::catalog::ColumnKind;
+use crate::connectors::kafka::{ClientProperties, Cluster};
+use crate::error::Result;
+use crate::plan::Planner;
+use crate::runtime::Job;
+use crate::sql::show::{show_create_table, show_create_view};
+use crate::sql::statement::Show;
+use crate::sql::types::sql_type;
+
+impl Engine {
+    pub(super) fn describe(&self, name: &str) -> Result<Outcome> {
+        let state = self.state();
+        let mut rows = Vec::new();
+        if let Some(table) = state.catalog.table(name) {
+            for column in &table.columns {
+                let sql_type =
+                    if column.sql_type.is_empty() { sql_type(&column.data_type) } else { column.sql_type.clone() };
+                let extra = match &column.kind {
+                    ColumnKind::Physical => String::new(),
+                    ColumnKind::Computed(expr) => format!("AS {expr}"),
+                    ColumnKind::Metadata { key, is_virtual } => {
+                        format!("METADATA FROM '{key}'{}", if *is_virtual { " VIRTUAL" } else { "" })
+                    }
+                };
+                let watermark = match &table.watermark {
+                    Some(w) if w.column == column.name => w.expr.to_string(),
+                    _ => String::new(),
+                };
+                let key = if table.primary_key.contains(&column.name) { "PRI" } else { "" };
+                rows.push(vec![
+                    column.name.clone(),
+                    sql_type,
+                    (!column.not_null).to_string(),
+                    key.to_owned(),
+                    extra,
+                    watermark,
+                ]);
+            }
+        } else if state.catalog.view(name).is_some() {
+            let plan = Planner::new(&state.catalog).view(name)?;
+            for field in plan.schema().fields() {
+                let (name, sql_type) = (field.name().clone(), sql_type(field.data_type()));
+                rows.push(vec![
+                    name,
+                    sql_type,
+                    field.is_nullable().to_string(),
+                    String::new(),
+                    String::new(),
+                    String::new(),
+                ]);
+            }
+        } else {
+            return Err(state.catalog.unknown(name));
+        }
+        Ok(Outcome::Rows(Rows::of_text(&["name", "type", "null", "key", "extras", "watermark"], rows)?))
+    }
+
+    pub(super) fn show(&self, show: &Show) -> Result<Outcome> {
+        let state = self.state();
+        let names = |title: &str, names: Vec<String>| {
+            Ok(Outcome::Rows(Rows::of_text(&[title], names.into_iter().map(|n| vec![n]).collect())?))
+        };
+        match show {
+            Show::Tables => {
+                let tables = state.catalog.tables().map(|t| t.name.clone());
+                let mut all: Vec<_> = tables.chain(state.catalog.views().map(|v| v.name.clone())).collect();
+                all.sort_unstable();
+                names("table name", all)
+            }
+            Show::Views => names("view name", state.catalog.views().map(|v| v.name.clone()).collect()),
+            Show::Functions => names("function name", Planner::function_names()),
+            Show::Create(name) => {
+                if let Some(table) = state.catalog.table(name) {
+                    return Ok(Outcome::Text(show_create_table(table)));
+                }
+                match state.catalog.view(name) {
+                    Some(view) => Ok(Outcome::Text(show_create_view(view))),
+                    None => Err(state.catalog.unknown(name)),
+                }
+            }
+            Show::Jobs => {
+                let jobs = state.jobs.clone();
+                drop(state);
+                Ok(Outcome::Rows(jobs_table(&jobs)?))
+            }
+            Show::Topics => {
+                let defaults = state.defaults();
+                drop(state);
+                let cluster = Cluster::new(ClientProperties::of_defaults(&defaults)?)?;
+                let mut topics = cluster.topics()?;
+                topics.sort_by(|a, b| a.name.cmp(&b.name));
+                let rows = topics.into_iter().map(|t| vec![t.name, t.partitions.len().to_string()]).collect();
+                Ok(Outcome::Rows(Rows::of_text(&["topic", "partitions"], rows)?))
+            }
+        }
+    }
+}
+
+impl Rows {
+    /// A table of texts.
+    pub(super) fn of_text(columns: &[&str], rows: Vec<Vec<String>>) -> Result<Self> {
+        let fields: Vec<Field> = columns.iter().map(|c| Field::new(*c, DataType::Utf8, false)).collect();
+        let schema = Arc::new(Schema::new(fields));
+        let arrays = (0..columns.len())
+            .map(|c| Arc::new(StringArray::from_iter_values(rows.iter().map(|r| r[c].as_str()))) as ArrayRef)
+            .collect();
+        Ok(Self { batches: vec![RecordBatch::try_new(Arc::clone(&schema), arrays)?], schema })
+    }
+}
+
+fn jobs_table(jobs: &[Job]) -> Result<Rows> {
+    let columns = ["job", "status", "records in", "rows out", "late", "errors", "watermark", "statement"];
+    let rows = jobs
+        .iter()
+        .map(|job| {
+            let info = job.info();
+            let watermark = info.watermark.and_then(chrono::DateTime::from_timestamp_millis);
+            let trouble = info.error.or(info.trouble).map(|t| format!(" ({t})")).unwrap_or_default();
+            vec![
+                info.name,
+                info.status + &trouble,
+                info.records_in.to_string(),
+                info.rows_out.to_string(),
+                (info.late + info.lost_to_idleness).to_string(),
+                info.errors.to_string(),
+                watermark.map(|w| w.format("%Y-%m-%d %H:%M:%S%.3fZ").to_string()).unwrap_or_default(),
+                info.statement,
+            ]
+        })
+        .collect();
+    Rows::of_text(&columns, rows)
+}

@@ -1,0 +1,195 @@
+//! The facade that every surface calls: statements in, outcomes out.
+
+mod ddl;
+mod jobs;
+mod listing;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+
+use super::job::Job;
+use super::query::QueryStream;
+use super::session::Session;
+use crate::catalog::Catalog;
+use crate::connectors::kafka::Embedded;
+use crate::connectors::{self, Defaults};
+use crate::error::Result;
+use crate::sql::Script;
+use crate::sql::statement::{Parsed, Statement};
+
+/// How to open an [`Engine`].
+#[derive(Clone, Debug, Default)]
+pub struct EngineConfig {
+    /// Bootstrap servers for Kafka tables that name none. `embedded` starts a broker inside this process, and so does
+    /// `None` with `embedded_if_none`.
+    pub brokers: Option<String>,
+    /// Kafka client properties for all tables, such as `security.protocol`.
+    pub properties: BTreeMap<String, String>,
+    /// Start a broker inside this process when no servers are named.
+    pub embedded_if_none: bool,
+}
+
+/// A finite result.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    /// The columns.
+    pub schema: SchemaRef,
+    /// The rows.
+    pub batches: Vec<RecordBatch>,
+}
+
+/// What came of a statement.
+pub enum Outcome {
+    /// It is done; a sentence for people, and notices (options that change nothing here, and the like).
+    Done(String, Vec<String>),
+    /// A finite result.
+    Rows(Rows),
+    /// A text: a plan, a statement.
+    Text(String),
+    /// An `INSERT` runs in the background.
+    Started(Job),
+    /// Rows that come as they come.
+    Query(QueryStream),
+}
+
+/// The engine: a catalog, settings, and jobs. Cloning gives another handle on the same engine.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+}
+
+struct State {
+    catalog: Catalog,
+    session: Session,
+    defaults: Defaults,
+    jobs: Vec<Job>,
+}
+
+impl Engine {
+    /// Opens an engine. Nothing is connected to yet, but the broker inside this process is started if it is asked for.
+    pub fn open(config: EngineConfig) -> Result<Self> {
+        let wants_embedded = match &config.brokers {
+            Some(brokers) => brokers == "embedded",
+            None => config.embedded_if_none,
+        };
+        let embedded = if wants_embedded { Some(Embedded::start()?) } else { None };
+        let brokers = config.brokers.filter(|b| b != "embedded");
+        let defaults = Defaults { brokers, properties: config.properties, embedded };
+        let state = State { catalog: Catalog::default(), session: Session::default(), defaults, jobs: Vec::new() };
+        Ok(Self(Arc::new(Inner { state: Mutex::new(state) })))
+    }
+
+    /// Where Kafka tables go that name no servers: the servers' addresses, and whether they are inside this process.
+    pub fn brokers(&self) -> Option<(String, bool)> {
+        let state = self.state();
+        match (&state.defaults.brokers, &state.defaults.embedded) {
+            (Some(brokers), _) => Some((brokers.clone(), false)),
+            (None, Some(embedded)) => Some((embedded.brokers().to_owned(), true)),
+            (None, None) => None,
+        }
+    }
+
+    /// The statements of a text, one by one: each is parsed, executed, and its outcome given, before the next is looked
+    /// at. The first error ends it.
+    pub fn run<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Result<Outcome>> + 'a {
+        let mut script = Script::new(text);
+        let mut failed = false;
+        std::iter::from_fn(move || {
+            if failed {
+                return None;
+            }
+            let result = script.next()?.and_then(|statement| self.execute(&statement));
+            failed = result.is_err();
+            Some(result)
+        })
+    }
+
+    /// Executes one statement. Errors point into the text that it was parsed from.
+    pub fn execute(&self, statement: &Parsed) -> Result<Outcome> {
+        self.dispatch(&statement.statement, &statement.text).map_err(|e| e.at(statement.span.clone()))
+    }
+
+    fn dispatch(&self, statement: &Statement, text: &str) -> Result<Outcome> {
+        match statement {
+            Statement::CreateTable(create) => self.create_table(create),
+            Statement::CreateView(create) => self.create_view(create),
+            Statement::Drop { kind, name, if_exists } => self.drop_object(*kind, name, *if_exists),
+            Statement::Insert(insert) => self.insert(std::slice::from_ref(insert), text),
+            Statement::StatementSet(inserts) => self.insert(inserts, text),
+            Statement::Query(query) => self.query(query, text),
+            Statement::Explain { statement, analyze } => self.explain(statement, *analyze),
+            Statement::Describe(name) => self.describe(name),
+            Statement::Show(show) => self.show(show),
+            Statement::Print { topic, from_beginning, limit } => self.print(topic, *from_beginning, *limit),
+            Statement::StopJob(name) => self.stop_job(name),
+            Statement::Set(Some((key, value))) => self.set(key, value),
+            Statement::Set(None) => {
+                let state = self.state();
+                let rows: Vec<_> = state.session.shown().map(|(k, v)| vec![k.to_owned(), v.to_owned()]).collect();
+                Ok(Outcome::Rows(Rows::of_text(&["key", "value"], rows)?))
+            }
+            Statement::Reset(key) => {
+                self.state().session.reset(key.as_deref());
+                done(match key {
+                    Some(key) => format!("'{key}' is back to its default"),
+                    None => "all settings are back to their defaults".to_owned(),
+                })
+            }
+        }
+    }
+
+    fn set(&self, key: &str, value: &str) -> Result<Outcome> {
+        if key.starts_with("kafka.") && key != "kafka.bootstrap.servers" {
+            connectors::kafka::property_notice(&key["kafka.".len()..], value)?;
+        }
+        let notice = self.state().session.set(key, value)?;
+        Ok(Outcome::Done(format!("'{key}' is set"), notice.into_iter().collect()))
+    }
+
+    /// All jobs of this engine, in the order of their start; ended ones too.
+    pub fn jobs(&self) -> Vec<Job> {
+        self.state().jobs.clone()
+    }
+
+    /// The latest job of this name.
+    pub fn job(&self, name: &str) -> Option<Job> {
+        self.state().jobs.iter().rev().find(|j| j.name() == name).cloned()
+    }
+
+    /// Stops all jobs and waits for their ends.
+    pub fn shut_down(&self) {
+        let jobs = self.jobs();
+        jobs.iter().for_each(Job::stop);
+        for job in jobs {
+            let _ = job.wait();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// What the engine was opened with, under what the session has set.
+    fn defaults(&self) -> Defaults {
+        let mut defaults = self.defaults.clone();
+        for (key, value) in self.session.kafka_properties() {
+            if key == "bootstrap.servers" {
+                defaults.brokers = Some(value.to_owned());
+            } else {
+                defaults.properties.insert(key.to_owned(), value.to_owned());
+            }
+        }
+        defaults
+    }
+}
+
+fn done(sentence: String) -> Result<Outcome> {
+    Ok(Outcome::Done(sentence, Vec::new()))
+}

@@ -1,0 +1,219 @@
+//! What flows through: sums that add up, state and memory that stay small, rows that come at once.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+use tidemill::runtime::Job;
+
+use super::{
+    BOUNDED, EARLIEST, PATIENCE, at, by_window, counts, engine, expected, finished, input, output, script, start,
+};
+use crate::common::broker::{shared, unique_name};
+use crate::common::program::Running;
+use crate::common::records::Message;
+
+/// The sum of a field over an output topic.
+fn sum(topic: &str, field: &str) -> i64 {
+    shared().read_all(topic).iter().map(|row| row.json()[field].as_i64().expect("a number")).sum()
+}
+
+#[test]
+fn several_topics_are_one_table() {
+    let broker = shared();
+    let prefix = unique_name("behaviour-several");
+    let topics = [broker.topic(&prefix, 1), broker.topic(&prefix, 3)];
+    broker.produce(&topics[0], (0..100).map(|n| at(0, n * 100)));
+    broker.produce(&topics[1], (0..200).map(|n| at(n % 3, i64::from(n) * 50)));
+    let want = expected((0..100).map(|n| n * 100).chain((0..200).map(|n| n * 50)), 2);
+    let pattern = format!("'topic-pattern' = '{prefix}.*'");
+    let list = format!("'topic' = '{}'", topics.join("; "));
+    for named in [pattern, list] {
+        let out = unique_name("behaviour-several-out");
+        let table = input("i", "", BOUNDED).replace("'topic' = ''", &named);
+        let job = start(&engine(broker), &(table + &output("o", &out) + &counts("i", "o", 2)));
+        assert_eq!(finished(&job).records_in, 300);
+        assert_eq!(by_window(&broker.read_all(&out)), want, "{named}");
+    }
+}
+
+#[test]
+fn every_record_is_accounted_for() {
+    let broker = shared();
+    let topic = broker.topic("behaviour-conservation", 3);
+    // Disorder: each seventh record is late, the more so the later it comes; each eleventh is bad.
+    let record = |n: i64| {
+        let ts = if n % 7 == 0 { n * 8 } else { n * 10 };
+        let partition = i32::try_from(n % 3).expect("small");
+        match n % 11 {
+            0 => Message::new("bad").partition(partition),
+            1 => Message::tombstone().partition(partition),
+            _ => at(partition, ts),
+        }
+    };
+    broker.produce(&topic, (0..6_000).map(record));
+    let mut results = Vec::new();
+    for workers in ["1", "2", "3"] {
+        let (all, some) = (unique_name("behaviour-all"), unique_name("behaviour-some"));
+        let insert = |into: &str, condition: &str| {
+            format!(
+                "INSERT INTO {into} SELECT window_start, count(*) FROM TUMBLE(i, ts, INTERVAL '1' SECOND) {condition} GROUP \
+                 BY window_start, window_end;\n"
+            )
+        };
+        let text = format!("SET 'parallelism.default' = '{workers}';\n")
+            + &input("i", &topic, &format!("{BOUNDED}, 'scan.on-error' = 'skip'"))
+            + &output("a", &all)
+            + &output("b", &some)
+            + "EXECUTE STATEMENT SET BEGIN\n"
+            + &insert("a", "")
+            + &insert("b", "WHERE n % 3 = 0")
+            + "END;";
+        let info = finished(&start(&engine(broker), &text));
+        let used = sum(&all, "c") + sum(&some, "c");
+        let read = i64::try_from(info.records_in - info.errors - info.tombstones).expect("few");
+        let dropped = i64::try_from(info.filtered + info.late).expect("few");
+        assert_eq!(info.records_in, 6_000);
+        assert!(info.late > 0 && info.filtered > 0 && info.errors > 0 && info.tombstones > 0, "{info:?}");
+        // Both statements see every row of their one source.
+        assert_eq!(2 * read, used + dropped, "{info:?}");
+        assert_eq!((info.lost_to_idleness, info.partly_late), (0, 0), "{info:?}");
+        let rows = [&all, &some].map(|topic| by_window(&broker.read_all(topic)));
+        results.push((rows, info.late, info.filtered, info.rows_out));
+    }
+    assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "workers change the answer: {results:?}");
+}
+
+/// The greatest state that a job had, in windows and bytes, as far as it was seen.
+fn greatest_state(job: &Job) -> (usize, usize) {
+    let (mut windows, mut bytes) = (0, 0);
+    while job.wait_for(Duration::from_millis(2)).is_none() {
+        let info = job.info();
+        windows = windows.max(info.open_windows);
+        bytes = bytes.max(info.state_bytes);
+    }
+    finished(job);
+    (windows, bytes)
+}
+
+#[test]
+fn uneven_partitions_do_not_pile_up_state() {
+    const RECORDS: i64 = 240_000;
+    /// Of 10 s each.
+    const WINDOWS: i64 = 2_000;
+    const SPAN_MS: i64 = WINDOWS * 10_000;
+    let broker = shared();
+    let mut peaks = Vec::new();
+    for shares in [[25, 25, 25, 25], [75, 25, 0, 0]] {
+        let (topic, out) = (broker.topic("behaviour-skew", 4), unique_name("behaviour-skew-out"));
+        let mut times = Vec::new();
+        for (partition, share) in (0..).zip(shares) {
+            let records = RECORDS * share / 100;
+            let of_partition: Vec<i64> = (0..records).map(|n| n * SPAN_MS / records).collect();
+            broker.produce(&topic, of_partition.iter().map(|ts| at(partition, *ts)));
+            times.extend(of_partition);
+        }
+        let engine = engine(broker);
+        let text = "SET 'sink.commit-interval' = '5 ms'; SET 'parallelism.default' = '2';".to_string()
+            + &input("i", &topic, BOUNDED)
+            + &output("o", &out)
+            + &counts("i", "o", 10);
+        let peak = greatest_state(&start(&engine, &text));
+        assert_eq!(by_window(&broker.read_all(&out)), expected(times, 10), "{shares:?}");
+        peaks.push(peak);
+    }
+    println!("windows and bytes, even and uneven: {peaks:?}");
+    let [even, uneven] = peaks[..] else { unreachable!() };
+    // A partition is read by the batch, and a batch of the small one covers an eighth of the time. Unless it were made to
+    // wait, the small one would be through when the large one has come to a third.
+    assert!(uneven.0 < 2 * even.0 && uneven.0 < WINDOWS as usize / 2, "{peaks:?}");
+    assert!(uneven.1 < 2 * even.1, "{peaks:?}");
+}
+
+#[test]
+fn rows_are_visible_soon_after_the_watermark() {
+    let broker = shared();
+    let (topic, out) = (broker.topic("behaviour-latency", 1), broker.topic("behaviour-latency-out", 1));
+    let engine = engine(broker);
+    let text = "SET 'sink.commit-interval' = '50 ms';".to_string()
+        + &input("i", &topic, EARLIEST)
+        + &output("o", &out)
+        + &counts("i", "o", 2);
+    let job = start(&engine, &text);
+    // A consumer that is connected before the first row comes: its start is not what is measured.
+    let consumer: BaseConsumer = broker.client().set("group.id", unique_name("latency")).create().expect("a consumer");
+    let mut assignment = TopicPartitionList::new();
+    assignment.add_partition_offset(&out, 0, Offset::Beginning).expect("an offset");
+    consumer.assign(&assignment).expect("an assignment");
+    let mut took = Vec::new();
+    broker.produce(&topic, [at(0, 0)]);
+    for n in 1..=9 {
+        broker.produce(&topic, [at(0, n * 2_000)]);
+        let begin = Instant::now();
+        loop {
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(_)) => break,
+                Some(Err(error)) => println!("{n} {error}"),
+                None => assert!(begin.elapsed() < PATIENCE, "no row {n}: {took:?} {:?}", job.info()),
+            }
+        }
+        took.push(begin.elapsed());
+    }
+    job.stop();
+    finished(&job);
+    took.sort_unstable();
+    println!("{took:?}");
+    // The half of them; others may have met a busy machine.
+    assert!(took[took.len() / 2] < Duration::from_millis(300), "{took:?}");
+}
+
+/// The greatest resident memory of a bounded run, in bytes, as Linux counts it.
+fn memory(topic: &str) -> u64 {
+    let file = script(
+        // Little is read ahead, so that it does not take a long topic to fill what may be filled.
+        &(input("i", topic, &format!("{BOUNDED}, 'properties.queued.max.messages.kbytes' = '2048'"))
+            + "CREATE TABLE o (k STRING, w TIMESTAMP(3), c BIGINT) WITH ('connector' = 'blackhole');\n"
+            + "INSERT INTO o SELECT k, window_start, count(*) FROM TUMBLE(i, ts, INTERVAL '1' MINUTE) GROUP BY k, \
+               window_start, window_end;\n"),
+    );
+    // GNU time is not everywhere: the shell waits beside /proc, which is there for as long as the program is not reaped.
+    let program = env!("CARGO_BIN_EXE_tidemill");
+    let mut command = Command::new(program);
+    command.args(["-b", shared().addresses(), "run"]).arg(file.path());
+    let running = Running::start(&mut command);
+    let status = format!("/proc/{}/status", running.id());
+    let mut peak = 0;
+    let begin = Instant::now();
+    // A process that has ended and was not waited for has no such line any more.
+    while let Some(kilobytes) = std::fs::read_to_string(&status).ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()
+    }) {
+        peak = peak.max(kilobytes * 1_024);
+        assert!(begin.elapsed() < PATIENCE, "it still runs");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let ended = running.finish(PATIENCE);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    peak
+}
+
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "reads /proc")]
+fn memory_does_not_grow_with_the_topic() {
+    let thousands: i64 = std::env::var("TIDEMILL_MEMORY_THOUSANDS").ok().and_then(|n| n.parse().ok()).unwrap_or(150);
+    let broker = shared();
+    let peaks = [thousands, 3 * thousands].map(|thousands| {
+        let topic = broker.topic("behaviour-memory", 4);
+        let padding = "x".repeat(60);
+        let record = |n: i64| {
+            let text = format!(r#"{{"k":"key {}","n":{n},"ts":{},"padding":"{padding}"}}"#, n % 1_000, n * 10);
+            Message::new(text).partition(i32::try_from(n % 4).expect("small"))
+        };
+        broker.produce(&topic, (0..thousands * 1_000).map(record));
+        memory(&topic)
+    });
+    println!("peak memory: {} MB, {} MB", peaks[0] >> 20, peaks[1] >> 20);
+    assert!(peaks[1] < peaks[0] + peaks[0] / 4 + (32 << 20), "{peaks:?}");
+}
