@@ -138,6 +138,12 @@ static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {
             "give one of them another name with AS",
         ),
         (r"Field (.+) not found in struct", "there is no field $1 in the row", "DESCRIBE lists the fields"),
+        (r"Invalid qualifier (\S+)", "there is no table $1 in FROM", "fields of a row are named one by one"),
+        (
+            r"Aggregate function calls cannot be nested",
+            "an aggregate function cannot stand in another",
+            "aggregate in a sub-query, and its results outside",
+        ),
         (
             r"Aggregate functions are not allowed in the WHERE clause",
             "aggregate functions cannot stand in WHERE",

@@ -53,7 +53,9 @@ impl RepeatWindows {
         for (at, values) in bounds.into_iter().enumerate() {
             columns.push(self.bound(values, at)?);
         }
-        columns.extend(batch.columns()[self.input_visible..].iter().cloned());
+        // Windows over windows: the event time of those below gives way.
+        let carried = self.schema.fields().len() - columns.len() - 1;
+        columns.extend(batch.columns()[self.input_visible..][..carried].iter().cloned());
         columns.push(times);
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }

@@ -11,7 +11,7 @@ use sqlparser::ast::{self, Expr, Spanned, Visit, Visitor};
 use sqlparser::tokenizer::Span;
 
 use super::context::Planner;
-use crate::error::Error;
+use crate::error::{Blame, Error};
 use crate::sql::statement::Query;
 
 /// A kind of clause.
@@ -110,7 +110,10 @@ pub(super) fn located(error: DataFusionError, query: &Query) -> Error {
         }),
     };
     let bytes = span.and_then(|span| bytes_of(span, query)).unwrap_or_else(|| query.span.clone());
-    Error::from(error).at(bytes)
+    let error = Error::from(error);
+    // Constants are computed while planning: what fails there is the statement's, not the data's.
+    let blame = if error.blame == Blame::Data { Blame::Statement } else { error.blame };
+    Error { blame, ..error }.at(bytes)
 }
 
 fn place_of(error: &DataFusionError) -> Option<Place> {

@@ -2,7 +2,8 @@
 //!
 //! - Columns that were given no name get one that people recognise: `COUNT(*)` as it was written, `price` for
 //!   `bid.price`; DataFusion's own would be `t.bid[price]`.
-//! - `FETCH FIRST n ROWS ONLY` is `LIMIT n`; `LISTAGG(x)` is `LISTAGG(x, ',')`.
+//! - `FETCH FIRST n ROWS ONLY` is `LIMIT n`; `LISTAGG(x)` is `LISTAGG(x, ',')`; `FLOOR(ts TO HOUR)` is
+//!   `DATE_TRUNC('hour', ts)`, and `CEIL(ts TO HOUR)` is made of it.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -40,9 +41,17 @@ pub fn rewrite(query: &mut ast::Query) -> Result<()> {
             ControlFlow::Continue(())
         }
 
+        fn pre_visit_table_factor(&mut self, relation: &mut ast::TableFactor) -> ControlFlow<()> {
+            self.0 = ignored_clause(relation);
+            if self.0.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+
         fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
             if let Expr::Function(function) = expr {
                 part_with_commas(function);
+            }
+            if let Some(rounded) = round_time(expr) {
+                *expr = rounded;
             }
             if let Expr::Function(function) = expr
                 && let ast::FunctionArguments::List(list) = &function.args
@@ -62,8 +71,45 @@ pub fn rewrite(query: &mut ast::Query) -> Result<()> {
     queries.0.map_or(Ok(()), Into::into)
 }
 
+/// What DataFusion would pass over in silence.
+fn ignored_clause(relation: &ast::TableFactor) -> Option<Refusal> {
+    let refusal = match relation {
+        ast::TableFactor::Table { version: Some(_), .. } => {
+            refuse("FOR SYSTEM_TIME AS OF is not available yet").hint("leave it out: rows are read as they come")
+        }
+        ast::TableFactor::Table { sample: Some(_), .. } | ast::TableFactor::Derived { sample: Some(_), .. } => {
+            refuse("TABLESAMPLE is not available on a stream").hint("filter by a column, such as WHERE MOD(id, 10) = 0")
+        }
+        _ => return None,
+    };
+    Some(refusal.at(relation))
+}
+
 fn has_no_limit(clause: &ast::LimitClause) -> bool {
     matches!(clause, ast::LimitClause::LimitOffset { limit: None, .. })
+}
+
+/// `FLOOR(ts TO unit)` and `CEIL(ts TO unit)` as what DataFusion knows.
+fn round_time(expr: &Expr) -> Option<Expr> {
+    use ast::CeilFloorKind::DateTimeField;
+    let (is_up, value, unit) = match expr {
+        Expr::Ceil { field: DateTimeField(ast::DateTimeField::NoDateTime), .. }
+        | Expr::Floor { field: DateTimeField(ast::DateTimeField::NoDateTime), .. } => return None,
+        Expr::Ceil { expr, field: DateTimeField(unit) } => (true, expr, unit),
+        Expr::Floor { expr, field: DateTimeField(unit) } => (false, expr, unit),
+        _ => return None,
+    };
+    let unit = unit.to_string().to_ascii_lowercase();
+    let down = format!("DATE_TRUNC('{unit}', {value})");
+    if !is_up {
+        return crate::sql::parse_expr(&down).ok();
+    }
+    let length = match unit.as_str() {
+        "week" => "INTERVAL '7' DAY".to_owned(),
+        "quarter" => "INTERVAL '3' MONTH".to_owned(),
+        unit => format!("INTERVAL '1' {unit}"),
+    };
+    crate::sql::parse_expr(&format!("CASE WHEN {down} = {value} THEN {value} ELSE {down} + {length} END")).ok()
 }
 
 /// `LISTAGG` may leave its separator out.

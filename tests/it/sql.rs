@@ -379,6 +379,12 @@ fn aggregates_of_aggregates_views_and_unions() {
                 "SELECT id FROM t WHERE id > 4 UNION ALL SELECT v FROM t WHERE v > 2 UNION ALL SELECT 9",
                 &["5", "3", "4", "9"],
             ),
+            // Windows over windows, without an aggregate between them.
+            (
+                "SELECT window_start, window_end, COUNT(*) FROM TUMBLE((SELECT * FROM TUMBLE(t, ts, INTERVAL '10' SECOND)),
+                 window_time, INTERVAL '1' MINUTE) GROUP BY window_start, window_end",
+                &["00:00:00|00:01:00|3", "00:01:00|00:02:00|2"],
+            ),
             ("SELECT x.n FROM (SELECT id AS n FROM (SELECT id FROM t WHERE v > 2) y WHERE id < 5) x", &["4"]),
             ("SELECT a, c FROM renamed WHERE b < TIMESTAMP '2020-01-01 00:00:31'", &["a|1"]),
         ],
@@ -402,6 +408,10 @@ fn columns_of_every_kind() {
             (
                 "SELECT bid.price, `bid`.`who`.`a b`, t.bid.who.name, arr[1], mp['k'], mp['nope'], CARDINALITY(arr) FROM t WHERE id = 1",
                 &["1.5|7|x|1|5|null|2"][..],
+            ),
+            (
+                "SELECT FLOOR(ts TO MINUTE), CEIL(ts TO MINUTE), FLOOR(ts TO HOUR), FLOOR(d) FROM t WHERE id = 5",
+                &["00:01:00|00:02:00|00:00:00|4.0"],
             ),
             ("SELECT bid, arr[9], bid.who FROM t WHERE id = 3", &["null|null|null"]),
             (
@@ -725,6 +735,12 @@ fn what_cannot_run_is_refused() {
             ("SELECT v FROM @ GROUP BY window_start", "the column v is neither grouped by nor aggregated", "v"),
             ("SELECT id FROM t WHERE k", "is STRING, not BOOLEAN", ""),
             ("SELECT id FROM t WHERE COUNT(*) > 1", "HAVING", ""),
+            ("SELECT id FROM t TABLESAMPLE BERNOULLI (10)", "TABLESAMPLE is not available", "t"),
+            ("SELECT id FROM t FOR SYSTEM_TIME AS OF ts", "FOR SYSTEM_TIME AS OF is not available yet", "t"),
+            ("SELECT nope.* FROM t", "there is no table nope in FROM", ""),
+            ("SELECT SUM(SUM(v)) FROM @ GROUP BY window_start", "aggregate in a sub-query", "v"),
+            ("SELECT id FROM t WHERE ts > 'garbage'", "'garbage' is no TIMESTAMP", ""),
+            ("SELECT CAST('x' AS INT)", "'x' is no INT", ""),
             ("SELECT id AS a, v AS a FROM t", "two columns of the SELECT have the same name", ""),
             ("SELECT id FROM t UNION ALL SELECT id, v FROM t", "different numbers of columns", ""),
         ],

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Engine, Outcome, Rows, State, done};
 use crate::catalog::Catalog;
 use crate::connectors::Defaults;
-use crate::error::{Error, Result};
+use crate::error::{Blame, Error, Result};
 use crate::plan::{Op, Planner, SinkNode, StreamPlan, explain, reads_stream, split_limit};
 use crate::runtime::Job;
 use crate::runtime::launch::{Launch, compute, launch};
@@ -73,7 +73,10 @@ impl Engine {
         if !reads_stream(&plan)? {
             drop(state);
             let schema = Arc::new(plan.schema().as_arrow().clone());
-            return Ok(Outcome::Rows(Rows { schema, batches: compute(&plan)? }));
+            // There is no data but what the statement says.
+            let blame = |b| if b == Blame::Data { Blame::Statement } else { b };
+            let batches = compute(&plan).map_err(|e| Error { blame: blame(e.blame), ..e })?;
+            return Ok(Outcome::Rows(Rows { schema, batches }));
         }
         let (plan, skip, limit) = split_limit(plan)?;
         let plan = planner.continuous(plan, query)?;
