@@ -185,7 +185,11 @@ mod tests {
         ];
         for ((slide, size, offset), time, slice, first, last) in rows {
             let w = Windows::new(slide, size, offset);
-            assert_eq!((w.slice_of(time), w.first_start(time), w.last_start(time)), (slice, first, last), "{w:?} {time}");
+            assert_eq!(
+                (w.slice_of(time), w.first_start(time), w.last_start(time)),
+                (slice, first, last),
+                "{w:?} {time}"
+            );
         }
     }
 

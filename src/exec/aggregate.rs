@@ -77,7 +77,9 @@ impl Rows {
             windows: node.windows,
             assigned: node.assigned,
             time: hidden.time_index(visible),
-            watermark: hidden.watermark_index(visible).ok_or_else(|| Error::bug("an aggregate's rows carry no watermark"))?,
+            watermark: hidden
+                .watermark_index(visible)
+                .ok_or_else(|| Error::bug("an aggregate's rows carry no watermark"))?,
             keys: node.keys.clone(),
             inputs: node.layout.aggregates().iter().map(|a| a.inputs()).collect(),
             filters: node.filters.clone(),

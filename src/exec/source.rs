@@ -61,7 +61,8 @@ impl SourceStage {
     ) -> Self {
         let wide = node.decoded.fields().iter().cloned().chain(node.computed.iter().map(|(f, _)| Arc::clone(f)));
         let wide = Arc::new(Schema::new(wide.collect::<Vec<_>>()));
-        let state = |id: &PartitionId| Partition { id: id.clone(), watermark: WATERMARK_MIN, idle: false, ended: false };
+        let state =
+            |id: &PartitionId| Partition { id: id.clone(), watermark: WATERMARK_MIN, idle: false, ended: false };
         Self {
             wide,
             schema: hidden.extend(visible),
@@ -82,7 +83,8 @@ impl SourceStage {
         }
         self.partitions[partition].idle = false;
         let options = RecordBatchOptions::new().with_row_count(Some(rows.offsets.len()));
-        let decoded = RecordBatch::try_new_with_options(Arc::clone(&self.node.decoded), rows.columns.clone(), &options)?;
+        let decoded =
+            RecordBatch::try_new_with_options(Arc::clone(&self.node.decoded), rows.columns.clone(), &options)?;
         let (wide, offsets) = self.compute(partition, decoded, &rows.offsets)?;
         let (wide, offsets, watermarks) = self.watermarks(partition, wide, offsets)?;
         let passed = wide.num_rows();
@@ -194,8 +196,11 @@ impl SourceStage {
 
     fn bad_row(&self, partition: usize, offset: i64, reason: &str) -> Error {
         let id = &self.partitions[partition].id;
-        Error::data(format!("the record at topic {}, partition {}, offset {offset} is bad: {reason}", id.topic, id.partition))
-            .hint(format!("mend the producer, or set 'scan.on-error' = 'skip' on table {}", self.node.table.name))
+        Error::data(format!(
+            "the record at topic {}, partition {}, offset {offset} is bad: {reason}",
+            id.topic, id.partition
+        ))
+        .hint(format!("mend the producer, or set 'scan.on-error' = 'skip' on table {}", self.node.table.name))
     }
 
     /// The watermark of a partition.

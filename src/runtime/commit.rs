@@ -60,7 +60,11 @@ impl Committer {
                 self.shared.call(Boundary { sequence, clock_ms: clock::wall_ms(), checkpoint, end });
             }
             // While a boundary is on its way only messages matter; else the next call does.
-            let wait = if sequence == flushed { (next_call - now).min(Duration::from_millis(5)) } else { next_call_patience() };
+            let wait = if sequence == flushed {
+                (next_call - now).min(Duration::from_millis(5))
+            } else {
+                next_call_patience()
+            };
             match self.inputs.next(wait) {
                 Next::Nothing => {}
                 Next::Gone => return Err(cancelled()),

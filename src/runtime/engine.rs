@@ -158,7 +158,8 @@ impl Engine {
         let plan = create.query.as_ref().map(|query| planner.query(query)).transpose()?;
         if let Some(plan) = &plan {
             if !table.columns.is_empty() {
-                return Err(Error::statement("CREATE TABLE .. AS SELECT takes its columns from the query").hint("leave the list of columns out"));
+                return Err(Error::statement("CREATE TABLE .. AS SELECT takes its columns from the query")
+                    .hint("leave the list of columns out"));
             }
             table.columns = plan.schema().fields().iter().map(|f| column_of(f)).collect();
         }
@@ -215,7 +216,9 @@ impl Engine {
         }
         let error = state.catalog.unknown(name);
         Err(match state.catalog.contains(name) {
-            true => Error::statement(format!("\"{name}\" is not a {what}")).hint("DROP TABLE drops tables, DROP VIEW views"),
+            true => {
+                Error::statement(format!("\"{name}\" is not a {what}")).hint("DROP TABLE drops tables, DROP VIEW views")
+            }
             false => error,
         })
     }
@@ -254,7 +257,8 @@ impl Engine {
         }
         let (session, defaults) = (state.session.clone(), state.defaults());
         drop(state);
-        let (job, _) = launch(Launch { name, statement: text.to_owned(), plan, session: &session, defaults: &defaults })?;
+        let (job, _) =
+            launch(Launch { name, statement: text.to_owned(), plan, session: &session, defaults: &defaults })?;
         if is_finite {
             // VALUES and the like: nobody wants to look for such a job.
             job.wait()?;
@@ -307,7 +311,8 @@ impl Engine {
 
     fn explain(&self, statement: &Statement, analyze: bool) -> Result<Outcome> {
         if analyze {
-            return Err(Error::statement("EXPLAIN ANALYZE is not available yet").hint("SHOW JOBS shows what running jobs count"));
+            return Err(Error::statement("EXPLAIN ANALYZE is not available yet")
+                .hint("SHOW JOBS shows what running jobs count"));
         }
         let state = self.state();
         let plan = match statement {
@@ -330,7 +335,8 @@ impl Engine {
         let mut rows = Vec::new();
         if let Some(table) = state.catalog.table(name) {
             for column in &table.columns {
-                let sql_type = if column.sql_type.is_empty() { sql_type(&column.data_type) } else { column.sql_type.clone() };
+                let sql_type =
+                    if column.sql_type.is_empty() { sql_type(&column.data_type) } else { column.sql_type.clone() };
                 let extra = match &column.kind {
                     ColumnKind::Physical => String::new(),
                     ColumnKind::Computed(expr) => format!("AS {expr}"),
@@ -343,13 +349,27 @@ impl Engine {
                     _ => String::new(),
                 };
                 let key = if table.primary_key.contains(&column.name) { "PRI" } else { "" };
-                rows.push(vec![column.name.clone(), sql_type, (!column.not_null).to_string(), key.to_owned(), extra, watermark]);
+                rows.push(vec![
+                    column.name.clone(),
+                    sql_type,
+                    (!column.not_null).to_string(),
+                    key.to_owned(),
+                    extra,
+                    watermark,
+                ]);
             }
         } else if state.catalog.view(name).is_some() {
             let plan = Planner::new(&state.catalog).view(name)?;
             for field in plan.schema().fields() {
                 let (name, sql_type) = (field.name().clone(), sql_type(field.data_type()));
-                rows.push(vec![name, sql_type, field.is_nullable().to_string(), String::new(), String::new(), String::new()]);
+                rows.push(vec![
+                    name,
+                    sql_type,
+                    field.is_nullable().to_string(),
+                    String::new(),
+                    String::new(),
+                    String::new(),
+                ]);
             }
         } else {
             return Err(state.catalog.unknown(name));

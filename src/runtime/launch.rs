@@ -157,7 +157,11 @@ fn open_sinks(plan: &StreamPlan, topology: &Topology, defaults: &Defaults) -> Re
         .collect()
 }
 
-fn encoders(plan: &StreamPlan, topology: &Topology, targets: &[Target]) -> Result<Vec<(Box<dyn SinkEncoder>, Vec<usize>)>> {
+fn encoders(
+    plan: &StreamPlan,
+    topology: &Topology,
+    targets: &[Target],
+) -> Result<Vec<(Box<dyn SinkEncoder>, Vec<usize>)>> {
     topology
         .sinks()
         .iter()
@@ -328,11 +332,10 @@ fn start(shared: &Arc<Shared>, threads: Vec<(String, Body)>, mut committer: Comm
 }
 
 fn spawn(title: &str, body: impl FnOnce() -> End + Send + 'static) -> Result<thread::JoinHandle<End>> {
-    thread::Builder::new()
-        .name(title.to_owned())
-        .stack_size(STACK_BYTES)
-        .spawn(body)
-        .map_err(|e| Error::new(Blame::Usage, format!("cannot start a thread: {e}")).hint("the system's limit of threads or memory is reached"))
+    thread::Builder::new().name(title.to_owned()).stack_size(STACK_BYTES).spawn(body).map_err(|e| {
+        Error::new(Blame::Usage, format!("cannot start a thread: {e}"))
+            .hint("the system's limit of threads or memory is reached")
+    })
 }
 
 /// Runs a thread's body; an error or a panic of it fails the job.

@@ -1,8 +1,8 @@
 //! What a job counts, and how it is told.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, OnceLock};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use crate::connectors::TroubleProbe;
 use crate::exec::Counts;

@@ -23,7 +23,13 @@ pub struct QueryStream {
 }
 
 impl QueryStream {
-    pub(super) fn new(schema: SchemaRef, batches: Receiver<RecordBatch>, job: Job, skip: usize, limit: Option<usize>) -> Self {
+    pub(super) fn new(
+        schema: SchemaRef,
+        batches: Receiver<RecordBatch>,
+        job: Job,
+        skip: usize,
+        limit: Option<usize>,
+    ) -> Self {
         Self { schema, batches, job, limit, skip }
     }
 

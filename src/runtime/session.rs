@@ -75,7 +75,9 @@ impl Session {
 
     /// All that is set; values of keys that may hold secrets are hidden.
     pub fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.values.iter().map(|(k, v)| (k.as_str(), if crate::sql::show::is_secret(k) { "******" } else { v.as_str() }))
+        self.values
+            .iter()
+            .map(|(k, v)| (k.as_str(), if crate::sql::show::is_secret(k) { "******" } else { v.as_str() }))
     }
 
     /// Kafka client properties (`kafka.*`).
@@ -133,14 +135,16 @@ impl Session {
         if let Some(zone) = self.values.get("table.local-time-zone")
             && !matches!(zone.as_str(), "UTC" | "Etc/UTC" | "Z" | "default")
         {
-            return Err(Error::statement("time zones other than UTC are not available yet")
-                .hint("event times are instants in UTC; shift them with + INTERVAL '..' HOUR where you need local time"));
+            return Err(Error::statement("time zones other than UTC are not available yet").hint(
+                "event times are instants in UTC; shift them with + INTERVAL '..' HOUR where you need local time",
+            ));
         }
         if let Some(mode) = self.values.get("execution.runtime-mode")
             && !mode.eq_ignore_ascii_case("streaming")
         {
-            return Err(Error::statement("'execution.runtime-mode' = 'batch' is not available yet")
-                .hint("bounded sources ('scan.bounded.mode' = 'latest-offset') give the same rows and end by themselves"));
+            return Err(Error::statement("'execution.runtime-mode' = 'batch' is not available yet").hint(
+                "bounded sources ('scan.bounded.mode' = 'latest-offset') give the same rows and end by themselves",
+            ));
         }
         Ok(())
     }

@@ -176,7 +176,13 @@ impl Topology {
             }
             (Op::Aggregate(aggregate), Some(below)) => {
                 let visible = below.visible.fields().len();
-                Some(Box::new(WindowAggregate::over_rows(aggregate, visible, below.hidden, &node.visible, node.hidden)?))
+                Some(Box::new(WindowAggregate::over_rows(
+                    aggregate,
+                    visible,
+                    below.hidden,
+                    &node.visible,
+                    node.hidden,
+                )?))
             }
             _ => None,
         })

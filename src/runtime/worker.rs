@@ -81,8 +81,10 @@ impl WorkerOutlets {
         for &column in not_null.iter() {
             if batch.column(column).null_count() > 0 {
                 let name = batch.schema().field(column).name().clone();
-                return Err(Error::data(format!("column {name} is NOT NULL in the sink, and a row has no value for it"))
-                    .hint(format!("leave such rows out with WHERE {name} IS NOT NULL, or give a value with COALESCE")));
+                return Err(Error::data(format!(
+                    "column {name} is NOT NULL in the sink, and a row has no value for it"
+                ))
+                .hint(format!("leave such rows out with WHERE {name} IS NOT NULL, or give a value with COALESCE")));
             }
         }
         let rows = encoder.encode(batch)?;

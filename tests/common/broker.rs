@@ -76,7 +76,8 @@ impl Broker {
         let directory = new_directory();
         let [client_port, controller_port, sasl_port] = free_ports();
         let config = directory.join("server.properties");
-        fs::write(&config, server_properties(&directory, client_port, controller_port, sasl_port)).expect("a file in target/");
+        fs::write(&config, server_properties(&directory, client_port, controller_port, sasl_port))
+            .expect("a file in target/");
         let config = config.to_str().expect("the path of the repository is UTF-8");
         let log = directory.join("broker.log");
 

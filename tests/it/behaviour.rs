@@ -29,7 +29,8 @@ const EARLIEST: &str = "'scan.startup.mode' = 'earliest-offset'";
 const BOUNDED: &str = "'scan.startup.mode' = 'earliest-offset', 'scan.bounded.mode' = 'latest-offset'";
 
 fn engine(broker: &Broker) -> Engine {
-    Engine::open(EngineConfig { brokers: Some(broker.addresses().into()), ..EngineConfig::default() }).expect("an engine")
+    Engine::open(EngineConfig { brokers: Some(broker.addresses().into()), ..EngineConfig::default() })
+        .expect("an engine")
 }
 
 /// `CREATE TABLE` for records as this module writes them, with the watermark at the event time.

@@ -15,7 +15,8 @@ fn a_record_that_does_not_decode_ends_the_job_with_all_that_is_known() {
     let file = script(&(input("i", &topic, BOUNDED) + &output("o", &out) + &counts("i", "o", 2)));
     let ended = tidemill(&["-b", broker.addresses(), "run", file.path().to_str().expect("UTF-8")]);
     assert_eq!(ended.code, 4, "{ended:?}");
-    for part in [&*topic, "partition 1", "offset 2", "begins with", r#"\x07\x1b[31mwrong"#, "'scan.on-error' = 'skip'"] {
+    for part in [&*topic, "partition 1", "offset 2", "begins with", r#"\x07\x1b[31mwrong"#, "'scan.on-error' = 'skip'"]
+    {
         assert!(ended.stderr.contains(part), "{part:?} in {}", ended.stderr);
     }
     assert!(!ended.stderr.contains('\u{1b}'), "{ended:?}");
@@ -24,7 +25,12 @@ fn a_record_that_does_not_decode_ends_the_job_with_all_that_is_known() {
 #[test]
 fn event_times_that_are_none_end_the_job() {
     let broker = shared();
-    for (bad, reason) in [(r#"{"n":1,"ts":null}"#, "null"), (r#"{"n":1}"#, "null"), (r#"{"n":1,"ts":9223372036854775807}"#, "out of range"), (r#"{"n":1,"ts":"soon"}"#, "")] {
+    for (bad, reason) in [
+        (r#"{"n":1,"ts":null}"#, "null"),
+        (r#"{"n":1}"#, "null"),
+        (r#"{"n":1,"ts":9223372036854775807}"#, "out of range"),
+        (r#"{"n":1,"ts":"soon"}"#, ""),
+    ] {
         let (topic, out) = (broker.topic("behaviour-no-time", 1), unique_name("behaviour-no-time-out"));
         broker.produce(&topic, [at(0, 0), Message::new(bad), at(0, 5_000)]);
         let engine = engine(broker);
@@ -45,8 +51,18 @@ fn bad_records_are_skipped_and_counted() {
     let broker = shared();
     let (topic, out) = (broker.topic("behaviour-skip", 2), unique_name("behaviour-skip-out"));
     let bad = [
-        "", "no json", "{}", "{\"ts\":1}{\"ts\":2}", "[1]", "{\"ts\":\"never\"}", "{\"ts\":true}", "{\"ts\":null}",
-        "{\"ts\":-9223372036854775808}", "{\"ts\":1,", "\u{0}", "{\"ts\":{}}",
+        "",
+        "no json",
+        "{}",
+        "{\"ts\":1}{\"ts\":2}",
+        "[1]",
+        "{\"ts\":\"never\"}",
+        "{\"ts\":true}",
+        "{\"ts\":null}",
+        "{\"ts\":-9223372036854775808}",
+        "{\"ts\":1,",
+        "\u{0}",
+        "{\"ts\":{}}",
     ];
     let mut messages = Vec::new();
     for (n, text) in (0..).zip(bad) {
@@ -79,7 +95,9 @@ fn arithmetic_that_fails_is_an_error_of_the_data() {
         .enumerate()
     {
         let text = input(&format!("i{n}"), &topic, BOUNDED)
-            + &format!("CREATE TABLE o{n} (n BIGINT) WITH ('connector' = 'blackhole'); INSERT INTO o{n} SELECT {expr} FROM i{n}");
+            + &format!(
+                "CREATE TABLE o{n} (n BIGINT) WITH ('connector' = 'blackhole'); INSERT INTO o{n} SELECT {expr} FROM i{n}"
+            );
         let error = failed(&start(&engine, &text));
         assert_eq!(error.blame, Blame::Data, "{expr}: {error}");
     }

@@ -5,7 +5,10 @@ use rdkafka::admin::AdminOptions;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{BOUNDED, EARLIEST, at, by_window, counts, engine, expected, finished, input, output, script, start, until, until_job, values};
+use super::{
+    BOUNDED, EARLIEST, at, by_window, counts, engine, expected, finished, input, output, script, start, until,
+    until_job, values,
+};
 use crate::common::broker::{Broker, REQUEST_TIMEOUT, shared, unique_name};
 use crate::common::program::tidemill;
 use crate::common::records::{Ending, Message};
@@ -74,7 +77,8 @@ fn a_bounded_run_over_nothing_ends_too() {
 fn reading_starts_and_ends_where_the_table_says() {
     let broker = shared();
     let topic = broker.topic("behaviour-modes", 1);
-    broker.produce(&topic, (0..10).map(|n| Message::new(format!(r#"{{"n":{n}}}"#)).timestamp_ms(1_000_000 + 1_000 * n)));
+    broker
+        .produce(&topic, (0..10).map(|n| Message::new(format!(r#"{{"n":{n}}}"#)).timestamp_ms(1_000_000 + 1_000 * n)));
     let read = |options: &str| {
         let table = format!(
             "CREATE TABLE i (n BIGINT) WITH ('connector' = 'kafka', 'topic' = '{topic}', 'format' = 'json', {options}); "

@@ -44,8 +44,7 @@ fn a_partition_that_falls_silent_is_waited_for_only_so_long() {
     let (topic, out) = (broker.topic("behaviour-silent", 2), unique_name("behaviour-silent-out"));
     broker.produce(&topic, [at(0, 0), at(1, 500), at(0, 10_000)]);
     let engine = engine(broker);
-    let job =
-        start(&engine, &(input("i", &topic, &idle_after("1 s")) + &output("o", &out) + &counts("i", "o", 2)));
+    let job = start(&engine, &(input("i", &topic, &idle_after("1 s")) + &output("o", &out) + &counts("i", "o", 2)));
     // Both are silent by now, but only the silence of the second one was in the way.
     let rows = broker.read_until(&out, PATIENCE, |rows| rows.len() == 1);
     assert_eq!(by_window(&rows), [(0, 2)].into());

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{EARLIEST, PATIENCE, at, by_window, counts, engine, execute, expected, finished, input, output, script, start};
+use super::{
+    EARLIEST, PATIENCE, at, by_window, counts, engine, execute, expected, finished, input, output, script, start,
+};
 use crate::common::broker::{Broker, REQUEST_TIMEOUT, shared, unique_name};
 use crate::common::program::start_tidemill;
 

@@ -3,7 +3,9 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use super::{EARLIEST, PATIENCE, at, by_window, counts, engine, expected, finished, input, output, script, start, until_job};
+use super::{
+    EARLIEST, PATIENCE, at, by_window, counts, engine, expected, finished, input, output, script, start, until_job,
+};
 use crate::common::broker::{Broker, SASL_USER, shared, unique_name};
 use crate::common::program::{Finished, start_tidemill, tidemill};
 
@@ -77,7 +79,8 @@ fn tls_to_a_port_without_it_is_said() {
 #[test]
 fn a_broker_that_goes_away_is_waited_for() {
     let mut broker = Broker::start_own();
-    let (topic, out, other) = (broker.topic("outage", 2), broker.topic("outage-out", 1), broker.topic("outage-other", 1));
+    let (topic, out, other) =
+        (broker.topic("outage", 2), broker.topic("outage-out", 1), broker.topic("outage-other", 1));
     let file = script(&(input("i", &topic, EARLIEST) + &output("o", &out) + &counts("i", "o", 2)));
     let program = start_tidemill(&["-b", broker.addresses(), "run", file.path().to_str().expect("UTF-8")]);
     let engine = engine(&broker);
@@ -115,5 +118,4 @@ fn a_broker_that_goes_away_is_waited_for() {
     for out in [&out, &other] {
         assert!(closed(by_window(&broker.read_all(out)).len()));
     }
-    let _ = unique_name("");
 }
