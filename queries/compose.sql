@@ -3,7 +3,7 @@
 -- Shows:  a generated source, event time, a tumbling window, a Kafka sink.
 -- Input:  none; about 50 orders a second are made up.
 -- Output: the topic orders_per_10_seconds, one row per window and product, such as
---         {"window_start":"2026-01-01 12:00:00.000","product":3,"orders":104,"revenue":5162.17}
+--         {"window_start":"2026-01-01 12:00:00","product":3,"orders":104,"revenue":5162.17}
 
 CREATE TABLE orders (
   id BIGINT,

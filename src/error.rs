@@ -4,11 +4,15 @@
 //! broker, the producer of the data, or us. Surfaces map the blame to an exit code in one place
 //! ([`Error::exit_code`]); the text is a sentence, the hint says what to do or write instead.
 
+mod wording;
+
 use std::fmt;
 use std::ops::Range;
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
+
+pub use wording::sql_words;
 
 /// The result of everything here that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -108,9 +112,17 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Errors of DataFusion's planner are the statement's; those of its execution are the data's.
+/// Errors of DataFusion's planner are the statement's; those of its execution are the data's. One of ours that went
+/// through it comes out as it went in.
 impl From<DataFusionError> for Error {
     fn from(error: DataFusionError) -> Self {
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(inner) = next {
+            if let Some(own) = inner.downcast_ref::<Self>() {
+                return own.clone();
+            }
+            next = inner.source();
+        }
         let root = error.find_root();
         let blame = match root {
             DataFusionError::SQL(..)
@@ -122,13 +134,15 @@ impl From<DataFusionError> for Error {
             DataFusionError::Internal(_) => Blame::Bug,
             _ => Blame::Data,
         };
-        Self::new(blame, root.strip_backtrace())
+        let (message, hint) = wording::of_datafusion(root);
+        Self { hint, ..Self::new(blame, message) }
     }
 }
 
 /// Arrow's kernels fail on data: a cast, an overflow, a division by zero.
 impl From<ArrowError> for Error {
     fn from(error: ArrowError) -> Self {
-        Self::data(error.to_string())
+        let (message, hint) = wording::of_arrow(&error);
+        Self { hint, ..Self::data(message) }
     }
 }

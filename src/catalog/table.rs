@@ -171,8 +171,9 @@ impl Catalog {
 
     fn check_free(&self, name: &str) -> Result<()> {
         if self.contains(name) {
-            return Err(Error::statement(format!("\"{name}\" exists already"))
-                .hint("write CREATE TABLE IF NOT EXISTS, or DROP it first"));
+            return Err(
+                Error::statement(format!("\"{name}\" exists already")).hint("write IF NOT EXISTS, or DROP it first")
+            );
         }
         Ok(())
     }

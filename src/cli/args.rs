@@ -27,28 +27,33 @@ Try `tidemill --help` for examples, `tidemill demo` for something to look at.";
 
 const AFTER_LONG_HELP: &str = "\
 Examples:
-  tidemill                                     A shell. `help;` says what you can write.
-  tidemill demo                                Flights through a topic, a windowed query and a topic.
-  tidemill -c \"SELECT 1 + 1\"                   One statement or several, then the end.
-  tidemill -b localhost:9092 run jobs.sql      The statements of a file; its INSERTs run until Ctrl-C.
+  tidemill                                A shell; `help;` says what there is
+  tidemill demo                           Something to look at
+  tidemill -c \"SELECT 1 + 1\"              One statement or several
+  tidemill -b localhost:9092 run jobs.sql A file; its jobs run until Ctrl-C
   tidemill -b localhost:9092 -o csv -c \"SELECT * FROM t LIMIT 10\" > t.csv
-  tidemill -b broker:9093 -X security.protocol=SASL_SSL -X sasl.mechanism=PLAIN ..
+  tidemill -b host:9093 -X security.protocol=SASL_SSL -X sasl.mechanism=PLAIN ..
 
 A first session, with nothing installed:
-  CREATE TABLE greetings (who STRING) WITH ('connector' = 'kafka', 'topic' = 'greetings',
-    'format' = 'json', 'scan.startup.mode' = 'earliest-offset');
+  CREATE TABLE greetings (who STRING) WITH ('connector' = 'kafka',
+    'topic' = 'greetings', 'format' = 'json',
+    'scan.startup.mode' = 'earliest-offset');
   INSERT INTO greetings VALUES ('world'), ('mill');
   SELECT who FROM greetings LIMIT 2;
 
 Environment:
   TIDEMILL_BROKERS   Bootstrap servers, if there is no -b.
   KAFKA_BROKERS      The same, if TIDEMILL_BROKERS is not set.
-  RUST_LOG           What is logged to standard error, such as `tidemill=debug`; more exact than -v.
+  RUST_LOG           What is logged, such as `tidemill=debug`; before -v and -q.
   NO_COLOR           No colours.
 
 Exit codes:
-  0 well; 1 a mistake in a statement; 2 a mistake in how the program was called; 3 the broker cannot be reached or
-  lacks something; 4 a job failed on its data; 130 ended by Ctrl-C, 143 by SIGTERM, after jobs were stopped cleanly.";
+  0    well
+  1    a mistake in a statement
+  2    a mistake in how the program was called
+  3    the broker cannot be reached, or lacks something
+  4    a job failed on its data
+  130  ended by Ctrl-C, after jobs were stopped cleanly; 143 by SIGTERM";
 
 /// What can be written on the command line.
 #[derive(Debug, Parser)]
@@ -71,11 +76,11 @@ pub struct Arguments {
     ///
     /// A query's rows go to standard output. INSERTs run beside the statements that follow; at the end the program waits
     /// for them. The first error ends everything.
-    #[arg(short, long = "command", value_name = "SQL")]
+    #[arg(short = 'c', long = "command", value_name = "SQL")]
     statements: Vec<String>,
 
     /// Execute the statements of a file, as `run` does
-    #[arg(short, long = "file", value_name = "FILE")]
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
     files: Vec<PathBuf>,
 
     #[command(flatten)]

@@ -75,7 +75,7 @@ pub fn main() -> ExitCode {
 fn run(command: Option<Command>, pieces: Vec<Piece>, config: Config) -> Result<(), Stop> {
     let signals = Signals::install()?;
     match command {
-        Some(Command::Demo) => signals.during(true, || Ok(demo::run(config.brokers.as_deref())?)),
+        Some(Command::Demo) => signals.harmless(|| demo::run(&config)),
         Some(Command::Run { files }) => {
             let pieces = pieces.into_iter().chain(files.into_iter().map(Piece::File)).collect();
             script::run(pieces, &config, signals)

@@ -34,7 +34,7 @@ pub fn run(pieces: Vec<Piece>, config: &Config, signals: Signals) -> Result<(), 
 
 /// Executes standard input.
 pub fn run_input(config: &Config, signals: Signals) -> Result<(), Stop> {
-    let text = signals.during(true, || read(Piece::File(standard_input())))?;
+    let text = signals.harmless(|| read(Piece::File(standard_input())))?;
     execute(&[text], config, signals, true)
 }
 

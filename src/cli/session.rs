@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sqlparser::ast::SetExpr;
 use tidemill::error::{Blame, Error};
 use tidemill::runtime::{Engine, Job, JobStatus, Outcome, QueryStream};
 use tidemill::sql::Script;
@@ -36,7 +35,7 @@ pub struct Session {
 impl Session {
     /// Opens an engine.
     pub fn open(config: &Config, signals: Signals, embedded_if_none: bool) -> Result<Self, Stop> {
-        let engine = signals.during(true, || Engine::open(config.engine(embedded_if_none)))?;
+        let engine = signals.harmless(|| Engine::open(config.engine(embedded_if_none)))?;
         let is_broker_a_surprise = config.brokers.is_none() && embedded_if_none;
         let (output, voice) = (config.output, config.voice);
         Ok(Self { engine, output, voice, signals, is_broker_a_surprise, counts_rows: false, told: BTreeSet::new() })
@@ -79,9 +78,7 @@ impl Session {
         if let Some(signal) = self.signals.pending() {
             return Err(Stop::Signal(signal));
         }
-        let starts_jobs = matches!(parsed.statement, Statement::Insert(_) | Statement::StatementSet(_));
-        let is_harmless = !starts_jobs && !self.has_running_jobs();
-        let outcome = self.signals.during(is_harmless, || self.engine.execute(parsed))?;
+        let outcome = self.execute(parsed)?;
         match outcome {
             Outcome::Done(sentence, notices) => {
                 notices.iter().for_each(|notice| self.voice.note(notice));
@@ -96,7 +93,11 @@ impl Session {
                 Ok(())
             }
             Outcome::Text(text) => self.output.text(&text),
-            Outcome::Started(job) if is_finite(&parsed.statement) => self.wait_for(&job),
+            // The session waits for jobs ('table.dml-sync').
+            Outcome::Started(job) if job.status().has_ended() => match self.tell_ends() {
+                Some(stop) => Err(stop),
+                None => Ok(()),
+            },
             Outcome::Started(job) => {
                 self.voice.say(&format!("job {} started", job.name()));
                 Ok(())
@@ -105,8 +106,24 @@ impl Session {
         }
     }
 
-    fn has_running_jobs(&self) -> bool {
-        self.engine.jobs().iter().any(|job| !job.status().has_ended())
+    fn execute(&self, parsed: &Parsed) -> Result<Outcome, Error> {
+        let before = self.engine.jobs();
+        let execute = || self.engine.execute(parsed);
+        let starts_job = match &parsed.statement {
+            Statement::Insert(_) | Statement::StatementSet(_) => true,
+            Statement::CreateTable(create) => create.query.is_some(),
+            _ => false,
+        };
+        if starts_job {
+            // It may wait for its job, and then a signal is for that one.
+            let (engine, earlier) = (self.engine.clone(), before.len());
+            let stop_new_jobs = move || engine.jobs().iter().skip(earlier).for_each(Job::stop);
+            return self.signals.helped(stop_new_jobs, execute);
+        }
+        match before.iter().all(|job| job.status().has_ended()) {
+            true => self.signals.harmless(execute),
+            false => execute(),
+        }
     }
 
     fn tell_count(&self, rows: u64) {
@@ -128,25 +145,6 @@ impl Session {
         }
         let rows = printer.end()?;
         self.tell_count(rows);
-        stopped_by.map_or(Ok(()), |signal| Err(Stop::Signal(signal)))
-    }
-
-    /// Waits for a job that ends by itself.
-    fn wait_for(&mut self, job: &Job) -> Result<(), Stop> {
-        let mut stopped_by = None;
-        let result = loop {
-            if let Some(result) = job.wait_for(TURN) {
-                break result;
-            }
-            if let (None, Some(signal)) = (stopped_by, self.signals.pending()) {
-                stopped_by = Some(signal);
-                job.stop();
-            }
-        };
-        // It is the latest of its name, for whoever executes statements waits.
-        self.told.extend(self.engine.jobs().iter().rposition(|other| other.name() == job.name()));
-        self.voice.ending(job);
-        result?;
         stopped_by.map_or(Ok(()), |signal| Err(Stop::Signal(signal)))
     }
 
@@ -208,9 +206,4 @@ impl Session {
         self.engine.shut_down();
         let _ = self.tell_ends();
     }
-}
-
-/// Whether a statement's job ends by itself at once: the rows are written in it. What follows may read them.
-fn is_finite(statement: &Statement) -> bool {
-    matches!(statement, Statement::Insert(insert) if matches!(*insert.query.ast.body, SetExpr::Values(_)))
 }

@@ -3,14 +3,18 @@
 //! The first one is a wish: whoever is working looks at [`Signals::pending`] at every turn and ends cleanly. The second
 //! one ends the program at once. Where nothing is running that could be ended uncleanly, so does the first.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator;
 use signal_hook::low_level;
 use tidemill::error::{Error, Result};
+
+/// Between two looks at a signal that nobody has cleared.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What arrived. Cloning gives another handle on the same.
 #[derive(Clone, Default)]
@@ -20,10 +24,22 @@ pub struct Signals(Arc<State>);
 struct State {
     /// The first signal since the last [`Signals::clear`]; 0 is none.
     pending: AtomicI32,
-    /// Nothing runs that needs a clean end.
-    at_once: AtomicBool,
-    /// What SIGTERM does while the shell waits for a line, when nobody can look.
-    farewell: Mutex<Option<Box<dyn Fn() + Send>>>,
+    /// What a signal does besides being noted.
+    reaction: Mutex<Reaction>,
+}
+
+/// What a signal does besides being noted.
+#[derive(Default)]
+enum Reaction {
+    /// Nothing, the first time: somebody looks. The second one ends the program.
+    #[default]
+    Wait,
+    /// It ends the program at once: nothing runs that needs a clean end.
+    End,
+    /// As `Wait`, and this helps along whoever cannot look, again and again.
+    Help(Box<dyn Fn() + Send>),
+    /// The shell waits for a line, and Ctrl-C is the line editor's. SIGTERM does this and ends the program.
+    Farewell(Box<dyn Fn() + Send>),
 }
 
 impl Signals {
@@ -33,7 +49,16 @@ impl Signals {
         let mut arrivals = iterator::Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
         let signals = Self::default();
         let own = signals.clone();
-        let listen = move || arrivals.forever().for_each(|signal| own.received(signal));
+        let listen = move || loop {
+            if own.pending().is_none() {
+                arrivals.wait().for_each(|signal| own.received(signal));
+            } else {
+                // What the signal is for may have begun after it.
+                thread::sleep(LOOK_AGAIN);
+                arrivals.pending().for_each(|signal| own.received(signal));
+                own.again();
+            }
+        };
         thread::Builder::new().name("signals".to_owned()).spawn(listen).map_err(failed)?;
         Ok(signals)
     }
@@ -51,42 +76,66 @@ impl Signals {
         let _ = self.0.pending.compare_exchange(SIGINT, 0, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// Does something that cannot look at signals. If `is_harmless`, a signal meanwhile ends the program at once.
-    pub fn during<T>(&self, is_harmless: bool, work: impl FnOnce() -> T) -> T {
-        self.0.at_once.store(is_harmless, Ordering::Release);
-        let result = work();
-        self.0.at_once.store(false, Ordering::Release);
-        result
+    /// Does something that cannot look at signals and may be cut off at any time.
+    pub fn harmless<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.reacting(Reaction::End, work)
+    }
+
+    /// Does something that cannot look at signals but ends soon after `help`.
+    pub fn helped<T>(&self, help: impl Fn() + Send + 'static, work: impl FnOnce() -> T) -> T {
+        self.reacting(Reaction::Help(Box::new(help)), work)
     }
 
     /// Waits for a line: Ctrl-C is the line editor's; SIGTERM says farewell and ends the program.
     pub fn idle<T>(&self, farewell: impl Fn() + Send + 'static, wait: impl FnOnce() -> T) -> T {
-        self.set_farewell(Some(Box::new(farewell)));
-        let result = wait();
-        self.set_farewell(None);
+        let result = self.reacting(Reaction::Farewell(Box::new(farewell)), wait);
         self.clear();
         result
     }
 
-    fn set_farewell(&self, farewell: Option<Box<dyn Fn() + Send>>) {
-        *self.0.farewell.lock().unwrap_or_else(PoisonError::into_inner) = farewell;
+    fn reacting<T>(&self, reaction: Reaction, work: impl FnOnce() -> T) -> T {
+        *self.reaction() = reaction;
+        let result = work();
+        *self.reaction() = Reaction::Wait;
+        result
+    }
+
+    fn reaction(&self) -> MutexGuard<'_, Reaction> {
+        self.0.reaction.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn received(&self, signal: i32) {
         let before = self.0.pending.swap(signal, Ordering::AcqRel);
-        let farewell = self.0.farewell.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*farewell {
-            Some(farewell) if signal == SIGTERM => {
+        match &*self.reaction() {
+            Reaction::Farewell(_) if is_interrupt(signal) => self.clear(),
+            Reaction::Farewell(farewell) => {
                 farewell();
-                low_level::exit(exit_code(signal).into());
+                end(signal);
             }
-            Some(_) => self.clear(),
-            // Not by way of `std::process::exit`: other threads are in the middle of things, and the libraries' exit
-            // handlers would take the ground from under their feet.
-            None if before != 0 || self.0.at_once.load(Ordering::Acquire) => low_level::exit(exit_code(signal).into()),
-            None => {}
+            Reaction::End => end(signal),
+            Reaction::Wait | Reaction::Help(_) if before != 0 => end(signal),
+            Reaction::Wait | Reaction::Help(_) => {}
         }
     }
+
+    /// Looks again at a signal that came before its reaction was set.
+    fn again(&self) {
+        let Some(signal) = self.pending() else { return };
+        match &*self.reaction() {
+            Reaction::Help(help) => help(),
+            Reaction::Farewell(farewell) if !is_interrupt(signal) => {
+                farewell();
+                end(signal);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Ends the program, not by way of `std::process::exit`: other threads are in the middle of things, and the libraries'
+/// exit handlers would take the ground from under their feet.
+fn end(signal: i32) {
+    low_level::exit(exit_code(signal).into());
 }
 
 /// The exit code of a program that a signal has ended: 130 for Ctrl-C, 143 for SIGTERM.

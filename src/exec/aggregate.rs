@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
 use arrow::row::{RowConverter, SortField};
@@ -365,7 +365,10 @@ impl Results {
         if self.hidden.watermark {
             columns.push(Arc::new(Int64Array::from(vec![WATERMARK_MIN; fired.rows])));
         }
-        if let Some(ties) = &self.ties {
+        if self.keys == 0 && self.ties.is_some() {
+            // Without keys a window has one row, and nothing to tell apart; no columns would convert to no rows.
+            columns.push(Arc::new(BinaryArray::from_iter_values(std::iter::repeat_n(b"", fired.rows))));
+        } else if let Some(ties) = &self.ties {
             let rows = ties.convert_columns(&fired.columns[..self.keys])?;
             columns.push(Arc::new(rows.try_into_binary()?));
         }

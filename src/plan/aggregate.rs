@@ -9,7 +9,8 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DFSchemaRef, Result, plan_err};
 use datafusion::logical_expr::{Distinct, Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
 
-use super::marks::{Bound, bound_of, column_behind, mark_bound};
+use super::marks::{Bound, bound_of, column_behind, is_bound, mark_bound};
+use super::refusal::{Clause, Refusal, refuse};
 use crate::time::Windows;
 
 /// An aggregate whose groups end: each belongs to a window.
@@ -44,14 +45,16 @@ impl WindowAggregate {
                 .and_then(|i| bound_of(&input, i));
             if let Some((_, found)) = found {
                 if windows.is_some_and(|w| w != found) {
-                    return plan_err!("the bounds that are grouped by belong to different windows");
+                    return refuse("the bounds that are grouped by belong to different windows")
+                        .clause(Clause::GroupBy)
+                        .into();
                 }
                 windows = Some(found);
             }
             bounds.push(found.map(|(bound, _)| bound));
         }
         let Some(windows) = windows else {
-            return Err(without_window(&input));
+            return without_window(&input, &group, &aggregates).into();
         };
         let fields = schema
             .iter()
@@ -70,16 +73,24 @@ impl WindowAggregate {
     }
 }
 
-fn without_window(input: &LogicalPlan) -> datafusion::error::DataFusionError {
-    let schema = input.schema();
-    let has_bounds = (0..schema.fields().len()).any(|i| bound_of(input, i).is_some());
-    let message = if has_bounds {
-        "this GROUP BY leaves out the window, so its groups would never end; add window_start, window_end to it"
+fn without_window(input: &LogicalPlan, group: &[Expr], aggregates: &[Expr]) -> Refusal {
+    let fields = input.schema().fields();
+    let refusal = if (0..fields.len()).any(|i| bound_of(input, i).is_some()) {
+        refuse("this GROUP BY leaves out the window, so its groups would never end")
+            .hint("add window_start, window_end to it")
+    } else if fields.iter().any(|f| is_bound(f)) {
+        refuse("the rows come from windows of several lengths, so their groups have no common end")
+            .hint("aggregate each of them, then put the results together with UNION ALL")
     } else {
-        "an aggregate over a stream without windows would never end; \
-         take the rows FROM TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE) and GROUP BY window_start, window_end"
+        refuse("an aggregate over a stream without windows would never end").hint(
+            "take the rows FROM TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE) \
+             and GROUP BY window_start, window_end",
+        )
     };
-    datafusion::common::plan_datafusion_err!("{message}")
+    match (group, aggregates) {
+        ([], [_, ..]) => refusal.clause(Clause::Aggregate),
+        _ => refusal.clause(Clause::GroupBy),
+    }
 }
 
 impl UserDefinedLogicalNodeCore for WindowAggregate {
@@ -126,7 +137,10 @@ fn check_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     match node {
         LogicalPlan::Aggregate(aggregate) => {
             if aggregate.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_))) {
-                return plan_err!("GROUPING SETS, ROLLUP and CUBE are not available yet; write one INSERT per grouping");
+                return refuse("GROUPING SETS, ROLLUP and CUBE are not available yet")
+                    .hint("write one INSERT per grouping, in one statement set")
+                    .clause(Clause::GroupBy)
+                    .into();
             }
             let node = WindowAggregate::try_new(
                 Arc::unwrap_or_clone(aggregate.input),
@@ -141,27 +155,50 @@ fn check_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             let schema = Arc::clone(input.schema());
             let has_bound = (0..schema.fields().len()).any(|i| bound_of(&input, i).is_some());
             if !has_bound {
-                return plan_err!(
-                    "SELECT DISTINCT over a stream would have to remember every row for ever; \
-                     select window_start, window_end of a TUMBLE as well, and it is per window"
-                );
+                return refuse(
+                    "SELECT DISTINCT (or UNION without ALL) over a stream would have to remember every row for ever",
+                )
+                .hint("select window_start, window_end of a TUMBLE as well, and it is per window; write UNION ALL")
+                .clause(Clause::Distinct)
+                .into();
             }
             let node = WindowAggregate::try_new(Arc::unwrap_or_clone(input), group, vec![], &schema)?;
             Ok(Transformed::yes(LogicalPlan::Extension(Extension { node: Arc::new(node) })))
         }
-        LogicalPlan::Join(_) => plan_err!(
-            "joins of streams are not available yet; a lookup of few rows can be written as CASE, and streams of one shape as UNION ALL"
-        ),
-        LogicalPlan::Window(_) => plan_err!("OVER is not available yet on a stream; aggregate per window with TUMBLE or HOP instead"),
-        LogicalPlan::Sort(_) => plan_err!(
-            "ORDER BY would have to wait for the end of the stream; leave it out (windows come in the order of their end), or sort where you read"
-        ),
-        LogicalPlan::Limit(_) => plan_err!("LIMIT is for a SELECT on its own: a stream that goes on has no first rows to stop at"),
-        LogicalPlan::Distinct(Distinct::On(_)) => plan_err!("DISTINCT ON is not available on a stream"),
-        LogicalPlan::RecursiveQuery(_) => plan_err!("a recursive query cannot run over a stream"),
-        LogicalPlan::Unnest(_) => plan_err!("UNNEST is not available yet on a stream; take elements by their index"),
+        LogicalPlan::Join(join) if unnests(&join.left)? || unnests(&join.right)? => unnest().into(),
+        LogicalPlan::Join(_) => refuse("joins of streams are not available yet")
+            .hint("a lookup of few rows can be written as CASE, streams of one shape as UNION ALL")
+            .clause(Clause::Join)
+            .into(),
+        LogicalPlan::Window(_) => refuse("OVER is not available yet on a stream")
+            .hint("aggregate per window with TUMBLE or HOP instead")
+            .clause(Clause::Over)
+            .into(),
+        LogicalPlan::Sort(_) => refuse("ORDER BY would have to wait for the end of the stream")
+            .hint("leave it out (windows come in the order of their end), or sort where you read")
+            .clause(Clause::OrderBy)
+            .into(),
+        LogicalPlan::Limit(_) => {
+            refuse("LIMIT is for a SELECT on its own: a stream that goes on has no first rows to stop at")
+                .hint("leave it out, or write it at the end of the SELECT that you read from")
+                .clause(Clause::Limit)
+                .into()
+        }
+        LogicalPlan::Distinct(Distinct::On(_)) => {
+            refuse("DISTINCT ON is not available on a stream").clause(Clause::Distinct).into()
+        }
+        LogicalPlan::RecursiveQuery(_) => refuse("a recursive query cannot run over a stream").into(),
+        LogicalPlan::Unnest(_) => unnest().into(),
         node => Ok(Transformed::no(node)),
     }
+}
+
+fn unnest() -> Refusal {
+    refuse("UNNEST is not available yet on a stream").hint("take elements by their index, as in a[1]")
+}
+
+fn unnests(plan: &LogicalPlan) -> Result<bool> {
+    plan.exists(|node| Ok(matches!(node, LogicalPlan::Unnest(_))))
 }
 
 fn refuse_subqueries(node: &LogicalPlan) -> Result<()> {
@@ -170,12 +207,19 @@ fn refuse_subqueries(node: &LogicalPlan) -> Result<()> {
         expr.apply(|e| {
             found |= matches!(
                 e,
-                Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_) | Expr::OuterReferenceColumn(..)
+                Expr::ScalarSubquery(_)
+                    | Expr::InSubquery(_)
+                    | Expr::Exists(_)
+                    | Expr::SetComparison(_)
+                    | Expr::OuterReferenceColumn(..)
             );
             Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
         })?;
         if found {
-            return plan_err!("a subquery inside an expression is not available on a stream; sub-queries may stand in FROM");
+            return refuse("a subquery inside an expression is not available on a stream")
+                .hint("sub-queries may stand in FROM")
+                .clause(Clause::Subquery)
+                .into();
         }
     }
     Ok(())

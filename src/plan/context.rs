@@ -6,14 +6,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use datafusion::common::{DFSchema, Result as PlanResult, TableReference, ToDFSchema, plan_datafusion_err, plan_err};
+use datafusion::common::{DFSchema, Result as PlanResult, TableReference, ToDFSchema};
 use datafusion::config::ConfigOptions;
+use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
-    AggregateUDF, Expr, ExprSchemable, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF,
-    TableSource, WindowUDF,
+    AggregateUDF, Expr, ExprSchemable, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource,
+    WindowUDF,
 };
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
@@ -22,12 +23,13 @@ use sqlparser::ast;
 use super::clock_functions::clock_functions;
 use super::functions::{FlinkExpressions, flink_functions};
 use super::marks::mark_event_time;
+use super::refusal::{located, refuse};
 use super::windows::WindowFunctions;
-use super::{aggregate, legacy, optimize};
+use super::{aggregate, legacy, optimize, syntax};
 use crate::catalog::{Catalog, ColumnKind, Table, View};
 use crate::error::{Error, Result};
-use crate::sql::types::FlinkTypes;
 use crate::sql::statement::{Emit, Query};
+use crate::sql::types::FlinkTypes;
 
 /// Every function there is, by lower-case name.
 struct Functions {
@@ -44,7 +46,9 @@ struct Functions {
 static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
     let mut scalar = BTreeMap::new();
     // Later ones win: Flink's meaning of a name before DataFusion's, and our clock before its.
-    for function in SessionStateDefaults::default_scalar_functions().into_iter().chain(flink_functions()).chain(clock_functions()) {
+    for function in
+        SessionStateDefaults::default_scalar_functions().into_iter().chain(flink_functions()).chain(clock_functions())
+    {
         for name in std::iter::once(function.name().to_owned()).chain(function.aliases().iter().cloned()) {
             scalar.insert(name.to_lowercase(), Arc::clone(&function));
         }
@@ -59,7 +63,9 @@ static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
             aggregate.insert(name.to_lowercase(), Arc::clone(&function));
         }
     }
-    for (flink, ours) in [("listagg", "string_agg"), ("collect", "array_agg"), ("approx_count_distinct", "approx_distinct")] {
+    for (flink, ours) in
+        [("listagg", "string_agg"), ("collect", "array_agg"), ("approx_count_distinct", "approx_distinct")]
+    {
         if let Some(function) = aggregate.get(ours).cloned() {
             aggregate.insert(flink.to_owned(), function);
         }
@@ -71,9 +77,15 @@ static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
     config.optimizer.enable_dynamic_filter_pushdown = false;
     Functions {
         scalar,
-        higher_order: SessionStateDefaults::default_higher_order_functions().into_iter().map(|f| (f.name().to_owned(), f)).collect(),
+        higher_order: SessionStateDefaults::default_higher_order_functions()
+            .into_iter()
+            .map(|f| (f.name().to_owned(), f))
+            .collect(),
         aggregate,
-        window: SessionStateDefaults::default_window_functions().into_iter().map(|f| (f.name().to_owned(), f)).collect(),
+        window: SessionStateDefaults::default_window_functions()
+            .into_iter()
+            .map(|f| (f.name().to_owned(), f))
+            .collect(),
         // Ours come first: they know Flink's meaning of what DataFusion also plans.
         expr_planners: std::iter::once(Arc::new(FlinkExpressions) as Arc<dyn ExprPlanner>)
             .chain(SessionStateDefaults::default_expr_planners())
@@ -102,6 +114,11 @@ impl<'a> Planner<'a> {
         FUNCTIONS.scalar.keys().chain(FUNCTIONS.aggregate.keys()).cloned().collect()
     }
 
+    /// Whether an aggregate function has this name, in any case.
+    pub(super) fn is_aggregate(name: &str) -> bool {
+        FUNCTIONS.aggregate.contains_key(&name.to_lowercase())
+    }
+
     pub(super) fn config() -> &'static Arc<ConfigOptions> {
         &FUNCTIONS.config
     }
@@ -123,16 +140,17 @@ impl<'a> Planner<'a> {
         Ok(optimize::analyze(self.view_plan(view)?, Self::config())?)
     }
 
-    /// The same, with every aggregate windowed and optimized: ready to be lowered.
-    pub fn continuous(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+    /// The plan of a query with every aggregate windowed, optimized: ready to be lowered.
+    pub fn continuous(&self, plan: LogicalPlan, query: &Query) -> Result<LogicalPlan> {
         if !aggregate::reads_stream(&plan)? {
             return Ok(plan);
         }
-        let plan = aggregate::check_continuous(plan)?;
-        Ok(optimize::optimize(plan, Self::config())?)
+        let plan = aggregate::check_continuous(plan).map_err(|e| located(e, query))?;
+        optimize::optimize(plan, Self::config()).map_err(|e| located(e, query))
     }
 
     fn plan_ast(&self, mut query: ast::Query) -> PlanResult<LogicalPlan> {
+        syntax::rewrite(&mut query)?;
         legacy::rewrite_group_windows(&mut query)?;
         self.sql_to_rel().sql_statement_to_plan(ast::Statement::Query(Box::new(query)))
     }
@@ -159,8 +177,11 @@ impl<'a> Planner<'a> {
             let full = table_schema(table).to_dfschema()?;
             let column = table.column(&watermark.column).map(|c| c.data_type.clone());
             if !matches!(column, Some(DataType::Timestamp(TimeUnit::Millisecond, _))) {
-                return Err(Error::statement(format!("the event time {} must be a TIMESTAMP(3) or TIMESTAMP_LTZ(3)", watermark.column))
-                    .hint("declare it so, or compute one: ts AS TO_TIMESTAMP(text), ts AS TO_TIMESTAMP_LTZ(millis, 3)"));
+                return Err(Error::statement(format!(
+                    "the event time {} must be a TIMESTAMP(3) or TIMESTAMP_LTZ(3)",
+                    watermark.column
+                ))
+                .hint("declare it so, or compute one: ts AS TO_TIMESTAMP(text), ts AS TO_TIMESTAMP_LTZ(millis, 3)"));
             }
             let planned = self.expression(&watermark.expr, &full).map_err(|e| in_column(e, "WATERMARK"))?;
             if !matches!(planned.get_type(&full)?, DataType::Timestamp(..)) {
@@ -174,39 +195,50 @@ impl<'a> Planner<'a> {
     /// An expression over a schema, types resolved and constants folded.
     pub(super) fn expression(&self, expr: &ast::Expr, schema: &DFSchema) -> PlanResult<Expr> {
         let planned = self.sql_to_rel().sql_to_expr(expr.clone(), schema, &mut PlannerContext::new())?;
-        let context = SimplifyContext::builder().with_schema(Arc::new(schema.clone())).with_config_options(Arc::clone(Self::config()));
+        let context = SimplifyContext::builder()
+            .with_schema(Arc::new(schema.clone()))
+            .with_config_options(Arc::clone(Self::config()));
         let simplifier = ExprSimplifier::new(context.build());
         simplifier.simplify(simplifier.coerce(planned, schema)?)
     }
 
     fn view_plan(&self, view: &View) -> PlanResult<LogicalPlan> {
         if self.views.borrow().contains(&view.name) {
-            return plan_err!("the view {} contains itself", view.name);
+            return refuse(format!("the view {} contains itself", view.name)).into();
         }
         self.views.borrow_mut().push(view.name.clone());
         let plan = self.plan_ast((*view.query).clone());
         self.views.borrow_mut().pop();
-        let plan = plan?;
+        // Places in the view's text are none in that of whoever reads it.
+        let plan = plan.map_err(|e| in_view(e, &view.name))?;
         if view.columns.is_empty() {
             return Ok(plan);
         }
         if view.columns.len() != plan.schema().fields().len() {
-            return plan_err!("the view {} names {} columns, its query has {}", view.name, view.columns.len(), plan.schema().fields().len());
+            let (named, given) = (view.columns.len(), plan.schema().fields().len());
+            return refuse(format!("the view {} names {named} columns, its query gives {given}", view.name)).into();
         }
-        let renamed: Vec<Expr> =
-            plan.schema().columns().into_iter().zip(&view.columns).map(|(c, name)| Expr::Column(c).alias(name)).collect();
+        let renamed: Vec<Expr> = plan
+            .schema()
+            .columns()
+            .into_iter()
+            .zip(&view.columns)
+            .map(|(c, name)| Expr::Column(c).alias(name))
+            .collect();
         LogicalPlanBuilder::from(plan).project(renamed)?.build()
     }
 }
 
-/// Where DataFusion knows the place of a mistake, points at it in the submitted text.
-fn located(error: datafusion::error::DataFusionError, query: &Query) -> Error {
-    let span = error.diagnostic().and_then(|d| d.span);
-    let place = span.and_then(|s| Some(query.byte_at(s.start.line, s.start.column)?..query.byte_at(s.end.line, s.end.column)?));
-    Error::from(error).at(place.filter(|p| !p.is_empty()).unwrap_or_else(|| query.span.clone()))
+fn in_view(error: DataFusionError, view: &str) -> DataFusionError {
+    let error = Error::from(error);
+    if error.message.starts_with("the view ") {
+        return DataFusionError::External(Box::new(error));
+    }
+    let message = format!("the view {view} cannot be read: {}", error.message);
+    DataFusionError::External(Box::new(Error { message, span: None, ..error }))
 }
 
-fn in_column(error: datafusion::error::DataFusionError, column: &str) -> Error {
+fn in_column(error: DataFusionError, column: &str) -> Error {
     let error = Error::from(error);
     Error { message: format!("{column}: {}", error.message), ..error }
 }
@@ -286,8 +318,7 @@ impl ContextProvider for Planner<'_> {
             let schema = Arc::new(plan.schema().as_arrow().clone());
             return Ok(Arc::new(PlannedView { plan, schema }));
         }
-        let unknown = self.catalog.unknown(&name);
-        Err(plan_datafusion_err!("{unknown}; {}", unknown.hint.as_deref().unwrap_or_default()))
+        Err(DataFusionError::External(Box::new(self.catalog.unknown(&name))))
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {

@@ -1,8 +1,12 @@
 //! A stream plan for people to read: a tree per sink.
 
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
-use super::stream::{NodeId, Op, OutputColumn, Step, StreamPlan};
+use regex::{Captures, Regex};
+
+use super::stream::{Hidden, NodeId, Op, OutputColumn, Step, StreamPlan};
+use crate::error::sql_words;
 
 /// The plan as text, sinks first, each followed by what it reads from.
 pub fn explain(plan: &StreamPlan) -> String {
@@ -12,7 +16,27 @@ pub fn explain(plan: &StreamPlan) -> String {
             describe(plan, id, 0, &mut text);
         }
     }
-    text
+    readable(&text)
+}
+
+/// Expressions as people would write them: without the indices of columns, with SQL's literals and types.
+fn readable(text: &str) -> String {
+    static HIDDEN_ORDER: LazyLock<Regex> = LazyLock::new(|| {
+        let by = |name: &str| format!(r"(?:, )?{name}(?:@\d+)? ASC NULLS LAST");
+        Regex::new(&format!(r"( ORDER BY \[)?(?:{}|{})+", by(Hidden::TIME), by(Hidden::TIE)))
+            .expect("a constant pattern")
+    });
+    static INDEX: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"\b@\d+\b|([)\]])@\d+\b").expect("a constant pattern"));
+    let text =
+        HIDDEN_ORDER.replace_all(
+            text,
+            |parts: &Captures<'_>| {
+                if parts.get(1).is_some() { " ORDER BY [event time" } else { ", event time" }
+            },
+        );
+    let text = INDEX.replace_all(&text, "$1");
+    sql_words(&text)
 }
 
 fn describe(plan: &StreamPlan, id: NodeId, depth: usize, text: &mut String) {
@@ -48,7 +72,11 @@ fn describe(plan: &StreamPlan, id: NodeId, depth: usize, text: &mut String) {
         }
         Op::Windows(windows) => {
             let how = if windows.repeat { "each row in each of its windows" } else { "by slices" };
-            format!("Windows: {} over {} ({how})", lengths(&windows.windows), plan.nodes[node.inputs[0]].visible.field(windows.time).name())
+            format!(
+                "Windows: {} over {} ({how})",
+                lengths(&windows.windows),
+                plan.nodes[node.inputs[0]].visible.field(windows.time).name()
+            )
         }
         Op::Union => "Union".to_owned(),
         Op::Aggregate(aggregate) => {
@@ -68,7 +96,12 @@ fn describe(plan: &StreamPlan, id: NodeId, depth: usize, text: &mut String) {
         }
         Op::Sink(sink) => match &sink.table {
             Some(table) => {
-                format!("Sink: {} ({}) [{}], append-only", table.name, table.options.get("connector").unwrap_or("?"), columns())
+                format!(
+                    "Sink: {} ({}) [{}], append-only",
+                    table.name,
+                    table.options.get("connector").unwrap_or("?"),
+                    columns()
+                )
             }
             None => format!("Result: [{}], append-only", columns()),
         },

@@ -5,8 +5,10 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::common::{Result, plan_err};
+use datafusion::common::Result;
 use sqlparser::ast::{self, Expr, Ident, ObjectName, VisitMut, VisitorMut};
+
+use super::refusal::{Refusal, refuse};
 
 /// Rewrites every `SELECT` of the query that groups by `TUMBLE(..)` or `HOP(..)`.
 pub fn rewrite_group_windows(query: &mut ast::Query) -> Result<()> {
@@ -36,19 +38,28 @@ fn rewrite_select(select: &mut ast::Select) -> Result<()> {
     let Some(at) = group.iter().position(|e| group_window(e).is_some()) else { return Ok(()) };
     let Some(window) = group_window(&group[at]) else { return Ok(()) };
     if window.function == "SESSION" {
-        return plan_err!("SESSION windows are not available yet; there are TUMBLE and HOP");
+        return not_yet("SESSION").at(&group[at]).into();
+    }
+    if window.function == "CUMULATE" {
+        return not_yet("CUMULATE").at(&group[at]).into();
     }
     group.splice(at..=at, ["window_start", "window_end", "window_time"].map(column));
-    if group.iter().any(|e| group_window(e).is_some()) {
-        return plan_err!("a GROUP BY has one window; write two queries, or one over the other's window_time");
+    if let Some(second) = group.iter().find(|e| group_window(e).is_some()) {
+        return refuse("a GROUP BY has one window; this is the second")
+            .hint("write two queries, or one over the other's window_time")
+            .at(second)
+            .into();
     }
 
-    let [from] = select.from.as_mut_slice() else {
-        return plan_err!("GROUP BY {}(..) takes one table in FROM; name it, or a sub-query, in TABLE({0}(..))", window.function);
+    let from = match select.from.as_mut_slice() {
+        [from] if from.joins.is_empty() => from,
+        _ => {
+            let function = &window.function;
+            return refuse(format!("GROUP BY {function}(..) takes one table in FROM"))
+                .hint(format!("name it, or a sub-query: FROM TABLE({function}(TABLE t, DESCRIPTOR(ts), ..))"))
+                .into();
+        }
     };
-    if !from.joins.is_empty() {
-        return plan_err!("GROUP BY {}(..) takes one table in FROM; name it, or a sub-query, in TABLE({0}(..))", window.function);
-    }
     wrap_relation(&mut from.relation, &window)?;
 
     struct Auxiliary<'a>(&'a GroupWindow, Result<()>);
@@ -69,13 +80,6 @@ fn rewrite_select(select: &mut ast::Select) -> Result<()> {
     }
     let mut auxiliary = Auxiliary(&window, Ok(()));
     for item in &mut select.projection {
-        // An auxiliary function without an alias keeps its spelling as the column's name.
-        if let ast::SelectItem::UnnamedExpr(expr) = item
-            && auxiliary_column(expr, &window)?.is_some()
-        {
-            let alias = Ident::with_quote('`', expr.to_string());
-            *item = ast::SelectItem::ExprWithAlias { expr: expr.clone(), alias };
-        }
         let _ = item.visit(&mut auxiliary);
     }
     if let Some(having) = &mut select.having {
@@ -97,8 +101,17 @@ fn call(expr: &Expr) -> Option<(String, &[ast::FunctionArg])> {
 
 fn group_window(expr: &Expr) -> Option<GroupWindow> {
     let (function, args) = call(expr)?;
-    let is_window = matches!(function.as_str(), "TUMBLE" | "HOP" | "SESSION");
+    let is_window = matches!(function.as_str(), "TUMBLE" | "HOP" | "SESSION" | "CUMULATE");
     is_window.then(|| GroupWindow { function, args: args.to_vec() })
+}
+
+fn not_yet(function: &str) -> Refusal {
+    refuse(format!("{function} windows are not available yet")).hint("there are TUMBLE and HOP")
+}
+
+/// An argument as it is written, whether its names are quoted or not.
+fn unquoted(arg: &ast::FunctionArg) -> String {
+    arg.to_string().replace(['`', '"'], "")
 }
 
 /// The bound that `TUMBLE_START(..)` and friends stand for.
@@ -109,11 +122,14 @@ fn auxiliary_column(expr: &Expr, window: &GroupWindow) -> Result<Option<&'static
         "START" => "window_start",
         "END" => "window_end",
         "ROWTIME" => "window_time",
-        "PROCTIME" => return plan_err!("{name} is not available: windows are over event time"),
+        "PROCTIME" => return refuse(format!("{name} is not available: windows are over event time")).at(expr).into(),
         _ => return Ok(None),
     };
-    if args != window.args {
-        return plan_err!("{name} must have the same arguments as {} in GROUP BY", window.function);
+    let same = |(a, b): (&ast::FunctionArg, &ast::FunctionArg)| unquoted(a) == unquoted(b);
+    if args.len() != window.args.len() || !args.iter().zip(&window.args).all(same) {
+        return refuse(format!("{name} must have the same arguments as {} in GROUP BY", window.function))
+            .at(expr)
+            .into();
     }
     Ok(Some(column))
 }
@@ -127,10 +143,10 @@ fn wrap_relation(relation: &mut ast::TableFactor, window: &GroupWindow) -> Resul
             alias.take().or(own_name.map(|name| table_alias(name)))
         }
         ast::TableFactor::Derived { alias, .. } => alias.take(),
-        _ => return plan_err!("GROUP BY {}(..) takes a table or a sub-query in FROM", window.function),
+        _ => return refuse(format!("GROUP BY {}(..) takes a table or a sub-query in FROM", window.function)).into(),
     };
     let Some((ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(time)), lengths)) = window.args.split_first() else {
-        return plan_err!("{} takes a time column first", window.function);
+        return refuse(format!("{} takes a time column first", window.function)).into();
     };
     let time = match time {
         Expr::CompoundIdentifier(parts) => parts.last().cloned().map(Expr::Identifier).unwrap_or_else(|| time.clone()),

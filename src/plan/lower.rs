@@ -17,7 +17,9 @@ use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use super::aggregate::{WindowAggregate, reads_stream};
 use super::context::{Planner, ScannedTable, base_schema};
 use super::marks::{Bound, bound_of, column_behind, is_bound};
-use super::stream::{AggregateNode, Hidden, Node, NodeId, Op, OutputColumn, SinkNode, SourceNode, Step, StreamPlan, WindowsNode};
+use super::stream::{
+    AggregateNode, Hidden, Node, NodeId, Op, OutputColumn, SinkNode, SourceNode, Step, StreamPlan, WindowsNode,
+};
 use super::windows::AssignWindows;
 use crate::catalog::{ColumnKind, Table};
 use crate::connectors::SourceColumn;
@@ -31,7 +33,8 @@ impl Planner<'_> {
     /// The stream plan of one job: each query, already continuous, with the sink it feeds. Tables are read once,
     /// however many queries read them.
     pub fn lower(&self, queries: Vec<(LogicalPlan, SinkNode)>) -> Result<StreamPlan> {
-        let mut lowering = Lowering { planner: self, nodes: Vec::new(), sources: BTreeMap::new(), hidden: Hidden::default() };
+        let mut lowering =
+            Lowering { planner: self, nodes: Vec::new(), sources: BTreeMap::new(), hidden: Hidden::default() };
         for (plan, _) in &queries {
             lowering.note_needs(plan)?;
         }
@@ -110,7 +113,8 @@ impl Lowering<'_> {
             }
             LogicalPlan::Projection(projection) => {
                 let input = self.node(&projection.input, bounds)?;
-                let exprs = projection.expr.iter().map(|e| physical(e, projection.input.schema())).collect::<Result<_>>()?;
+                let exprs =
+                    projection.expr.iter().map(|e| physical(e, projection.input.schema())).collect::<Result<_>>()?;
                 self.step(input, Step::Project(exprs, plain(&projection.schema)))
             }
             LogicalPlan::Union(union) => {
@@ -186,7 +190,12 @@ impl Lowering<'_> {
         let place = |i: &usize| entry.0.iter().position(|c| c == i).expect("needs were noted");
         let exprs = wanted.iter().map(|i| column(schema.field(*i).name(), place(i))).collect();
         let hidden = self.nodes[node].hidden;
-        Ok(self.push(Op::Transform(vec![Step::Project(exprs, plain(&scan.projected_schema))]), vec![node], plain(&scan.projected_schema), hidden))
+        Ok(self.push(
+            Op::Transform(vec![Step::Project(exprs, plain(&scan.projected_schema))]),
+            vec![node],
+            plain(&scan.projected_schema),
+            hidden,
+        ))
     }
 
     fn source(&mut self, table: &Arc<Table>, wanted: &BTreeSet<usize>) -> Result<NodeId> {
@@ -213,7 +222,11 @@ impl Lowering<'_> {
             want(&table.columns[i].name, table)?;
         }
         let full = super::context::table_schema(table).to_dfschema()?;
-        let watermark = table.watermark.as_ref().map(|w| Ok::<_, Error>((w, self.planner.expression(&w.expr, &full)?))).transpose()?;
+        let watermark = table
+            .watermark
+            .as_ref()
+            .map(|w| Ok::<_, Error>((w, self.planner.expression(&w.expr, &full)?)))
+            .transpose()?;
         if let Some((watermark, expr)) = &watermark {
             want(&watermark.column, table)?;
             for column in expr.column_refs() {
@@ -222,7 +235,8 @@ impl Lowering<'_> {
         }
 
         // Decoded columns in the table's order, then the computed ones.
-        let in_order = |names: &BTreeSet<String>| table.columns.iter().filter(|c| names.contains(&c.name)).collect::<Vec<_>>();
+        let in_order =
+            |names: &BTreeSet<String>| table.columns.iter().filter(|c| names.contains(&c.name)).collect::<Vec<_>>();
         let decoded_columns = in_order(&base_names);
         let computed_columns = in_order(&computed_names);
         let field = |c: &crate::catalog::Column| Arc::new(Field::new(&c.name, c.data_type.clone(), !c.not_null));
@@ -232,7 +246,8 @@ impl Lowering<'_> {
             .iter()
             .map(|c| Ok((field(c), physical(&computed_exprs[&c.name], &decoded_df)?)))
             .collect::<Result<Vec<(FieldRef, _)>>>()?;
-        let wide: Vec<FieldRef> = decoded.fields().iter().cloned().chain(computed.iter().map(|(f, _)| Arc::clone(f))).collect();
+        let wide: Vec<FieldRef> =
+            decoded.fields().iter().cloned().chain(computed.iter().map(|(f, _)| Arc::clone(f))).collect();
         let place = |name: &str| wide.iter().position(|f| f.name() == name).expect("every needed column is there");
         let wide_df = Schema::new(wide.clone()).to_dfschema()?;
         let watermark = watermark
@@ -293,11 +308,7 @@ impl Lowering<'_> {
         let bounds = if slices { Bounds::Slices } else { Bounds::Repeat { judge: true } };
         let input = self.node(&aggregate.input, bounds)?;
         let hidden = self.nodes[input].hidden;
-        let assigned = if slices {
-            None
-        } else {
-            Some(assigned_bound(aggregate)?)
-        };
+        let assigned = if slices { None } else { Some(assigned_bound(aggregate)?) };
 
         let mut keys = Vec::new();
         let mut key_fields: Vec<FieldRef> = Vec::new();
@@ -398,7 +409,9 @@ fn in_order(expr: Expr, hidden: Hidden) -> Expr {
             } else {
                 let order = [(hidden.time, Hidden::TIME), (hidden.tie, Hidden::TIE)];
                 let order = order.into_iter().filter(|(there, _)| *there);
-                params.order_by.extend(order.map(|(_, name)| Sort::new(Expr::Column(Column::new_unqualified(name)), true, false)));
+                params
+                    .order_by
+                    .extend(order.map(|(_, name)| Sort::new(Expr::Column(Column::new_unqualified(name)), true, false)));
             }
             Expr::AggregateFunction(AggregateFunction { func, params })
         }

@@ -57,17 +57,18 @@ fn with<const N: usize>(field: Field, marks: [(&str, String); N]) -> Field {
 
 /// Whether a column of a plan is event time.
 ///
-/// DataFusion's `UNION` lets a marked branch speak for an unmarked one, so branches are asked one by one.
+/// DataFusion's `UNION` lets the marks of one branch speak for all, and writes them into the branches' projections; so
+/// the places are asked that the column comes from.
 pub fn is_event_time(plan: &LogicalPlan, index: usize) -> bool {
     plan.schema().field(index).metadata().contains_key(EVENT_TIME)
-        && all_branches(plan, index, &|p, i| p.schema().field(i).metadata().contains_key(EVENT_TIME))
+        && at_origins(plan, index, &|p, i| p.schema().field(i).metadata().contains_key(EVENT_TIME))
 }
 
 /// The windows whose bound a column of a plan is.
 pub fn bound_of(plan: &LogicalPlan, index: usize) -> Option<(Bound, Windows)> {
     let read = |p: &LogicalPlan, i: usize| parse_bound(p.schema().field(i));
     let found = read(plan, index)?;
-    all_branches(plan, index, &|p, i| read(p, i) == Some(found)).then_some(found)
+    at_origins(plan, index, &|p, i| read(p, i) == Some(found)).then_some(found)
 }
 
 fn parse_bound(field: &Field) -> Option<(Bound, Windows)> {
@@ -87,19 +88,16 @@ pub fn is_bound(field: &Field) -> bool {
     field.metadata().contains_key(BOUND)
 }
 
-fn all_branches(plan: &LogicalPlan, index: usize, holds: &dyn Fn(&LogicalPlan, usize) -> bool) -> bool {
+/// Whether something holds for a column at all the places that it comes from.
+fn at_origins(plan: &LogicalPlan, index: usize, holds: &dyn Fn(&LogicalPlan, usize) -> bool) -> bool {
     match plan {
-        LogicalPlan::Union(union) => union.inputs.iter().all(|i| holds(i, index) && all_branches(i, index, holds)),
-        LogicalPlan::Projection(projection) => match column_behind(&projection.expr[index]) {
-            Some(column) => match projection.input.schema().maybe_index_of_column(column) {
-                Some(inner) => all_branches(&projection.input, inner, holds),
-                None => false,
-            },
-            None => true,
-        },
-        LogicalPlan::SubqueryAlias(alias) => all_branches(&alias.input, index, holds),
-        LogicalPlan::Filter(filter) => all_branches(&filter.input, index, holds),
-        _ => true,
+        LogicalPlan::Union(union) => union.inputs.iter().all(|i| at_origins(i, index, holds)),
+        LogicalPlan::Projection(projection) => column_behind(&projection.expr[index])
+            .and_then(|column| projection.input.schema().maybe_index_of_column(column))
+            .is_some_and(|inner| at_origins(&projection.input, inner, holds)),
+        LogicalPlan::SubqueryAlias(alias) => at_origins(&alias.input, index, holds),
+        LogicalPlan::Filter(filter) => at_origins(&filter.input, index, holds),
+        _ => holds(plan, index),
     }
 }
 

@@ -21,8 +21,10 @@ mod legacy;
 mod lower;
 mod marks;
 mod optimize;
+mod refusal;
 mod sink;
 mod stream;
+mod syntax;
 mod windows;
 
 pub use aggregate::reads_stream;

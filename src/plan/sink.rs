@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
 use datafusion::common::ScalarValue;
-use datafusion::logical_expr::{Expr, FetchType, LogicalPlan, LogicalPlanBuilder, SkipType, cast};
+use datafusion::functions::core::expr_fn::{get_field, named_struct};
+use datafusion::logical_expr::{Expr, FetchType, LogicalPlan, LogicalPlanBuilder, SkipType, cast, lit, when};
 
 use super::context::Planner;
 use super::stream::SinkNode;
@@ -24,13 +25,13 @@ impl Planner<'_> {
         let given = plan.schema().fields().len();
         if given != named.len() {
             let list = |names: &mut dyn Iterator<Item = &str>| names.collect::<Vec<_>>().join(", ");
-            return Err(Error::statement(format!("the query gives {given} columns, {} takes {}", table.name, named.len())).hint(
-                format!(
+            let columns = if given == 1 { "1 column".to_owned() } else { format!("{given} columns") };
+            return Err(Error::statement(format!("the query gives {columns}, {} takes {}", table.name, named.len()))
+                .hint(format!(
                     "the query: {}; the sink: {}",
                     list(&mut plan.schema().fields().iter().map(|f| f.name().as_str())),
                     list(&mut named.iter().map(|&i| sink[i].name.as_str()))
-                ),
-            ));
+                )));
         }
         let mut exprs = Vec::with_capacity(sink.len());
         for (at, column) in sink.iter().enumerate() {
@@ -39,10 +40,13 @@ impl Planner<'_> {
                     let (qualifier, field) = plan.schema().qualified_field(place);
                     let from = Expr::Column((qualifier, field).into());
                     check_assignable(field, column, table)?;
-                    if field.data_type() == &column.data_type { from } else { cast(from, column.data_type.clone()) }
+                    to_type(from, field.data_type(), &column.data_type)
                 }
                 None if column.not_null => {
-                    return Err(Error::statement(format!("column {} of {} is NOT NULL and gets no value", column.name, table.name)));
+                    return Err(Error::statement(format!(
+                        "column {} of {} is NOT NULL and gets no value",
+                        column.name, table.name
+                    )));
                 }
                 None => Expr::Literal(ScalarValue::try_from(&column.data_type)?, None),
             };
@@ -58,6 +62,40 @@ impl Planner<'_> {
     }
 }
 
+/// A value as another type. Rows become rows field by field in their order, whatever the fields are called: `ROW(1, 'a')`
+/// has no names, and DataFusion's cast goes by them.
+fn to_type(from: Expr, is: &DataType, to: &DataType) -> Expr {
+    if is == to {
+        return from;
+    }
+    let (DataType::Struct(have), DataType::Struct(want)) = (is, to) else { return cast(from, to.clone()) };
+    let mut fields = Vec::with_capacity(2 * want.len());
+    for (have, want) in have.iter().zip(want) {
+        let value = get_field(from.clone(), have.name().clone());
+        fields.push(lit(want.name().clone()));
+        fields.push(to_type(value, have.data_type(), want.data_type()));
+    }
+    let row = named_struct(fields);
+    // A row of nulls is not a null row.
+    let null = Expr::Literal(ScalarValue::try_from(to).unwrap_or(ScalarValue::Null), None);
+    when(from.is_null(), null).otherwise(row.clone()).unwrap_or(row)
+}
+
+/// Whether values of a type are converted to the other without being asked: within a family of types.
+fn is_assignable(a: &DataType, b: &DataType) -> bool {
+    if let (DataType::Struct(a), DataType::Struct(b)) = (a, b) {
+        return a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_assignable(a.data_type(), b.data_type()));
+    }
+    let whole_into_fraction = !(a.is_floating() && b.is_integer());
+    a == b
+        || a.is_null()
+        || (a.is_numeric() && b.is_numeric() && whole_into_fraction)
+        || (a.is_string() && b.is_string())
+        || (is_bytes(a) && is_bytes(b))
+        || (is_time(a) && is_time(b))
+        || (a.is_nested() && b.is_nested() && arrow::compute::can_cast_types(a, b))
+}
+
 /// The sink columns that a query gives values for, by index, in the query's order.
 fn named_columns(table: &Table, sink: &[&Column], columns: &[String]) -> Result<Vec<usize>> {
     if columns.is_empty() {
@@ -67,7 +105,9 @@ fn named_columns(table: &Table, sink: &[&Column], columns: &[String]) -> Result<
     for name in columns {
         let Some(at) = sink.iter().position(|c| &c.name == name) else {
             let error = match table.column(name).map(|c| &c.kind) {
-                Some(ColumnKind::Computed(_)) => Error::statement(format!("column {name} of {} is computed", table.name)),
+                Some(ColumnKind::Computed(_)) => {
+                    Error::statement(format!("column {name} of {} is computed", table.name))
+                }
                 Some(_) => Error::statement(format!("column {name} of {} is VIRTUAL: it is only read", table.name)),
                 None => Error::statement(format!("{} has no column {name}", table.name)),
             };
@@ -85,18 +125,10 @@ fn named_columns(table: &Table, sink: &[&Column], columns: &[String]) -> Result<
     Ok(named)
 }
 
-/// Values are converted within a family of types; beyond that the query must say so.
+/// Beyond what is converted without being asked, the query must say so.
 fn check_assignable(from: &Field, to: &Column, table: &Table) -> Result<()> {
     let (a, b) = (from.data_type(), &to.data_type);
-    let whole_into_fraction = !(a.is_floating() && b.is_integer());
-    let fine = a == b
-        || a.is_null()
-        || (a.is_numeric() && b.is_numeric() && whole_into_fraction)
-        || (a.is_string() && b.is_string())
-        || (is_bytes(a) && is_bytes(b))
-        || (is_time(a) && is_time(b))
-        || (a.is_nested() && b.is_nested() && arrow::compute::can_cast_types(a, b));
-    if fine {
+    if is_assignable(a, b) {
         return Ok(());
     }
     Err(Error::statement(format!(

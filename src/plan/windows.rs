@@ -6,12 +6,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
-use datafusion::common::{Column, DFSchema, DFSchemaRef, Result, ScalarValue, TableReference, plan_datafusion_err, plan_err};
+use datafusion::common::{Column, DFSchema, DFSchemaRef, Result, ScalarValue, TableReference, plan_err};
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
 use sqlparser::ast;
 
 use super::marks::{Bound, is_event_time, mark_bound};
+use super::refusal::refuse;
 use crate::sql::table_marker;
 use crate::time::{TIME_MS_LIMIT, Windows};
 
@@ -115,11 +116,12 @@ impl RelationPlanner for WindowFunctions {
         };
         let Some(function) = Function::named(&name) else {
             if matches!(relation, ast::TableFactor::Table { .. }) {
-                return plan_err!("{name} is not a function that gives a table; there are TUMBLE and HOP");
+                let refusal = refuse(format!("there is no function {name} that gives a table"));
+                return refusal.hint("there are TUMBLE and HOP").at(&relation).into();
             }
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
-        let plan = plan_call(function, args, context)?;
+        let plan = plan_call(function, args, &relation, context)?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
     }
 }
@@ -156,7 +158,9 @@ impl Function {
     fn usage(self) -> &'static str {
         match self {
             Self::Tumble => "TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE)",
-            Self::Hop => "HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND, INTERVAL '1' MINUTE), the slide before the size",
+            Self::Hop => {
+                "HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND, INTERVAL '1' MINUTE), the slide before the size"
+            }
             Self::Cumulate | Self::Session => "TUMBLE or HOP",
         }
     }
@@ -171,9 +175,7 @@ fn call_of(relation: &ast::TableFactor) -> Option<Call> {
             Some((name.to_string(), args.args.clone(), alias.clone()))
         }
         ast::TableFactor::TableFunction { expr: ast::Expr::Function(function), alias } => match &function.args {
-            ast::FunctionArguments::List(list) => {
-                Some((function.name.to_string(), list.args.clone(), alias.clone()))
-            }
+            ast::FunctionArguments::List(list) => Some((function.name.to_string(), list.args.clone(), alias.clone())),
             _ => None,
         },
         _ => None,
@@ -183,37 +185,41 @@ fn call_of(relation: &ast::TableFactor) -> Option<Call> {
 fn plan_call(
     function: Function,
     args: Vec<ast::FunctionArg>,
+    relation: &ast::TableFactor,
     context: &mut dyn RelationPlannerContext,
 ) -> Result<LogicalPlan> {
     if matches!(function, Function::Cumulate | Function::Session) {
-        return plan_err!("CUMULATE and SESSION windows are not available yet; there are TUMBLE and HOP");
+        let refusal = refuse("CUMULATE and SESSION windows are not available yet");
+        return refusal.hint("there are TUMBLE and HOP").at(relation).into();
     }
     let usage = function.usage();
+    let wrong = |what: &str| refuse(what).hint(format!("write {usage}")).at(relation);
     let mut slots = place_arguments(function, args)?;
     let mut take = |name: &str| {
         let at = function.parameters().iter().position(|p| *p == name);
         at.and_then(|at| slots[at].take())
     };
-    let Some(data) = take("DATA") else { return plan_err!("a window function needs a table: {usage}") };
-    let Some(time) = take("TIMECOL") else { return plan_err!("a window function needs a time column: {usage}") };
+    let Some(data) = take("DATA") else { return wrong("a window function needs a table").into() };
+    let Some(time) = take("TIMECOL") else { return wrong("a window function needs a time column").into() };
 
     let input = context.plan(table_argument(data, usage)?)?;
     let time = time_argument(time, &input, usage)?;
     let mut length = |name: &str, context: &mut dyn RelationPlannerContext| -> Result<Option<i64>> {
         take(name).map(|expr| interval_ms(expr, name, context)).transpose()
     };
-    let Some(size_ms) = length("SIZE", context)? else { return plan_err!("the size of the windows is missing: {usage}") };
+    let Some(size_ms) = length("SIZE", context)? else { return wrong("the size of the windows is missing").into() };
     let slide_ms = match function {
         Function::Hop => match length("SLIDE", context)? {
             Some(slide_ms) => slide_ms,
-            None => return plan_err!("the slide of the windows is missing: {usage}"),
+            None => return wrong("the slide of the windows is missing").into(),
         },
         _ => size_ms,
     };
     let offset_ms = length("OFFSET", context)?.unwrap_or(0);
     for (what, ms) in [("size", size_ms), ("slide", slide_ms)] {
         if ms <= 0 || TIME_MS_LIMIT <= ms {
-            return plan_err!("the {what} of a window must be longer than nothing: {usage}");
+            let bound = if ms <= 0 { "longer than nothing" } else { "shorter than 140,000 years" };
+            return wrong(&format!("the {what} of a window must be {bound}")).into();
         }
     }
     let windows = Windows::new(slide_ms, size_ms, offset_ms);
@@ -231,17 +237,26 @@ fn place_arguments(function: Function, args: Vec<ast::FunctionArg>) -> Result<Ve
             ast::FunctionArg::ExprNamed { name, arg, .. } => (Some(name.to_string()), arg),
         };
         let ast::FunctionArgExpr::Expr(value) = value else {
-            return plan_err!("an argument of a window function is missing: {}", function.usage());
+            return refuse("an argument of a window function is missing")
+                .hint(format!("write {}", function.usage()))
+                .into();
         };
         let at = match name {
             None => i,
-            Some(name) => parameters.iter().position(|p| p.eq_ignore_ascii_case(&name)).ok_or_else(|| {
-                plan_datafusion_err!("a window function has no argument {name}; there are {}", parameters.join(", "))
-            })?,
+            Some(name) => match parameters.iter().position(|p| p.eq_ignore_ascii_case(&name)) {
+                Some(at) => at,
+                None => {
+                    let refusal = refuse(format!("a window function has no argument {name}"));
+                    return refusal.hint(format!("there are {}", parameters.join(", "))).at(&value).into();
+                }
+            },
         };
         match slots.get_mut(at) {
             Some(slot) if slot.is_none() => *slot = Some(value),
-            _ => return plan_err!("too many arguments for a window function: {}", function.usage()),
+            _ => {
+                let refusal = refuse("a window function has too many arguments");
+                return refusal.hint(format!("write {}", function.usage())).into();
+            }
         }
     }
     Ok(slots)
@@ -256,7 +271,7 @@ fn table_argument(expr: ast::Expr, usage: &str) -> Result<ast::TableFactor> {
         ast::Expr::CompoundIdentifier(idents) => ast::ObjectName::from(idents),
         other => match table_marker(&other) {
             Some(name) => name,
-            None => return plan_err!("{other} is not a table: {usage}"),
+            None => return refuse(format!("{other} is not a table")).hint(format!("write {usage}")).at(&other).into(),
         },
     };
     Ok(ast::TableFactor::Table {
@@ -274,40 +289,69 @@ fn table_argument(expr: ast::Expr, usage: &str) -> Result<ast::TableFactor> {
 }
 
 fn time_argument(expr: ast::Expr, input: &LogicalPlan, usage: &str) -> Result<Expr> {
-    let name = match &expr {
+    let wrong = |what: String| refuse(what).hint(format!("write {usage}")).at(&expr);
+    let column = match &expr {
         ast::Expr::Function(f) if f.name.to_string().eq_ignore_ascii_case("DESCRIPTOR") => match &f.args {
             ast::FunctionArguments::List(list) => match list.args.as_slice() {
-                [ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(ast::Expr::Identifier(ident)))] => ident.value.clone(),
-                _ => return plan_err!("DESCRIPTOR takes one column: {usage}"),
+                [ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(column))] => column,
+                _ => return wrong("DESCRIPTOR takes one column".to_owned()).into(),
             },
-            _ => return plan_err!("DESCRIPTOR takes one column: {usage}"),
+            _ => return wrong("DESCRIPTOR takes one column".to_owned()).into(),
         },
-        ast::Expr::Identifier(ident) => ident.value.clone(),
-        other => return plan_err!("{other} is not a time column: {usage}"),
+        other => other,
+    };
+    let name = match column {
+        ast::Expr::Identifier(ident) => &ident.value,
+        // There is one table only, so its name before the column's says nothing.
+        ast::Expr::CompoundIdentifier(parts) if parts.len() == 2 && has_qualifier(input, &parts[0].value) => {
+            &parts[1].value
+        }
+        other => {
+            return refuse(format!("{other} is not a column, so it cannot be the windows' time"))
+                .hint("declare it as a computed column of the table, with a WATERMARK, and name that")
+                .at(column)
+                .into();
+        }
     };
     let schema = input.schema();
-    let Some(index) = (0..schema.fields().len()).find(|&i| schema.field(i).name() == &name) else {
+    let Some(index) = (0..schema.fields().len()).find(|&i| schema.field(i).name() == name) else {
         let columns = schema.fields().iter().map(|f| f.name().as_str());
-        let hint = match crate::catalog::options::nearest(&name, columns) {
-            Some(near) => format!("; did you mean {near}?"),
-            None => String::new(),
+        let refusal = refuse(format!("there is no column {name} to take the windows' time from")).at(column);
+        return match crate::catalog::options::nearest(name, columns) {
+            Some(near) => refusal.hint(format!("did you mean {near}?")).into(),
+            None => refusal.into(),
         };
-        return plan_err!("there is no column {name} to take the windows' time from{hint}");
     };
     if !is_event_time(input, index) {
-        return plan_err!(
-            "{name} is not an event time, so no window over it would ever close; \
-             declare WATERMARK FOR {name} AS {name} - INTERVAL '5' SECOND in CREATE TABLE, or take the window_time of windows below"
-        );
+        let is_time = matches!(schema.field(index).data_type(), DataType::Timestamp(..));
+        let hint = if is_time {
+            format!(
+                "declare WATERMARK FOR {name} AS {name} - INTERVAL '5' SECOND in CREATE TABLE, or take the window_time of \
+                 windows below; an expression over an event time is none any more, so it must be a computed column of the table"
+            )
+        } else {
+            "name the TIMESTAMP(3) column that has a WATERMARK in CREATE TABLE".to_owned()
+        };
+        return refuse(format!("{name} is not an event time, so no window over it would ever close"))
+            .hint(hint)
+            .at(column)
+            .into();
     }
     Ok(Expr::Column(Column::from(schema.qualified_field(index))))
 }
 
 fn interval_ms(expr: ast::Expr, what: &str, context: &mut dyn RelationPlannerContext) -> Result<i64> {
-    let text = expr.to_string();
-    let planned = context.sql_to_expr(expr, &DFSchema::empty())?;
-    literal_interval_ms(&planned)
-        .ok_or_else(|| plan_datafusion_err!("{text} is not a length for {what}: write INTERVAL '10' SECOND, with days at most"))
+    let planned = context.sql_to_expr(expr.clone(), &DFSchema::empty())?;
+    literal_interval_ms(&planned).ok_or_else(|| {
+        refuse(format!("{expr} is not a length that the {} of a window can have", what.to_lowercase()))
+            .hint("write INTERVAL '10' SECOND; days are the longest unit, milliseconds the shortest")
+            .at(&expr)
+            .into()
+    })
+}
+
+fn has_qualifier(input: &LogicalPlan, name: &str) -> bool {
+    input.schema().iter().any(|(qualifier, _)| qualifier.is_some_and(|q| q.table() == name))
 }
 
 /// The length of an interval literal, unless it has months, whose length varies.

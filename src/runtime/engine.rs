@@ -236,8 +236,8 @@ impl Engine {
                 }
             })?;
             let plan = planner.query(&insert.query)?;
-            let plan = planner.into_sink(plan, table, &insert.columns)?;
-            let plan = planner.continuous(plan).map_err(|e| e.at(insert.query.span.clone()))?;
+            let plan = planner.into_sink(plan, table, &insert.columns).map_err(|e| e.at(insert.query.span.clone()))?;
+            let plan = planner.continuous(plan, &insert.query)?;
             queries.push((plan, Planner::sink_node(table)));
         }
         planner.lower(queries)
@@ -282,7 +282,7 @@ impl Engine {
             return Ok(Outcome::Rows(Rows { schema, batches: compute(&plan)? }));
         }
         let (plan, skip, limit) = split_limit(plan)?;
-        let plan = planner.continuous(plan).map_err(|e| e.at(query.span.clone()))?;
+        let plan = planner.continuous(plan, query)?;
         let sink = SinkNode { table: None, title: "SELECT".to_owned(), not_null: Vec::new() };
         let plan = planner.lower(vec![(plan, sink)])?;
         let (session, defaults) = (state.session.clone(), state.defaults());
@@ -321,7 +321,7 @@ impl Engine {
             Statement::Query(query) => {
                 let planner = Planner::new(&state.catalog);
                 let (plan, ..) = split_limit(planner.query(query)?)?;
-                let plan = planner.continuous(plan).map_err(|e| e.at(query.span.clone()))?;
+                let plan = planner.continuous(plan, query)?;
                 let sink = SinkNode { table: None, title: "SELECT".to_owned(), not_null: Vec::new() };
                 planner.lower(vec![(plan, sink)])?
             }
@@ -436,7 +436,7 @@ impl Engine {
         };
         catalog.add_table(create.table.clone())?;
         let planner = Planner::new(&catalog);
-        let plan = planner.continuous(planner.query(select)?)?;
+        let plan = planner.continuous(planner.query(select)?, select)?;
         let sink = SinkNode { table: None, title: "PRINT".to_owned(), not_null: Vec::new() };
         let plan = planner.lower(vec![(plan, sink)])?;
         let (session, defaults) = {

@@ -16,7 +16,9 @@ use super::exchange::{Aligned, Message};
 use super::job::{Job, Shared};
 use super::session::Session;
 use super::topology::Topology;
-use super::worker::{Alignment, AsTheyAre, ReadPartition, SourceInput, SourceWorker, StageWorker, WorkerOutlets};
+use super::worker::{
+    Alignment, AsTheyAre, ReadPartition, SourceInput, SourceWorker, StageWorker, WithoutHidden, WorkerOutlets,
+};
 use crate::connectors::{self, Defaults, Sink, SinkEncoder, SinkWriter, Source, SourceSpec};
 use crate::error::{Blame, Error, Result};
 use crate::exec::{End, SourceStage};
@@ -175,7 +177,8 @@ fn encoders(
                 Target::Table(sink) => sink.encoder()?,
                 Target::Caller => Box::new(AsTheyAre),
             };
-            Ok((encoder, not_null))
+            let visible = plan.nodes[node].visible.fields().len();
+            Ok((Box::new(WithoutHidden { visible, encoder }) as Box<dyn SinkEncoder>, not_null))
         })
         .collect()
 }

@@ -412,6 +412,24 @@ fn with_hidden(batch: &RecordBatch, hidden: Hidden) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new_with_options(hidden.extend(&batch.schema()), columns, &options)?)
 }
 
+/// Hands an encoder the columns that a sink has: what rows carry beside them ends here.
+pub struct WithoutHidden {
+    /// The number of the sink's columns; hidden ones come behind.
+    pub visible: usize,
+    /// The sink's encoder.
+    pub encoder: Box<dyn SinkEncoder>,
+}
+
+impl SinkEncoder for WithoutHidden {
+    fn encode(&mut self, batch: &RecordBatch) -> Result<SinkRows> {
+        if batch.num_columns() == self.visible {
+            return self.encoder.encode(batch);
+        }
+        let columns: Vec<usize> = (0..self.visible).collect();
+        self.encoder.encode(&batch.project(&columns)?)
+    }
+}
+
 /// An encoder for rows that stay in this process.
 pub struct AsTheyAre;
 

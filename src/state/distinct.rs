@@ -52,6 +52,8 @@ impl DistinctAccumulator {
     /// Empties the set: the group of each pair, and the values.
     fn drain(&mut self) -> Result<(ArrayRef, Vec<ArrayRef>)> {
         let mut columns = self.seen.emit(EmitTo::All)?;
+        // Some kinds keep their index into the pairs that have just been given out.
+        self.seen.clear_shrink(0);
         let values = columns.split_off(1);
         Ok((columns.remove(0), values))
     }
@@ -111,7 +113,9 @@ impl GroupsAccumulator for DistinctAccumulator {
         only_all(emit_to)?;
         let (groups, values) = self.drain()?;
         let groups: Vec<usize> = groups.as_primitive::<UInt64Type>().values().iter().map(|&g| g as usize).collect();
-        self.plain.update_batch(&values, &groups, None, self.groups)?;
+        // Without a filter, accumulators take every group for one that has values; a FILTER may have left some without.
+        let all = BooleanArray::from(vec![true; groups.len()]);
+        self.plain.update_batch(&values, &groups, Some(&all), self.groups)?;
         self.groups = 0;
         self.plain.evaluate(EmitTo::All)
     }

@@ -101,7 +101,9 @@ impl AggregateLayout {
         for (i, aggregate) in aggregates.iter().enumerate() {
             for field in aggregate.state_fields() {
                 // State names of two aggregates may collide (two sums of one column under a FILTER).
-                fields.push(Arc::new(field.as_ref().clone().with_name(format!("{i}:{}", field.name())).with_nullable(true)));
+                fields.push(Arc::new(
+                    field.as_ref().clone().with_name(format!("{i}:{}", field.name())).with_nullable(true),
+                ));
             }
         }
         Self { keys: Arc::new(Schema::new(keys)), aggregates, partial: Arc::new(Schema::new(fields)) }

@@ -104,7 +104,12 @@ impl GroupTable {
     fn take_keys(&mut self) -> Result<Vec<ArrayRef>> {
         self.groups = 0;
         match &mut self.keys {
-            Some(keys) => Ok(keys.emit(EmitTo::All)?),
+            Some(keys) => {
+                let columns = keys.emit(EmitTo::All)?;
+                // Some kinds keep their index into the groups that have just been given out.
+                keys.clear_shrink(0);
+                Ok(columns)
+            }
             None => Ok(Vec::new()),
         }
     }

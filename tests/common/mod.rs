@@ -3,5 +3,6 @@
 pub mod broker;
 pub mod flights;
 mod keeper;
+pub mod oracle;
 pub mod program;
 pub mod records;

@@ -6,6 +6,14 @@
 mod common;
 
 mod behaviour;
+mod cli;
+mod docs;
+mod flights;
 mod harness;
 mod kafka_tables;
 mod packaging;
+mod queries;
+mod repl;
+mod seeded;
+mod sql;
+mod sql_aggregates;

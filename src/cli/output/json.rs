@@ -68,8 +68,10 @@ fn append_safe(json: &[u8], out: &mut Vec<u8>) {
     for c in text.chars() {
         let is_hostile = !c.is_ascii_graphic() && c != ' ' && escape(c.encode_utf8(&mut [0; 4])).len() != c.len_utf8();
         if is_hostile {
-            // Writing to a string cannot fail.
-            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| drop(write!(safe, "\\u{unit:04x}")));
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a string cannot fail.
+                let _ = write!(safe, "\\u{unit:04x}");
+            }
         } else {
             safe.push(c);
         }
