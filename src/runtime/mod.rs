@@ -17,6 +17,8 @@ mod launch;
 mod metrics;
 mod query;
 mod session;
+#[cfg(test)]
+mod tests;
 mod topology;
 mod worker;
 
