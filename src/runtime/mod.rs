@@ -19,6 +19,8 @@ mod outlets;
 mod query;
 mod reading;
 mod session;
+#[cfg(test)]
+mod tests;
 mod topology;
 mod worker;
 
