@@ -247,7 +247,8 @@ impl SourceStage {
         match open().filter(|p| !p.idle).map(|p| p.watermark).min() {
             Some(least) => Progress::Active(least),
             None => {
-                let reached = self.share.iter().map(|&p| self.partitions[p].watermark).max().unwrap_or(WATERMARK_MIN);
+                // Those that have ended do not count: other workers do not know of them.
+                let reached = open().map(|p| p.watermark).max().unwrap_or(WATERMARK_MIN);
                 Progress::Idle { reached, advance: self.advance_when_idle && !self.is_away }
             }
         }

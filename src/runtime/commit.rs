@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
 
 use super::clock;
 use super::exchange::{Aligned, Next, cancelled};
 use super::job::Shared;
-use crate::connectors::{SinkRows, SinkWriter, Source};
+use crate::connectors::{SinkEncoder, SinkRows, SinkWriter, Source};
 use crate::error::{Error, Result};
 use crate::exec::{Boundary, End};
 
@@ -119,13 +120,13 @@ const fn next_call_patience() -> Duration {
 
 /// Hands the rows of a `SELECT` to whoever asked.
 pub struct Hand {
-    to: Sender<arrow::array::RecordBatch>,
+    to: Sender<RecordBatch>,
     shared: Arc<Shared>,
 }
 
 impl Hand {
     /// The writer, and where its rows come out.
-    pub fn new(shared: &Arc<Shared>) -> (Self, Receiver<arrow::array::RecordBatch>) {
+    pub fn new(shared: &Arc<Shared>) -> (Self, Receiver<RecordBatch>) {
         let (to, from) = crossbeam_channel::bounded(crate::limits::CHANNEL_BATCHES_MAX);
         (Self { to, shared: Arc::clone(shared) }, from)
     }
@@ -147,5 +148,14 @@ impl SinkWriter for Hand {
 
     fn flush(&mut self) -> Result<()> {
         Ok(())
+    }
+}
+
+/// The encoder of rows that stay in this process.
+pub struct AsTheyAre;
+
+impl SinkEncoder for AsTheyAre {
+    fn encode(&mut self, batch: &RecordBatch) -> Result<SinkRows> {
+        Ok(SinkRows::Batch(batch.clone()))
     }
 }

@@ -11,14 +11,14 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 
-use super::commit::{CommitMessage, Committer, Hand};
+use super::commit::{AsTheyAre, CommitMessage, Committer, Hand};
 use super::exchange::{Aligned, Message};
 use super::job::{Job, Shared};
+use super::outlets::{SinkLane, WorkerOutlets};
+use super::reading::{Alignment, ReadPartition, SourceInput};
 use super::session::Session;
 use super::topology::Topology;
-use super::worker::{
-    Alignment, AsTheyAre, ReadPartition, SourceInput, SourceWorker, StageWorker, WithoutHidden, WorkerOutlets,
-};
+use super::worker::{SourceWorker, StageWorker};
 use crate::connectors::{self, Defaults, Sink, SinkEncoder, SinkWriter, Source, SourceSpec};
 use crate::error::{Blame, Error, Result};
 use crate::exec::{End, SourceStage};
@@ -99,7 +99,7 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
                 stage,
                 worker,
                 stages: channels.senders(stage, worker),
-                encoders: encoders(&plan, &topology, &targets)?,
+                sinks: sink_lanes(&plan, &topology, &targets)?,
                 commit: topology.feeds_sinks(stage).then(|| channels.commit_sender()),
                 progress: Vec::new(),
                 reached: WATERMARK_MAX,
@@ -159,11 +159,7 @@ fn open_sinks(plan: &StreamPlan, topology: &Topology, defaults: &Defaults) -> Re
         .collect()
 }
 
-fn encoders(
-    plan: &StreamPlan,
-    topology: &Topology,
-    targets: &[Target],
-) -> Result<Vec<(Box<dyn SinkEncoder>, Vec<usize>)>> {
+fn sink_lanes(plan: &StreamPlan, topology: &Topology, targets: &[Target]) -> Result<Vec<SinkLane>> {
     topology
         .sinks()
         .iter()
@@ -177,8 +173,7 @@ fn encoders(
                 Target::Table(sink) => sink.encoder()?,
                 Target::Caller => Box::new(AsTheyAre),
             };
-            let visible = plan.nodes[node].visible.fields().len();
-            Ok((Box::new(WithoutHidden { visible, encoder }) as Box<dyn SinkEncoder>, not_null))
+            Ok(SinkLane { encoder, visible: plan.nodes[node].visible.fields().len(), not_null })
         })
         .collect()
 }

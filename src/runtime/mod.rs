@@ -15,8 +15,12 @@ mod exchange;
 mod job;
 mod launch;
 mod metrics;
+mod outlets;
 mod query;
+mod reading;
 mod session;
+#[cfg(test)]
+mod tests;
 mod topology;
 mod worker;
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
@@ -27,6 +27,10 @@ const END_WAIT_MAX: Duration = Duration::from_secs(5);
 /// a producer per sink): an outage is said once, by whoever notices it first, and so is its end.
 static AWAY: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
+/// How long a broker must have been away before people are told. Reports can be old news: they are served only when
+/// somebody polls the client, and a thread that waited for another client may find an outage that is over.
+const UNTOLD_MAX: Duration = Duration::from_millis(500);
+
 /// What is known about why a broker cannot be reached.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -42,6 +46,8 @@ struct State {
     cause: Option<Report>,
     /// Since when no broker can be reached.
     away_since: Option<SystemTime>,
+    /// When that was noticed, and whether people have been told.
+    noticed: Option<(Instant, bool)>,
     /// The first record that could not be delivered.
     undelivered: Option<RDKafkaErrorCode>,
     /// Set when the client has given up for good.
@@ -130,8 +136,27 @@ impl Watcher {
         self.away.store(false, Ordering::Relaxed);
         let mut state = self.state();
         state.cause = None;
-        if state.away_since.take().is_some() && !self.is_quiet && away().remove(&self.brokers) {
+        state.away_since = None;
+        let was_told = state.noticed.take().is_some_and(|(_, told)| told);
+        if was_told && away().remove(&self.brokers) {
             tracing::info!("{}: the broker at {} is back", self.what, self.brokers);
+        }
+    }
+
+    /// Tells people of an outage, if there is one that lasts. To be called again and again while waiting.
+    pub fn tell(&self) {
+        if !self.is_away() || self.is_quiet {
+            return;
+        }
+        let mut state = self.state();
+        let Some((since, told @ false)) = &mut state.noticed else { return };
+        if since.elapsed() < UNTOLD_MAX {
+            return;
+        }
+        *told = true;
+        if away().insert(self.brokers.clone()) {
+            let cause = state.cause.as_ref().map(|c| format!(" ({})", c.text)).unwrap_or_default();
+            tracing::warn!("{}: the broker at {} cannot be reached{cause}; waiting", self.what, self.brokers);
         }
     }
 
@@ -140,6 +165,7 @@ impl Watcher {
         if !self.is_away() {
             return None;
         }
+        self.tell();
         let state = self.state();
         let since: chrono::DateTime<chrono::Utc> = state.away_since?.into();
         let cause = state.cause.as_ref().map(|c| format!(" ({})", c.text)).unwrap_or_default();
@@ -177,7 +203,7 @@ fn away() -> MutexGuard<'static, BTreeSet<String>> {
 impl Drop for Watcher {
     fn drop(&mut self) {
         // Whoever notices the next outage shall say so, even if this client never saw the end of its own.
-        if self.is_away() && !self.is_quiet {
+        if self.state().noticed.is_some_and(|(_, told)| told) {
             away().remove(&self.brokers);
         }
     }
@@ -230,12 +256,8 @@ impl ClientContext for Watcher {
         } else if code == RDKafkaErrorCode::AllBrokersDown {
             if state.away_since.is_none() {
                 state.away_since = Some(SystemTime::now());
+                state.noticed = Some((Instant::now(), false));
                 self.away.store(true, Ordering::Relaxed);
-                if self.is_quiet || !away().insert(self.brokers.clone()) {
-                    return;
-                }
-                let cause = state.cause.as_ref().map(|c| format!(" ({})", c.text)).unwrap_or_default();
-                tracing::warn!("{}: the broker at {} cannot be reached{cause}; waiting", self.what, self.brokers);
             }
         } else if names_a_cause(code) {
             // A refused password must not be hidden by the broken connection that follows it.

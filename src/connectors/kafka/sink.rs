@@ -373,7 +373,7 @@ fn owned_headers(headers: &[(String, Option<Vec<u8>>)]) -> OwnedHeaders {
     headers.iter().fold(empty, |all, (name, value)| all.insert(Header { key: name, value: value.as_ref() }))
 }
 
-/// Says once what a wait is for, when it gets long.
+/// Says what a wait is for, when it gets long.
 struct Patience {
     since: Instant,
     said: bool,
@@ -385,13 +385,15 @@ impl Patience {
     }
 
     fn complain(&mut self, producer: &BaseProducer<Watcher>, topic: &str) {
-        if self.said || self.since.elapsed() < SILENT_MAX {
+        let watcher = producer.client().context();
+        watcher.tell();
+        // A broker that is away has been spoken of.
+        if self.said || self.since.elapsed() < SILENT_MAX || watcher.is_away() {
             return;
         }
         self.said = true;
         let count = producer.in_flight_count();
-        let why = producer.client().context().trouble().unwrap_or_else(|| "the broker is slow".to_owned());
-        tracing::warn!("topic \"{topic}\": {count} rows wait to be acknowledged: {why}");
+        tracing::warn!("topic \"{topic}\": {count} rows wait to be acknowledged: the broker is slow");
     }
 }
 

@@ -118,5 +118,4 @@ fn a_broker_that_goes_away_is_waited_for() {
     for out in [&out, &other] {
         assert!(closed(by_window(&broker.read_all(out)).len()));
     }
-    let _ = unique_name("");
 }

@@ -1,0 +1,129 @@
+//! Where a worker's output goes: to workers of later stages, and to the sinks.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use crossbeam_channel::Sender;
+
+use super::commit::CommitMessage;
+use super::exchange::{Message, by_owner, send};
+use super::job::Shared;
+use super::metrics::WorkerReport;
+use super::topology::{EdgeKind, Part, Topology};
+use crate::connectors::{SinkEncoder, SinkRows};
+use crate::error::{Error, Result};
+use crate::exec::{Boundary, Outlet, Outlets};
+use crate::time::{Progress, TimeMs, WATERMARK_MAX};
+
+/// Where a worker's output goes.
+pub struct WorkerOutlets {
+    pub shared: Arc<Shared>,
+    pub topology: Arc<Topology>,
+    pub stage: usize,
+    pub worker: usize,
+    /// Per later stage that this one has edges to, the channels to its workers.
+    pub stages: Vec<(usize, Vec<Sender<Message>>)>,
+    /// Per sink of the plan, how its rows leave.
+    pub sinks: Vec<SinkLane>,
+    /// To the committing thread, if this stage feeds sinks.
+    pub commit: Option<Sender<CommitMessage>>,
+    /// The progress of edges at the boundary at hand.
+    pub progress: Vec<(usize, Progress)>,
+    /// The least watermark of the sinks at the boundary at hand.
+    pub reached: TimeMs,
+}
+
+impl Outlets for WorkerOutlets {
+    fn rows(&mut self, outlet: Outlet, batch: RecordBatch) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        if let Some(sink) = self.topology.sink_of(outlet) {
+            return self.to_sink(sink, &batch);
+        }
+        let edge = self.topology.edges()[outlet];
+        let channels = self.stages.iter().find(|(stage, _)| *stage == edge.to_stage).map(|(_, c)| c);
+        let Some(channels) = channels else { return Err(Error::bug("an edge without channels")) };
+        match edge.kind {
+            EdgeKind::Rows => send(&channels[self.worker], Message::Batch(outlet, batch), &self.shared),
+            EdgeKind::Partials { keys } => {
+                for (channel, batch) in channels.iter().zip(by_owner(&batch, keys, channels.len())?) {
+                    if let Some(batch) = batch {
+                        send(channel, Message::Batch(outlet, batch), &self.shared)?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn progress(&mut self, outlet: Outlet, progress: Progress) {
+        if self.topology.sink_of(outlet).is_none() {
+            self.progress.push((outlet, progress));
+            return;
+        }
+        let (Progress::Active(reached) | Progress::Idle { reached, .. }) = progress;
+        self.reached = self.reached.min(reached);
+    }
+}
+
+impl WorkerOutlets {
+    fn to_sink(&mut self, sink: usize, batch: &RecordBatch) -> Result<()> {
+        let rows = self.sinks[sink].encode(batch)?;
+        let Some(commit) = &self.commit else { return Err(Error::bug("a sink without a committing thread")) };
+        send(commit, CommitMessage::Rows(sink, rows, batch.num_rows()), &self.shared)
+    }
+
+    /// Sends a boundary on, behind everything before it.
+    pub fn boundary(&mut self, boundary: &Boundary) -> Result<()> {
+        let progress = std::mem::take(&mut self.progress);
+        for (stage, channels) in &self.stages {
+            let of_stage = |(edge, _): &&(usize, Progress)| self.topology.edges()[*edge].to_stage == *stage;
+            let of_stage: Vec<_> = progress.iter().filter(of_stage).copied().collect();
+            for channel in channels {
+                send(channel, Message::Boundary(*boundary, of_stage.clone()), &self.shared)?;
+            }
+        }
+        match &self.commit {
+            Some(commit) => send(commit, CommitMessage::Boundary(*boundary), &self.shared),
+            None => Ok(()),
+        }
+    }
+
+    /// Says how the worker is.
+    pub fn report(&mut self, part: &Part) {
+        let watermark = std::mem::replace(&mut self.reached, WATERMARK_MAX);
+        let (open_windows, state_bytes) = part.fragment.state_size();
+        let report = WorkerReport { counts: part.fragment.counts(), watermark, open_windows, state_bytes };
+        self.shared.metrics.report(self.stage, self.worker, report);
+    }
+}
+
+/// How rows leave for one sink.
+pub struct SinkLane {
+    /// The sink's encoder.
+    pub encoder: Box<dyn SinkEncoder>,
+    /// The number of the sink's columns: what rows carry behind them ends here.
+    pub visible: usize,
+    /// The columns that may not be null.
+    pub not_null: Vec<usize>,
+}
+
+impl SinkLane {
+    fn encode(&mut self, batch: &RecordBatch) -> Result<SinkRows> {
+        for &column in &self.not_null {
+            if batch.column(column).null_count() > 0 {
+                let name = batch.schema().field(column).name().clone();
+                return Err(Error::data(format!(
+                    "column {name} is NOT NULL in the sink, and a row has no value for it"
+                ))
+                .hint(format!("leave such rows out with WHERE {name} IS NOT NULL, or give a value with COALESCE")));
+            }
+        }
+        if batch.num_columns() == self.visible {
+            return self.encoder.encode(batch);
+        }
+        let columns: Vec<usize> = (0..self.visible).collect();
+        self.encoder.encode(&batch.project(&columns)?)
+    }
+}

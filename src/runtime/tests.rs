@@ -1,0 +1,679 @@
+//! The boundary's invariant: what has been given out up to a boundary, and all state at it, is a function of the
+//! sources' offsets there (and of the clock events on record) alone.
+//!
+//! A seed makes a log of some partitions, and a list of boundaries over it. The operators of a plan are then driven as
+//! the threads of a job drive them, with other cuts into batches, another interleaving of partitions and messages, and
+//! another number of workers each time; at every boundary rows and state must be the same. For plain counts both are
+//! also compared with what the definition says.
+//!
+//! ```text
+//! TIDEMILL_SEED=17 cargo test --release --lib runtime::tests     replays one seed
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
+use arrow::datatypes::Int64Type;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+
+use super::exchange::by_owner;
+use super::topology::{EdgeKind, Part, Topology};
+use crate::catalog::Catalog;
+use crate::connectors::{PartitionId, SourceColumn, SourceRows};
+use crate::error::Result;
+use crate::exec::{Boundary, Counts, End, Outlet, Outlets, Output, SourceStage};
+use crate::plan::{Op, Planner, StreamPlan};
+use crate::sql::parse_script;
+use crate::sql::statement::Statement;
+use crate::state::{GroupTable, PaneKey};
+use crate::time::{Progress, TimeMs, WATERMARK_MIN, Windows};
+
+/// Seeds of one run, per query.
+const SEEDS: u64 = 40;
+
+/// Event times are behind the greatest one of their partition by up to so much, and the watermark by a part of that.
+const DISORDER_MS: i64 = 60;
+const WATERMARK_BEHIND_MS: i64 = 30;
+
+const TABLES: &str = "
+    CREATE TABLE a (k STRING, n BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '0.030' SECOND)
+        WITH ('connector' = 'kafka', 'topic' = 'a', 'format' = 'json');
+    CREATE TABLE b (k STRING, n BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '0.030' SECOND)
+        WITH ('connector' = 'kafka', 'topic' = 'b', 'format' = 'json');
+    CREATE TABLE o (w TIMESTAMP(3), k STRING, c BIGINT, s BIGINT) WITH ('connector' = 'blackhole');
+    CREATE TABLE p (w TIMESTAMP(3), k STRING, c BIGINT, s BIGINT) WITH ('connector' = 'blackhole');";
+
+/// Windows of plain counts: (slide, size) in ms.
+const COUNTED: [(i64, i64); 4] = [(50, 50), (20, 50), (70, 40), (30, 90)];
+
+/// What else is run.
+const OTHERS: [&str; 6] = [
+    // No key: one owner for everything.
+    "INSERT INTO o SELECT window_start, 'all', count(*), sum(n) FROM TUMBLE(a, ts, INTERVAL '0.040' SECOND)
+     GROUP BY window_start, window_end",
+    // Sets, and filters both before and in the aggregate.
+    "INSERT INTO o SELECT window_start, k, count(DISTINCT n), max(n) FILTER (WHERE n % 2 = 0)
+     FROM HOP(a, ts, INTERVAL '0.020' SECOND, INTERVAL '0.060' SECOND) WHERE n % 5 <> 0 GROUP BY window_start, window_end, k",
+    // Order: event time, then partition and offset.
+    "INSERT INTO o SELECT window_start, k, first_value(n), last_value(n) FROM TUMBLE(a, ts, INTERVAL '0.050' SECOND)
+     GROUP BY window_start, window_end, k",
+    // An aggregate of an aggregate: three stages.
+    "INSERT INTO o SELECT window_start, 'all', count(*), max(c) FROM TUMBLE(
+        (SELECT window_time AS wt, k, count(*) AS c FROM TUMBLE(a, ts, INTERVAL '0.020' SECOND)
+         GROUP BY window_start, window_end, window_time, k), wt, INTERVAL '0.080' SECOND)
+     GROUP BY window_start, window_end",
+    // Two sources in one stream.
+    "INSERT INTO o SELECT window_start, k, count(*), sum(n) FROM TUMBLE(
+        (SELECT k, n, ts FROM a UNION ALL SELECT k, n, ts FROM b), ts, INTERVAL '0.050' SECOND)
+     GROUP BY window_start, window_end, k",
+    // One source, two sinks.
+    "EXECUTE STATEMENT SET BEGIN
+     INSERT INTO o SELECT window_start, k, count(*), sum(n) FROM TUMBLE(a, ts, INTERVAL '0.050' SECOND)
+     GROUP BY window_start, window_end, k;
+     INSERT INTO p SELECT ts, k, n, -n FROM a WHERE n % 3 = 0;
+     END",
+];
+
+fn plan(insert: &str) -> StreamPlan {
+    let mut catalog = Catalog::default();
+    for parsed in parse_script(TABLES).unwrap() {
+        let Statement::CreateTable(create) = parsed.statement else { panic!("a table") };
+        let mut table = create.table;
+        Planner::new(&catalog).resolve_table(&mut table).unwrap();
+        catalog.add_table(table).unwrap();
+    }
+    let planner = Planner::new(&catalog);
+    let inserts = match parse_script(insert).unwrap().remove(0).statement {
+        Statement::Insert(insert) => vec![insert],
+        Statement::StatementSet(inserts) => inserts,
+        _ => panic!("an insert"),
+    };
+    let mut queries = Vec::new();
+    for insert in &inserts {
+        let table = catalog.table(&insert.table).unwrap();
+        let plan = planner.into_sink(planner.query(&insert.query).unwrap(), table, &insert.columns).unwrap();
+        queries.push((planner.continuous(plan, &insert.query).unwrap(), Planner::sink_node(table)));
+    }
+    planner.lower(queries).unwrap()
+}
+
+/// A record.
+#[derive(Clone, Debug)]
+struct Record {
+    offset: i64,
+    ts: TimeMs,
+    key: Option<String>,
+    n: i64,
+}
+
+/// What happens at a boundary.
+#[derive(Clone, Debug)]
+struct Stop {
+    /// Per source and partition, how many records have been read.
+    read: Vec<Vec<usize>>,
+    /// Partitions that are found idle, as (source, partition).
+    idle: Vec<(usize, usize)>,
+    clock_ms: i64,
+    checkpoint: bool,
+    end: End,
+}
+
+/// A log, and the boundaries over it.
+struct Case {
+    /// Per source and partition.
+    log: Vec<Vec<Vec<Record>>>,
+    stops: Vec<Stop>,
+    has_idleness: bool,
+    /// Partitions end with their last record, and the job when all have.
+    bounded: bool,
+}
+
+impl Case {
+    fn new(seed: u64, sources: usize) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let log: Vec<Vec<Vec<Record>>> =
+            (0..sources).map(|_| (0..rng.random_range(1..=4)).map(|_| partition(&mut rng)).collect()).collect();
+        let has_idleness = seed % 2 == 1;
+        let bounded = rng.random_bool(0.5);
+        let mut stops = Vec::new();
+        let mut read: Vec<Vec<usize>> = log.iter().map(|source| vec![0; source.len()]).collect();
+        let mut clock_ms = 1_000;
+        let count = rng.random_range(2..12);
+        for number in 1..=count {
+            let last = number == count;
+            let mut idle = Vec::new();
+            for (source, partitions) in log.iter().enumerate() {
+                for (partition, records) in partitions.iter().enumerate() {
+                    let left = records.len() - read[source][partition];
+                    let silent = rng.random_bool(0.3);
+                    let more = if last { left } else if silent { 0 } else { rng.random_range(0..=left.min(60)) };
+                    read[source][partition] += more;
+                    if has_idleness && more == 0 && rng.random_bool(0.5) {
+                        idle.push((source, partition));
+                    }
+                }
+            }
+            // Clocks may stand still, and step back.
+            clock_ms += rng.random_range(-5..60);
+            let end = match (last, bounded) {
+                (false, _) => End::GoesOn,
+                (true, true) => End::Finished,
+                (true, false) => End::Stopped,
+            };
+            let checkpoint = last || rng.random_bool(0.4);
+            stops.push(Stop { read: read.clone(), idle, clock_ms, checkpoint, end });
+        }
+        Self { log, stops, has_idleness, bounded }
+    }
+}
+
+fn partition(rng: &mut StdRng) -> Vec<Record> {
+    let count = if rng.random_bool(0.15) { 0 } else { rng.random_range(1..200) };
+    // Some partitions run far ahead of others.
+    let (mut offset, mut now) = (rng.random_range(0..3), rng.random_range(-100..300_i64));
+    let pace = rng.random_range(1..12);
+    (0..count)
+        .map(|_| {
+            offset += rng.random_range(1..3);
+            now += rng.random_range(0..=pace);
+            let key = rng.random_range(0..6);
+            Record {
+                offset,
+                ts: now - if rng.random_bool(0.3) { rng.random_range(0..=DISORDER_MS) } else { 0 },
+                key: (key > 0).then(|| format!("k{key}")),
+                n: rng.random_range(0..20),
+            }
+        })
+        .collect()
+}
+
+/// What is seen at a boundary.
+#[derive(Debug, Default, PartialEq)]
+struct Seen {
+    /// All rows given out so far, with their sink, sorted.
+    rows: Vec<String>,
+    /// At a checkpoint, what changed since the last one: per aggregate and pane its groups, sorted.
+    deltas: BTreeMap<(usize, PaneKey), Vec<String>>,
+    /// The union of all deltas so far, for panes with a window that can still close.
+    state: BTreeMap<(usize, PaneKey), Vec<String>>,
+    counts: Counts,
+    watermark: Option<TimeMs>,
+    open_windows: usize,
+}
+
+/// Takes the output of a worker.
+struct Taken<'a> {
+    plan: &'a StreamPlan,
+    topology: &'a Topology,
+    worker: usize,
+    rows: Vec<String>,
+    /// To be delivered: the stage, the worker, the edge, the batch.
+    sent: Vec<(usize, usize, usize, RecordBatch)>,
+    progress: Vec<(usize, Progress)>,
+    reached: Vec<Progress>,
+    deltas: Vec<(usize, PaneKey, RecordBatch)>,
+}
+
+impl Outlets for Taken<'_> {
+    fn rows(&mut self, outlet: Outlet, batch: RecordBatch) -> Result<()> {
+        if let Some(sink) = self.topology.sink_of(outlet) {
+            // What is hidden is not for sinks.
+            let visible = self.plan.nodes[self.topology.sinks()[sink]].visible.fields().len();
+            self.rows.extend(texts(&batch.columns()[..visible]).into_iter().map(|row| format!("{sink}: {row}")));
+            return Ok(());
+        }
+        let edge = self.topology.edges()[outlet];
+        match edge.kind {
+            EdgeKind::Rows => self.sent.push((edge.to_stage, self.worker, outlet, batch)),
+            EdgeKind::Partials { keys } => {
+                for (to, part) in by_owner(&batch, keys, self.topology.workers())?.into_iter().enumerate() {
+                    self.sent.extend(part.map(|part| (edge.to_stage, to, outlet, part)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn progress(&mut self, outlet: Outlet, progress: Progress) {
+        match self.topology.sink_of(outlet) {
+            Some(_) => self.reached.push(progress),
+            None => self.progress.push((outlet, progress)),
+        }
+    }
+
+    fn delta(&mut self, node: usize, key: PaneKey, delta: RecordBatch) {
+        self.deltas.push((node, key, delta));
+    }
+}
+
+/// Each row as a text.
+fn texts(columns: &[ArrayRef]) -> Vec<String> {
+    let options = FormatOptions::default().with_null("NULL");
+    let formatters: Vec<_> = columns.iter().map(|c| ArrayFormatter::try_new(c, &options).unwrap()).collect();
+    let rows = columns.first().map_or(0, |c| c.len());
+    (0..rows).map(|row| formatters.iter().map(|f| f.value(row).to_string()).collect::<Vec<_>>().join(" ")).collect()
+}
+
+/// A job's workers, driven by hand.
+struct Job<'a> {
+    plan: &'a Arc<StreamPlan>,
+    topology: Topology,
+    /// By stage and worker.
+    parts: Vec<Vec<Part>>,
+    /// By source and worker: its stage, if the worker has a share.
+    sources: Vec<Vec<Option<(usize, SourceStage)>>>,
+    /// By stage, receiver and sender: what is under way.
+    channels: BTreeMap<(usize, usize, usize), VecDeque<(usize, RecordBatch)>>,
+    /// The aggregates' nodes of the plan, in order.
+    aggregates: Vec<usize>,
+    rows: Vec<String>,
+    deltas: BTreeMap<(usize, PaneKey), Vec<RecordBatch>>,
+    all_deltas: BTreeMap<(usize, PaneKey), Vec<RecordBatch>>,
+    reached: Vec<Progress>,
+}
+
+impl<'a> Job<'a> {
+    fn new(plan: &'a Arc<StreamPlan>, case: &Case, workers: usize) -> Self {
+        let topology = Topology::new(Arc::clone(plan), workers);
+        let parts: Vec<Vec<Part>> = (0..topology.stages())
+            .map(|stage| (0..workers).map(|_| topology.part(stage).unwrap()).collect())
+            .collect();
+        let mut sources = Vec::new();
+        for (id, node) in plan.nodes.iter().enumerate() {
+            let Op::Source(source) = &node.op else { continue };
+            let partitions = case.log[sources.len()].len();
+            let id_of = |partition| PartitionId { topic: source.table.name.as_str().into(), partition };
+            let ids: Vec<_> = (0..).take(partitions).map(id_of).collect();
+            let of_worker = |worker: usize| {
+                let share: Vec<usize> = (0..partitions).filter(|p| p % workers == worker).collect();
+                if share.is_empty() {
+                    return None;
+                }
+                let entry = parts[0][worker].sources[&id];
+                Some((entry, SourceStage::new(Arc::clone(source), &node.visible, node.hidden, &ids, share, false, true)))
+            };
+            sources.push((0..workers).map(of_worker).collect());
+        }
+        let is_aggregate = |id: &usize| matches!(plan.nodes[*id].op, Op::Aggregate(_));
+        Self {
+            plan,
+            topology,
+            parts,
+            sources,
+            channels: BTreeMap::new(),
+            aggregates: (0..plan.nodes.len()).filter(is_aggregate).collect(),
+            rows: Vec::new(),
+            deltas: BTreeMap::new(),
+            all_deltas: BTreeMap::new(),
+            reached: Vec::new(),
+        }
+    }
+
+    fn workers(&self) -> usize {
+        self.topology.workers()
+    }
+
+    /// Something that a worker does, and what comes of it.
+    fn work(&mut self, stage: usize, worker: usize, f: impl FnOnce(&mut Part, &mut dyn Outlets)) -> Vec<(usize, Progress)> {
+        let mut taken = Taken {
+            plan: self.plan,
+            topology: &self.topology,
+            worker,
+            rows: Vec::new(),
+            sent: Vec::new(),
+            progress: Vec::new(),
+            reached: Vec::new(),
+            deltas: Vec::new(),
+        };
+        f(&mut self.parts[stage][worker], &mut taken);
+        let Taken { rows, sent, progress, reached, deltas, .. } = taken;
+        self.rows.extend(rows);
+        self.reached.extend(reached);
+        for (to_stage, to, edge, batch) in sent {
+            self.channels.entry((to_stage, to, worker)).or_default().push_back((edge, batch));
+        }
+        for (node, pane, delta) in deltas {
+            let aggregate = self.aggregate_at(stage, node);
+            self.deltas.entry((aggregate, pane)).or_default().push(delta);
+        }
+        progress
+    }
+
+    /// The aggregate that a node of a stage's fragment is. With one worker the graph is one stage whose nodes are in the
+    /// plan's order; with several, a stage has the aggregates whose partials it takes.
+    fn aggregate_at(&self, stage: usize, node: usize) -> usize {
+        if self.workers() > 1 {
+            let part = &self.parts[stage][0];
+            let edge = part.edges.iter().find(|(_, entry)| **entry == node).map(|(edge, _)| *edge).unwrap();
+            return self.topology.edges()[edge].to;
+        }
+        let single = self.aggregates.len() == 1;
+        let before = self.plan.nodes.iter().enumerate().filter(|(_, n)| !matches!(n.op, Op::Sink(_))).map(|(id, _)| id);
+        let id = before.clone().nth(node).unwrap();
+        if single { self.aggregates[0] } else { id }
+    }
+
+    /// Reads some records of a partition.
+    fn read(&mut self, source: usize, partition: usize, records: &[Record]) {
+        let worker = partition % self.workers();
+        let (entry, stage) = self.sources[source][worker].as_mut().unwrap();
+        let entry = *entry;
+        let mut out = Output::default();
+        let rows = SourceRows {
+            columns: columns(self.plan, source, records),
+            offsets: records.iter().map(|r| r.offset).collect(),
+            records: records.len() as u64,
+            ..SourceRows::default()
+        };
+        stage.on_rows(partition, &rows, &mut out).unwrap();
+        for batch in out.batches {
+            self.work(0, worker, |part, taken| part.fragment.on_batch(entry, batch, taken).unwrap());
+        }
+    }
+
+    /// Delivers a message of some channel; `false` when none is under way.
+    fn deliver(&mut self, stages: std::ops::Range<usize>, rng: &mut StdRng) -> bool {
+        let waiting: Vec<_> = self
+            .channels
+            .iter()
+            .filter(|((stage, ..), queue)| stages.contains(stage) && !queue.is_empty())
+            .map(|(at, _)| *at)
+            .collect();
+        if waiting.is_empty() {
+            return false;
+        }
+        let at = waiting[rng.random_range(0..waiting.len())];
+        let (edge, batch) = self.channels.get_mut(&at).and_then(VecDeque::pop_front).unwrap();
+        self.work(at.0, at.1, |part, taken| {
+            let entry = part.edges[&edge];
+            part.fragment.on_batch(entry, batch, taken).unwrap();
+        });
+        true
+    }
+
+    fn boundary(&mut self, boundary: &Boundary, rng: &mut StdRng) {
+        let mut progress: Vec<Vec<(usize, Progress)>> = vec![Vec::new(); self.workers()];
+        for (worker, progress) in progress.iter_mut().enumerate() {
+            for (id, &entry) in &self.parts[0][worker].sources {
+                let source = self.plan.nodes[..*id].iter().filter(|n| matches!(n.op, Op::Source(_))).count();
+                let of_share = self.sources[source][worker].as_ref().map(|(_, stage)| stage.progress());
+                progress.push((entry, of_share.unwrap_or(Progress::Active(TimeMs::MAX))));
+            }
+        }
+        let mut of_edges: Vec<(usize, Progress)> = Vec::new();
+        for stage in 0..self.topology.stages() {
+            while self.deliver(stage..stage + 1, rng) {}
+            let mut order: Vec<usize> = (0..self.workers()).collect();
+            order.shuffle(rng);
+            let mut out = Vec::new();
+            for worker in order {
+                let entries = if stage == 0 {
+                    progress[worker].clone()
+                } else {
+                    let edges = &self.parts[stage][worker].edges;
+                    of_edges.iter().filter_map(|(edge, p)| Some((*edges.get(edge)?, *p))).collect()
+                };
+                out.extend(self.work(stage, worker, |part, taken| {
+                    part.fragment.on_boundary(boundary, &entries, taken).unwrap();
+                }));
+            }
+            of_edges.extend(out);
+        }
+    }
+
+    /// The groups of partials, merged.
+    fn merged(&self, aggregate: usize, partials: &[RecordBatch]) -> Vec<String> {
+        let Op::Aggregate(node) = &self.plan.nodes[aggregate].op else { panic!("an aggregate") };
+        let mut table = GroupTable::new(&node.layout).unwrap();
+        for partial in partials {
+            table.merge(partial).unwrap();
+        }
+        let (_, columns) = table.finish().unwrap();
+        let mut rows = texts(&columns);
+        rows.sort_unstable();
+        rows
+    }
+
+    fn seen(&mut self, checkpoint: bool) -> Seen {
+        let mut seen = Seen { rows: self.rows.clone(), ..Seen::default() };
+        seen.rows.sort_unstable();
+        for part in self.parts.iter().flatten() {
+            seen.counts.add(part.fragment.counts());
+        }
+        // Windows without keys are one owner's; with keys several workers have the same ones.
+        let reached = std::mem::take(&mut self.reached).into_iter().reduce(Progress::and);
+        seen.watermark = reached.map(|(Progress::Active(w) | Progress::Idle { reached: w, .. })| w);
+        if !checkpoint {
+            return seen;
+        }
+        let deltas = std::mem::take(&mut self.deltas);
+        for ((aggregate, pane), partials) in deltas {
+            seen.deltas.insert((aggregate, pane), self.merged(aggregate, &partials));
+            self.all_deltas.entry((aggregate, pane)).or_default().extend(partials);
+        }
+        let Some(watermark) = seen.watermark else { return seen };
+        for (&(aggregate, pane), partials) in &self.all_deltas {
+            let Op::Aggregate(node) = &self.plan.nodes[aggregate].op else { continue };
+            let windows = node.windows;
+            if windows.first_open(watermark) <= windows.last_start(pane.0) {
+                seen.state.insert((aggregate, pane), self.merged(aggregate, partials));
+            }
+        }
+        seen
+    }
+}
+
+/// The columns that a plan's source asks for.
+fn columns(plan: &StreamPlan, source: usize, records: &[Record]) -> Vec<ArrayRef> {
+    let sources = plan.nodes.iter().filter_map(|n| match &n.op {
+        Op::Source(source) => Some(source),
+        _ => None,
+    });
+    let node = sources.into_iter().nth(source).unwrap();
+    node.columns
+        .iter()
+        .map(|column| -> ArrayRef {
+            let SourceColumn::Physical(name) = column else { panic!("no metadata here") };
+            match name.as_str() {
+                "k" => Arc::new(records.iter().map(|r| r.key.as_deref()).collect::<StringArray>()),
+                "n" => Arc::new(Int64Array::from_iter_values(records.iter().map(|r| r.n))),
+                _ => Arc::new(TimestampMillisecondArray::from_iter_values(records.iter().map(|r| r.ts))),
+            }
+        })
+        .collect()
+}
+
+/// Runs a case with so many workers; the seed is that of cuts and interleavings.
+fn run(plan: &Arc<StreamPlan>, case: &Case, workers: usize, seed: u64) -> Vec<Seen> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut job = Job::new(plan, case, workers);
+    let mut read: Vec<Vec<usize>> = case.log.iter().map(|source| vec![0; source.len()]).collect();
+    let batch_rows_max = [1, 5, 1_000][rng.random_range(0..3)];
+    let mut trace = Vec::new();
+    for (sequence, stop) in (1..).zip(&case.stops) {
+        loop {
+            let behind = |s: usize, p: usize| read[s][p] < stop.read[s][p];
+            let left: Vec<(usize, usize)> =
+                (0..read.len()).flat_map(|s| (0..read[s].len()).map(move |p| (s, p))).filter(|&(s, p)| behind(s, p)).collect();
+            if left.is_empty() {
+                break;
+            }
+            let (source, partition) = left[rng.random_range(0..left.len())];
+            let from = read[source][partition];
+            let to = (from + rng.random_range(1..=batch_rows_max)).min(stop.read[source][partition]);
+            job.read(source, partition, &case.log[source][partition][from..to]);
+            read[source][partition] = to;
+            while rng.random_bool(0.4) && job.deliver(1..usize::MAX, &mut rng) {}
+        }
+        for (source, partitions) in case.log.iter().enumerate().filter(|_| case.bounded) {
+            for (partition, records) in partitions.iter().enumerate() {
+                if stop.read[source][partition] == records.len() {
+                    job.sources[source][partition % workers].as_mut().unwrap().1.set_ended(partition);
+                }
+            }
+        }
+        for &(source, partition) in &stop.idle {
+            job.sources[source][partition % workers].as_mut().unwrap().1.set_idle(partition);
+        }
+        let boundary = Boundary { sequence, clock_ms: stop.clock_ms, checkpoint: stop.checkpoint, end: stop.end };
+        job.boundary(&boundary, &mut rng);
+        trace.push(job.seen(stop.checkpoint));
+    }
+    trace
+}
+
+/// Runs a test for each seed, or for that of the environment; a seed that fails is told with the way to replay it.
+fn for_seeds(test: &str, check: impl Fn(u64)) {
+    let asked = std::env::var("TIDEMILL_SEED").ok().map(|seed| seed.parse().expect("TIDEMILL_SEED is a number"));
+    for seed in asked.map_or(0..SEEDS, |seed: u64| seed..seed + 1) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(seed))) {
+            eprintln!("replay it: TIDEMILL_SEED={seed} cargo test --release --lib runtime::tests::{test}");
+            resume_unwind(panic);
+        }
+    }
+}
+
+/// All the ways of running a case give the same; answers it.
+fn same_however_it_runs(plan: &Arc<StreamPlan>, case: &Case, seed: u64) -> Vec<Seen> {
+    let want = run(plan, case, 1, seed);
+    for (variant, workers) in [1, 2, 2, 3].into_iter().enumerate() {
+        let got = run(plan, case, workers, seed ^ (0x9e37_79b9 * (variant as u64 + 1)));
+        for (number, (got, want)) in got.iter().zip(&want).enumerate() {
+            assert_eq!(got, want, "boundary {} of {:?}, {workers} workers", number + 1, case.stops);
+        }
+    }
+    want
+}
+
+#[test]
+fn rows_and_state_are_a_function_of_the_offsets() {
+    for (number, insert) in OTHERS.into_iter().enumerate() {
+        let plan = Arc::new(plan(insert));
+        let sources = plan.nodes.iter().filter(|n| matches!(n.op, Op::Source(_))).count();
+        for_seeds("rows_and_state_are_a_function_of_the_offsets", |seed| {
+            let case = Case::new(seed * 1_000 + number as u64 * 2 + seed % 2, sources);
+            same_however_it_runs(&plan, &case, seed);
+        });
+    }
+}
+
+#[test]
+fn rows_and_state_are_what_the_definition_says() {
+    for (slide, size) in COUNTED {
+        let insert = format!(
+            "INSERT INTO o SELECT window_start, k, count(*), sum(n) FROM HOP(a, ts, INTERVAL '0.0{slide}' SECOND, INTERVAL \
+             '0.0{size}' SECOND) GROUP BY window_start, window_end, k"
+        );
+        let plan = Arc::new(plan(&insert));
+        let windows = Windows::new(slide, size, 0);
+        for_seeds("rows_and_state_are_what_the_definition_says", |seed| {
+            let case = Case::new(seed, 1);
+            let trace = same_however_it_runs(&plan, &case, seed);
+            if !case.has_idleness {
+                check_by_definition(windows, &case, &trace);
+            }
+        });
+    }
+}
+
+/// Sums per key.
+type Groups = BTreeMap<Option<String>, (i64, i64)>;
+
+fn check_by_definition(windows: Windows, case: &Case, trace: &[Seen]) {
+    for (number, (stop, seen)) in case.stops.iter().zip(trace).enumerate() {
+        let mut by_window: BTreeMap<TimeMs, Groups> = BTreeMap::new();
+        let mut by_pane: BTreeMap<PaneKey, Groups> = BTreeMap::new();
+        let mut counts = Counts::default();
+        let mut least = TimeMs::MAX;
+        for (records, &read) in case.log[0].iter().zip(&stop.read[0]) {
+            let mut watermark = WATERMARK_MIN;
+            for record in &records[..read] {
+                let (first, last) = (windows.first_start(record.ts), windows.last_start(record.ts));
+                let open = first.max(windows.first_open(watermark));
+                if last < first {
+                    counts.filtered += 1;
+                } else if last < open {
+                    counts.late += 1;
+                } else {
+                    counts.partly_late += u64::from(first < open);
+                    let pane = by_pane.entry((windows.slice_of(record.ts), open)).or_default();
+                    add(pane, record);
+                    let mut start = open;
+                    while start <= last {
+                        add(by_window.entry(start).or_default(), record);
+                        start += windows.slide_ms;
+                    }
+                }
+                watermark = watermark.max(record.ts - WATERMARK_BEHIND_MS);
+            }
+            if !case.bounded || read < records.len() {
+                least = least.min(watermark);
+            }
+        }
+        let watermark = if stop.end == End::Finished { TimeMs::MAX } else { least };
+        by_window.retain(|start, _| windows.last_instant(*start) <= watermark);
+        let text = |key: &Option<String>| key.clone().unwrap_or_else(|| "NULL".to_owned());
+        let start = |ms: i64| {
+            let array: ArrayRef = Arc::new(TimestampMillisecondArray::from_iter_values([ms]));
+            texts(&[array]).remove(0)
+        };
+        let mut rows: Vec<String> = by_window
+            .iter()
+            .flat_map(|(at, groups)| groups.iter().map(|(k, (c, s))| format!("0: {} {} {c} {s}", start(*at), text(k))))
+            .collect();
+        rows.sort_unstable();
+        assert_eq!(seen.rows, rows, "boundary {}", number + 1);
+        assert_eq!(seen.counts, counts, "boundary {}", number + 1);
+        if stop.checkpoint {
+            by_pane.retain(|(slice, _), _| windows.first_open(watermark) <= windows.last_start(*slice));
+            let want: Vec<(PaneKey, Vec<String>)> = by_pane
+                .iter()
+                .map(|(pane, groups)| {
+                    let mut rows: Vec<_> = groups.iter().map(|(k, (c, s))| format!("{} {c} {s}", text(k))).collect();
+                    rows.sort_unstable();
+                    (*pane, rows)
+                })
+                .collect();
+            let got: Vec<_> = seen.state.iter().map(|((_, pane), rows)| (*pane, rows.clone())).collect();
+            assert_eq!(got, want, "state at boundary {}", number + 1);
+        }
+    }
+}
+
+fn add(groups: &mut Groups, record: &Record) {
+    let group = groups.entry(record.key.clone()).or_default();
+    group.0 += 1;
+    group.1 += record.n;
+}
+
+/// The hash that sends partials to their owners sends all partials of a key to one.
+#[test]
+fn a_key_has_one_owner() {
+    let plan = plan("INSERT INTO o SELECT window_start, k, count(*), sum(n) FROM TUMBLE(a, ts, INTERVAL '1' SECOND) GROUP BY window_start, window_end, k");
+    let Some(Op::Aggregate(node)) = plan.nodes.iter().map(|n| &n.op).find(|op| matches!(op, Op::Aggregate(_))) else {
+        panic!("an aggregate")
+    };
+    let keys: ArrayRef = Arc::new(StringArray::from_iter((0..1_000).map(|n| (n % 10 > 0).then(|| format!("{}", n % 10)))));
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1_000));
+    let columns: Vec<ArrayRef> = [0, 0, 0, 1, 0, 0].map(|c| Arc::clone([&numbers, &keys][c])).to_vec();
+    let batch = RecordBatch::try_new(crate::exec::PartialSchema::of(&node.layout), columns).unwrap();
+    for workers in 1..5 {
+        let parts = by_owner(&batch, 1, workers).unwrap();
+        let mut owner: BTreeMap<Option<String>, usize> = BTreeMap::new();
+        let mut total = 0;
+        for (worker, part) in parts.into_iter().enumerate() {
+            let Some(part) = part else { continue };
+            total += part.num_rows();
+            assert!(part.column(0).as_primitive::<Int64Type>().values().is_sorted(), "rows keep their order");
+            for key in part.column(3).as_string::<i32>() {
+                assert_eq!(*owner.entry(key.map(str::to_owned)).or_insert(worker), worker, "{key:?}");
+            }
+        }
+        assert_eq!(total, 1_000);
+    }
+}
