@@ -151,7 +151,13 @@ impl Case {
                 for (partition, records) in partitions.iter().enumerate() {
                     let left = records.len() - read[source][partition];
                     let silent = rng.random_bool(0.3);
-                    let more = if last { left } else if silent { 0 } else { rng.random_range(0..=left.min(60)) };
+                    let more = if last {
+                        left
+                    } else if silent {
+                        0
+                    } else {
+                        rng.random_range(0..=left.min(60))
+                    };
                     read[source][partition] += more;
                     if has_idleness && more == 0 && rng.random_bool(0.5) {
                         idle.push((source, partition));
@@ -280,9 +286,8 @@ struct Job<'a> {
 impl<'a> Job<'a> {
     fn new(plan: &'a Arc<StreamPlan>, case: &Case, workers: usize) -> Self {
         let topology = Topology::new(Arc::clone(plan), workers);
-        let parts: Vec<Vec<Part>> = (0..topology.stages())
-            .map(|stage| (0..workers).map(|_| topology.part(stage).unwrap()).collect())
-            .collect();
+        let parts: Vec<Vec<Part>> =
+            (0..topology.stages()).map(|stage| (0..workers).map(|_| topology.part(stage).unwrap()).collect()).collect();
         let mut sources = Vec::new();
         for (id, node) in plan.nodes.iter().enumerate() {
             let Op::Source(source) = &node.op else { continue };
@@ -295,7 +300,10 @@ impl<'a> Job<'a> {
                     return None;
                 }
                 let entry = parts[0][worker].sources[&id];
-                Some((entry, SourceStage::new(Arc::clone(source), &node.visible, node.hidden, &ids, share, false, true)))
+                Some((
+                    entry,
+                    SourceStage::new(Arc::clone(source), &node.visible, node.hidden, &ids, share, false, true),
+                ))
             };
             sources.push((0..workers).map(of_worker).collect());
         }
@@ -319,7 +327,12 @@ impl<'a> Job<'a> {
     }
 
     /// Something that a worker does, and what comes of it.
-    fn work(&mut self, stage: usize, worker: usize, f: impl FnOnce(&mut Part, &mut dyn Outlets)) -> Vec<(usize, Progress)> {
+    fn work(
+        &mut self,
+        stage: usize,
+        worker: usize,
+        f: impl FnOnce(&mut Part, &mut dyn Outlets),
+    ) -> Vec<(usize, Progress)> {
         let mut taken = Taken {
             plan: self.plan,
             topology: &self.topology,
@@ -498,8 +511,10 @@ fn run(plan: &Arc<StreamPlan>, case: &Case, workers: usize, seed: u64) -> Vec<Se
     for (sequence, stop) in (1..).zip(&case.stops) {
         loop {
             let behind = |s: usize, p: usize| read[s][p] < stop.read[s][p];
-            let left: Vec<(usize, usize)> =
-                (0..read.len()).flat_map(|s| (0..read[s].len()).map(move |p| (s, p))).filter(|&(s, p)| behind(s, p)).collect();
+            let left: Vec<(usize, usize)> = (0..read.len())
+                .flat_map(|s| (0..read[s].len()).map(move |p| (s, p)))
+                .filter(|&(s, p)| behind(s, p))
+                .collect();
             if left.is_empty() {
                 break;
             }
@@ -654,11 +669,14 @@ fn add(groups: &mut Groups, record: &Record) {
 /// The hash that sends partials to their owners sends all partials of a key to one.
 #[test]
 fn a_key_has_one_owner() {
-    let plan = plan("INSERT INTO o SELECT window_start, k, count(*), sum(n) FROM TUMBLE(a, ts, INTERVAL '1' SECOND) GROUP BY window_start, window_end, k");
+    let plan = plan(
+        "INSERT INTO o SELECT window_start, k, count(*), sum(n) FROM TUMBLE(a, ts, INTERVAL '1' SECOND) GROUP BY window_start, window_end, k",
+    );
     let Some(Op::Aggregate(node)) = plan.nodes.iter().map(|n| &n.op).find(|op| matches!(op, Op::Aggregate(_))) else {
         panic!("an aggregate")
     };
-    let keys: ArrayRef = Arc::new(StringArray::from_iter((0..1_000).map(|n| (n % 10 > 0).then(|| format!("{}", n % 10)))));
+    let keys: ArrayRef =
+        Arc::new(StringArray::from_iter((0..1_000).map(|n| (n % 10 > 0).then(|| format!("{}", n % 10)))));
     let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1_000));
     let columns: Vec<ArrayRef> = [0, 0, 0, 1, 0, 0].map(|c| Arc::clone([&numbers, &keys][c])).to_vec();
     let batch = RecordBatch::try_new(crate::exec::PartialSchema::of(&node.layout), columns).unwrap();
