@@ -144,10 +144,7 @@ fn parse_integer(text: &str) -> Result<i64, Misfit> {
     value.filter(|_| fits).ok_or(Misfit::Range)
 }
 
-fn parse_float<F: std::str::FromStr>(text: &str, is_finite: fn(F) -> bool) -> Result<F, Misfit>
-where
-    F: Copy,
-{
+fn parse_float<F: std::str::FromStr + Copy>(text: &str, is_finite: fn(F) -> bool) -> Result<F, Misfit> {
     // The standard library also takes words such as `inf`.
     if !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')) {
         return Err(Misfit::Type);

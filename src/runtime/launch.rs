@@ -264,10 +264,15 @@ pub fn compute(plan: &LogicalPlan) -> Result<Vec<RecordBatch>> {
     Ok(runtime.block_on(async { SessionContext::new().execute_logical_plan(plan.clone()).await?.collect().await })?)
 }
 
+/// From a stage to a later one.
+type StagePair = (usize, usize);
+
+/// The channels between the workers of two stages: by sending worker, then by receiving one.
+type Matrix = Vec<Vec<(Sender<Message>, Receiver<Message>)>>;
+
 /// The channels between stages, and to the committing thread.
 struct Channels {
-    /// By (from stage, to stage): from worker, to worker.
-    stages: Vec<((usize, usize), Vec<Vec<(Sender<Message>, Receiver<Message>)>>)>,
+    stages: Vec<(StagePair, Matrix)>,
     commit: Vec<Receiver<CommitMessage>>,
 }
 

@@ -39,7 +39,7 @@ impl Outlets for WorkerOutlets {
             return Ok(());
         }
         if let Some(sink) = self.topology.sink_of(outlet) {
-            return self.to_sink(sink, &batch);
+            return self.write(sink, &batch);
         }
         let edge = self.topology.edges()[outlet];
         let channels = self.stages.iter().find(|(stage, _)| *stage == edge.to_stage).map(|(_, c)| c);
@@ -68,7 +68,7 @@ impl Outlets for WorkerOutlets {
 }
 
 impl WorkerOutlets {
-    fn to_sink(&mut self, sink: usize, batch: &RecordBatch) -> Result<()> {
+    fn write(&mut self, sink: usize, batch: &RecordBatch) -> Result<()> {
         let rows = self.sinks[sink].encode(batch)?;
         let Some(commit) = &self.commit else { return Err(Error::bug("a sink without a committing thread")) };
         send(commit, CommitMessage::Rows(sink, rows, batch.num_rows()), &self.shared)

@@ -52,7 +52,7 @@ fn planned(path: &Path, text: &str) -> Engine {
             _ => parsed.text,
         };
         for outcome in engine.run(&statement) {
-            outcome.map(drop).unwrap_or_else(|e| panic!("{}: {e} ({:?}): {statement}", path.display(), e.hint));
+            outcome.map_or_else(|e| panic!("{}: {e} ({:?}): {statement}", path.display(), e.hint), drop);
         }
     }
     engine

@@ -89,7 +89,7 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
     }
     let matches =
         glob::glob(&text).map_err(|e| Error::statement(format!("'path' = '{text}' is not a pattern: {}", e.msg)))?;
-    let files: Vec<PathBuf> = matches.filter_map(|m| m.ok()).filter(|p| p.is_file()).collect();
+    let files: Vec<PathBuf> = matches.filter_map(Result::ok).filter(|p| p.is_file()).collect();
     if files.is_empty() { Err(none("that match")) } else { Ok(files) }
 }
 

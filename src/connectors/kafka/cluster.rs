@@ -10,7 +10,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::bindings::rd_kafka_resp_err_t as RespErr;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::metadata::Metadata;
+use rdkafka::metadata::{Metadata, MetadataPartition};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{self, Watcher};
@@ -282,7 +282,7 @@ impl Drop for Cluster {
 }
 
 fn topic_of(topic: &rdkafka::metadata::MetadataTopic) -> Topic {
-    let mut partitions: Vec<i32> = topic.partitions().iter().map(|p| p.id()).collect();
+    let mut partitions: Vec<i32> = topic.partitions().iter().map(MetadataPartition::id).collect();
     partitions.sort_unstable();
     Topic { name: topic.name().to_owned(), partitions }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{
     EARLIEST, PATIENCE, at, by_window, counts, engine, expected, finished, input, output, script, start, until_job,
 };
-use crate::common::broker::{Broker, SASL_USER, shared, unique_name};
+use crate::common::broker::{Broker, SASL_USER, shared};
 use crate::common::program::{Finished, start_tidemill, tidemill};
 
 /// Runs a query over a table with these further options.
