@@ -370,7 +370,7 @@ mod tests {
     #[test]
     fn an_unknown_column_names_the_nearest() {
         fn check(column: &str, want: &str) {
-            let known = ["t.id", "t.price", "u.Name"].map(|c| Column::from_qualified_name_ignore_case(c));
+            let known = ["t.id", "t.price", "u.Name"].map(Column::from_qualified_name_ignore_case);
             let (_, hint) = unknown_column(&Column::from_qualified_name_ignore_case(column), &known);
             assert_eq!(hint.as_deref(), Some(want), "{column}");
         }

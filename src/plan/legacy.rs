@@ -140,7 +140,7 @@ fn wrap_relation(relation: &mut ast::TableFactor, window: &GroupWindow) -> Resul
         ast::TableFactor::Table { alias, name, args: None, .. } => {
             // Columns may be qualified by the table's name.
             let own_name = name.0.last().and_then(|part| part.as_ident().cloned());
-            alias.take().or(own_name.map(|name| table_alias(name)))
+            alias.take().or(own_name.map(table_alias))
         }
         ast::TableFactor::Derived { alias, .. } => alias.take(),
         _ => return refuse(format!("GROUP BY {}(..) takes a table or a sub-query in FROM", window.function)).into(),
@@ -149,7 +149,7 @@ fn wrap_relation(relation: &mut ast::TableFactor, window: &GroupWindow) -> Resul
         return refuse(format!("{} takes a time column first", window.function)).into();
     };
     let time = match time {
-        Expr::CompoundIdentifier(parts) => parts.last().cloned().map(Expr::Identifier).unwrap_or_else(|| time.clone()),
+        Expr::CompoundIdentifier(parts) => parts.last().cloned().map_or_else(|| time.clone(), Expr::Identifier),
         other => other.clone(),
     };
     let inner = std::mem::replace(relation, ast::TableFactor::TableFunction { expr: column("nothing"), alias: None });

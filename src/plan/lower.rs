@@ -83,7 +83,7 @@ impl Lowering<'_> {
                 LogicalPlan::Extension(extension) => {
                     if let Some(aggregate) = extension.node.as_any().downcast_ref::<WindowAggregate>() {
                         needs.watermark = true;
-                        needs.tie |= aggregate.aggregates.iter().any(|e| is_ordered(e));
+                        needs.tie |= aggregate.aggregates.iter().any(is_ordered);
                     }
                 }
                 _ => {}

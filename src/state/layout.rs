@@ -15,8 +15,7 @@ use super::sorting::SortingAccumulator;
 use crate::error::Result;
 
 /// Functions whose accumulator for many groups takes equal values once, or whose value is the same either way.
-const KNOW_DISTINCT: [&str; 8] =
-    ["count", "min", "max", "bit_and", "bit_or", "bool_and", "bool_or", "approx_distinct"];
+const KNOW_DISTINCT: [&str; 8] = ["count", "min", "max", "bit_and", "bit_or", "bool_and", "bool_or", "approx_distinct"];
 
 /// One aggregate function of a query, ready to make accumulators.
 #[derive(Clone, Debug)]
