@@ -800,7 +800,7 @@ fn late_rows_are_late_for_single_windows() {
     let at = |id: u32, time: &str| format!(r#"{{"id":{id},"ts":"2020-01-01 {time}"}}"#);
     let bench = Bench::new(&[""; 0]);
     bench.run("CREATE TABLE one (v STRING) WITH ('connector' = 'kafka', 'topic' = 'late', 'format' = 'raw', 'sink.topic.partitions' = '1')");
-    bench.run(&"CREATE TABLE late WITH ('topic' = 'late') LIKE t".to_string());
+    bench.run("CREATE TABLE late WITH ('topic' = 'late') LIKE t");
     let rows = [
         at(1, "00:00:10"),
         at(2, "00:01:00"),
