@@ -15,6 +15,9 @@ pub const WATERMARK_MIN: TimeMs = i64::MIN;
 /// The watermark after the last record of a bounded run: everything has passed.
 pub const WATERMARK_MAX: TimeMs = i64::MAX;
 
+/// The clock moves an idle stream's watermark by at most so much from one boundary to the next.
+pub const IDLE_CLOCK_STEP_MS_MAX: i64 = 10_000;
+
 /// Whether a decoded event time may enter the engine.
 pub fn is_admissible(time: TimeMs) -> bool {
     -TIME_MS_LIMIT < time && time < TIME_MS_LIMIT
@@ -156,8 +159,9 @@ impl WatermarkClock {
                     && advance
                     && self.watermark.unsigned_abs() < TIME_MS_LIMIT.unsigned_abs()
                 {
-                    // At the clock's rate, never by a jump; a clock that steps back moves nothing.
-                    self.watermark += (clock_ms - before_ms).max(0);
+                    // At the clock's rate, never by a jump: a clock that steps back moves nothing, and a process that
+                    // was suspended does not make up for it at once.
+                    self.watermark += (clock_ms - before_ms).clamp(0, IDLE_CLOCK_STEP_MS_MAX);
                 }
                 self.idle_since_ms = Some(clock_ms);
             }
@@ -228,5 +232,6 @@ mod tests {
         assert_eq!(clock.at_boundary(idle, 2_005), 75);
         assert_eq!(clock.at_boundary(Progress::Active(60), 2_010), 75);
         assert_eq!(clock.at_boundary(idle, 3_000), 75);
+        assert_eq!(clock.at_boundary(idle, 3_000_000), 75 + IDLE_CLOCK_STEP_MS_MAX);
     }
 }

@@ -20,7 +20,7 @@ pub fn start(verbose: u8, is_quiet: bool) {
     let asked = std::env::var("RUST_LOG").ok().filter(|v| !v.trim().is_empty());
     let default = match (is_quiet, verbose) {
         (true, _) => "error",
-        (_, 0) => "warn",
+        (_, 0) => "warn,tidemill=info",
         (_, 1) => "warn,tidemill=debug",
         _ => "info,tidemill=trace,librdkafka=trace",
     };

@@ -20,7 +20,7 @@ use super::{Boundary, End, Operator, Output};
 use crate::error::{Error, Result};
 use crate::limits::BATCH_ROWS_MAX;
 use crate::plan::{AggregateNode, Bound, Hidden, OutputColumn};
-use crate::state::{Admission, Aggregate, AggregateLayout, Fired, GroupTable, PaneKey, Panes};
+use crate::state::{Admission, AggregateLayout, Fired, GroupTable, PaneKey, Panes};
 use crate::time::{Progress, TimeMs, WATERMARK_MAX, WATERMARK_MIN, WatermarkClock, Windows};
 
 /// Groups that a [`PartialAggregate`] collects before it ships them without waiting for a boundary.
@@ -81,7 +81,7 @@ impl Rows {
                 .watermark_index(visible)
                 .ok_or_else(|| Error::bug("an aggregate's rows carry no watermark"))?,
             keys: node.keys.clone(),
-            inputs: node.layout.aggregates().iter().map(Aggregate::inputs).collect(),
+            inputs: node.inputs.clone(),
             filters: node.filters.clone(),
             panes: Vec::new(),
         })

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
-use datafusion::common::tree_node::TreeNode;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ToDFSchema};
 use datafusion::execution::context::ExecutionProps;
 use datafusion::functions_aggregate::first_last::first_value_udaf;
@@ -12,6 +12,7 @@ use datafusion::logical_expr::expr::{AggregateFunction, NullTreatment, Sort};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
+use datafusion::physical_expr::expressions::BinaryExpr;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 
 use super::aggregate::{WindowAggregate, reads_stream};
@@ -330,6 +331,7 @@ impl Lowering<'_> {
         let wide = schema.as_ref().join(&DFSchema::new_with_metadata(hidden_fields, Default::default())?)?;
         let wide_arrow = Schema::new(wide.fields().iter().map(|f| Arc::new(plain_field(f))).collect::<Vec<_>>());
         let mut aggregates = Vec::new();
+        let mut inputs = Vec::new();
         let mut filters = Vec::new();
         for expr in &aggregate.aggregates {
             let expr = in_order(expr.clone(), hidden);
@@ -337,12 +339,14 @@ impl Lowering<'_> {
             let planning = PhysicalPlanningContext::default();
             let lowered = LoweredAggregateBuilder::new(&expr, &wide, &wide_arrow, &props, &planning).build()?;
             output.push(OutputColumn::Value(keys.len() + aggregates.len()));
-            aggregates.push(Aggregate::new(lowered.aggregate, &wide_arrow)?);
-            filters.push(lowered.filter);
+            let aggregate = Aggregate::new(lowered.aggregate, &wide_arrow)?;
+            inputs.push(aggregate.inputs().into_iter().map(checked).collect::<Result<_>>()?);
+            aggregates.push(aggregate);
+            filters.push(lowered.filter.map(checked).transpose()?);
         }
         let layout = Arc::new(AggregateLayout::new(key_fields, aggregates));
         let visible = plain(own);
-        let node = AggregateNode { windows: aggregate.windows, assigned, keys, filters, layout, output };
+        let node = AggregateNode { windows: aggregate.windows, assigned, keys, inputs, filters, layout, output };
         let hidden = Hidden { time: false, ..self.hidden };
         Ok(self.push(Op::Aggregate(Box::new(node)), vec![input], visible, hidden))
     }
@@ -420,7 +424,18 @@ fn in_order(expr: Expr, hidden: Hidden) -> Expr {
 }
 
 fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
-    Ok(create_physical_expr(expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())?)
+    checked(create_physical_expr(expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())?)
+}
+
+/// The same expression with arithmetic that fails where DataFusion's would wrap around in silence.
+fn checked(expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
+    let check = |e: Arc<dyn PhysicalExpr>| {
+        Ok(match e.downcast_ref::<BinaryExpr>() {
+            Some(binary) => Transformed::yes(Arc::new(binary.clone().with_fail_on_overflow(true)) as _),
+            None => Transformed::no(e),
+        })
+    };
+    Ok(expr.transform_up(check)?.data)
 }
 
 fn column(name: &str, index: usize) -> Arc<dyn PhysicalExpr> {

@@ -156,6 +156,8 @@ pub struct AggregateNode {
     pub assigned: Option<(usize, Bound)>,
     /// The group keys without the windows' bounds, over the input's visible columns.
     pub keys: Vec<Arc<dyn PhysicalExpr>>,
+    /// Per aggregate, what its accumulators take: arguments, then what it orders by; over all columns of the input.
+    pub inputs: Vec<Vec<Arc<dyn PhysicalExpr>>>,
     /// Per aggregate, its filter.
     pub filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
     /// Keys and aggregates.

@@ -1,7 +1,7 @@
 //! What is rewritten in a query's syntax tree before DataFusion plans it.
 //!
 //! - Columns that were given no name get one that people recognise: `COUNT(*)` as it was written, `price` for
-//!   `bid.price`; DataFusion's own would be `t.bid[price]`.
+//!   `bid.price`; DataFusion's own would be `t.bid[price]`. One that is selected twice gets a second name: `n`, `n0`.
 //! - `FETCH FIRST n ROWS ONLY` is `LIMIT n`; `LISTAGG(x)` is `LISTAGG(x, ',')`; `FLOOR(ts TO HOUR)` is
 //!   `DATE_TRUNC('hour', ts)`, and `CEIL(ts TO HOUR)` is made of it.
 
@@ -136,10 +136,19 @@ fn name_columns(select: &mut ast::Select) {
             SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..) => has_wildcard = true,
         }
     }
+    let mut named: BTreeSet<String> = BTreeSet::new();
     for item in &mut select.projection {
         let SelectItem::UnnamedExpr(expr) = item else { continue };
         let candidates = match &*expr {
-            Expr::Identifier(_) => continue,
+            Expr::Identifier(ident) => {
+                if named.insert(ident.value.clone()) {
+                    continue;
+                }
+                // A column that is selected once more: `n`, `n0`, `n1`, as Flink numbers them.
+                let again = (0..).map(|i| format!("{}{i}", ident.value)).find(|name| !taken.contains(name));
+                let name = again.unwrap_or_else(|| ident.value.clone());
+                [name.clone(), name]
+            }
             // UNNEST makes several columns or rows of one.
             Expr::Function(function) if function.name.to_string().eq_ignore_ascii_case("UNNEST") => continue,
             Expr::CompoundIdentifier(parts) => {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use datafusion::logical_expr::GroupsAccumulator;
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
@@ -10,6 +10,7 @@ use datafusion::physical_expr::{GroupsAccumulatorAdapter, PhysicalExpr};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
+use super::checked_sum::CheckedSum;
 use super::distinct::DistinctAccumulator;
 use super::sorting::SortingAccumulator;
 use crate::error::Result;
@@ -36,7 +37,8 @@ impl Aggregate {
         let knows_distinct = function.groups_accumulator_supported() && KNOW_DISTINCT.contains(&function.fun().name());
         let own_distinct = function.is_distinct() && function.order_bys().is_empty() && !knows_distinct;
         if !own_distinct {
-            let state_fields = function.state_fields()?;
+            let state_fields =
+                if sums_whole_numbers(&function) { vec![CheckedSum::state_field(function.name())] } else { function.state_fields()? };
             return Ok(Self { function, distinct_of: None, state_fields });
         }
         let plain = AggregateExprBuilder::new(Arc::new(function.fun().clone()), function.expressions())
@@ -75,7 +77,15 @@ impl Aggregate {
     }
 }
 
+/// Whether a function's accumulator is a [`CheckedSum`].
+fn sums_whole_numbers(function: &AggregateFunctionExpr) -> bool {
+    function.fun().name() == "sum" && function.field().data_type() == &DataType::Int64
+}
+
 fn plain_accumulator(function: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn GroupsAccumulator>> {
+    if sums_whole_numbers(function) {
+        return Ok(Box::new(CheckedSum::default()));
+    }
     if function.groups_accumulator_supported() {
         return Ok(function.create_groups_accumulator()?);
     }

@@ -7,6 +7,7 @@
 //! [`AggregateLayout`] says what the columns are and makes accumulators; a [`GroupTable`] is a partial that can be
 //! updated; [`Panes`] keeps one pair of tables (base and delta) per slice and first open window.
 
+mod checked_sum;
 mod distinct;
 mod layout;
 mod panes;

@@ -457,6 +457,7 @@ fn columns_of_every_kind() {
                 "TUMBLE_START(ts, INTERVAL '1' MINUTE)",
             ),
             ("SELECT bid.who.name, bid.price AS name FROM t", "bid.who.name name"),
+            ("SELECT v, id, v, v FROM t", "v id v0 v1"),
         ],
         |&(sql, want)| {
             let batches = bench.run(sql);
@@ -757,6 +758,8 @@ fn arithmetic_that_fails_ends_the_job() {
     let bench = five();
     at_once(
         &[
+            ("SELECT id + 9223372036854775807 FROM t", "verflow"),
+            ("SELECT SUM(id * 9223372036854775807) FROM TUMBLE(t, ts, INTERVAL '1' MINUTE) GROUP BY window_start", "verflow"),
             ("SELECT v / 0 FROM t", "division by zero"),
             ("SELECT v / (id - 2) FROM t", "division by zero"),
             ("SELECT MOD(id, v - 1) FROM t", "division by zero"),
@@ -776,6 +779,10 @@ fn arithmetic_that_fails_ends_the_job() {
             (
                 "SELECT k FROM t GROUP BY k, TUMBLE(ts, INTERVAL '1' MINUTE) HAVING 1 / (COUNT(*) - 1) > 0",
                 "division by zero",
+            ),
+            (
+                "SELECT SUM(9223372036854775807) FROM HOP(t, ts, INTERVAL '20' SECOND, INTERVAL '1' MINUTE) GROUP BY window_start",
+                "a SUM does not fit into BIGINT",
             ),
             (
                 "SELECT COUNT(*) FILTER (WHERE 1 / (v - 3) > 0) FROM TUMBLE(t, ts, INTERVAL '1' MINUTE) GROUP BY window_start",
