@@ -205,3 +205,12 @@ fn the_commands_in_the_compose_file_are_tidemills() {
         }
     }
 }
+
+/// Two would be two incompatible kinds of batches, and of syntax trees.
+#[test]
+fn there_is_one_arrow_and_one_sqlparser() {
+    let lock = read("Cargo.lock");
+    for name in ["arrow", "arrow-array", "sqlparser", "datafusion"] {
+        assert_eq!(lock.matches(&format!("name = \"{name}\"\n")).count(), 1, "{name}");
+    }
+}
