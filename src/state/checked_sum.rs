@@ -70,7 +70,8 @@ impl GroupsAccumulator for CheckedSum {
             None => Ok(None),
             Some(Ok(sum)) => Ok(Some(sum)),
             Some(Err(_)) => Err(DataFusionError::External(Box::new(
-                crate::error::Error::data("a SUM does not fit into BIGINT").hint("write SUM(CAST(x AS DECIMAL(38, 0)))"),
+                crate::error::Error::data("a SUM does not fit into BIGINT")
+                    .hint("write SUM(CAST(x AS DECIMAL(38, 0)))"),
             ))),
         };
         let sums = self.give(emit_to).map(fits).collect::<Result<Vec<_>>>()?;

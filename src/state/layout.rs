@@ -37,8 +37,11 @@ impl Aggregate {
         let knows_distinct = function.groups_accumulator_supported() && KNOW_DISTINCT.contains(&function.fun().name());
         let own_distinct = function.is_distinct() && function.order_bys().is_empty() && !knows_distinct;
         if !own_distinct {
-            let state_fields =
-                if sums_whole_numbers(&function) { vec![CheckedSum::state_field(function.name())] } else { function.state_fields()? };
+            let state_fields = if sums_whole_numbers(&function) {
+                vec![CheckedSum::state_field(function.name())]
+            } else {
+                function.state_fields()?
+            };
             return Ok(Self { function, distinct_of: None, state_fields });
         }
         let plain = AggregateExprBuilder::new(Arc::new(function.fun().clone()), function.expressions())

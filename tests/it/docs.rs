@@ -91,7 +91,7 @@ fn what_is_refused_is_refused_with_a_reason() {
     check(&over("SESSION(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)"), "SESSION");
     check(&over("CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR, INTERVAL '2' HOUR)"), "CUMULATE");
     check(&over("TUMBLE(TABLE t, DESCRIPTOR(a), INTERVAL '1' HOUR)"), "not an event time");
-    check(&over("TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MONTH)"), "days at most");
+    check(&over("TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MONTH)"), "days are the longest unit");
     for emit in ["EMIT CHANGES", "EMIT ON UPDATE", "EMIT EVERY INTERVAL '1' SECOND"] {
         let query = over("TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)");
         check(&format!("{query} {emit}"), "open windows");

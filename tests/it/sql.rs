@@ -759,7 +759,10 @@ fn arithmetic_that_fails_ends_the_job() {
     at_once(
         &[
             ("SELECT id + 9223372036854775807 FROM t", "verflow"),
-            ("SELECT SUM(id * 9223372036854775807) FROM TUMBLE(t, ts, INTERVAL '1' MINUTE) GROUP BY window_start", "verflow"),
+            (
+                "SELECT SUM(id * 9223372036854775807) FROM TUMBLE(t, ts, INTERVAL '1' MINUTE) GROUP BY window_start",
+                "verflow",
+            ),
             ("SELECT v / 0 FROM t", "division by zero"),
             ("SELECT v / (id - 2) FROM t", "division by zero"),
             ("SELECT MOD(id, v - 1) FROM t", "division by zero"),
