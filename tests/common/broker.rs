@@ -5,6 +5,7 @@
 //! caller another one. [`Broker::start_own`] is for a test that stops, kills or freezes its broker.
 
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -350,7 +351,9 @@ fn free_ports() -> [u16; 3] {
     const COUNT: u16 = 10_000;
     let mut found = Vec::new();
     while found.len() < 3 {
-        let port = FIRST + rand::random_range(0..COUNT);
+        // A hasher's state is the standard library's source of chance.
+        let chance = RandomState::new().hash_one(0) % u64::from(COUNT);
+        let port = FIRST + u16::try_from(chance).expect("less than COUNT");
         if !found.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
             found.push(port);
         }
