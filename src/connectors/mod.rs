@@ -4,7 +4,6 @@
 //! them. A [`Sink`] has an encoder per worker and one writer per job, so that the writer can put everything between two
 //! commit boundaries into one transaction.
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -333,10 +332,5 @@ pub trait SinkWriter: Send {
     /// The end of the job, after the last flush.
     fn close(&mut self) -> Result<()> {
         Ok(())
-    }
-
-    /// For downcasting in tests and facades.
-    fn as_any(&mut self) -> Option<&mut dyn Any> {
-        None
     }
 }

@@ -17,6 +17,9 @@ use crate::connectors::{SinkEncoder, SinkRows, SinkWriter, Source};
 use crate::error::{Error, Result};
 use crate::exec::{Boundary, End};
 
+/// How long the thread waits for rows before it looks whether the job goes on.
+const PATIENCE: Duration = Duration::from_millis(50);
+
 /// What flows to the committing thread.
 pub enum CommitMessage {
     /// Rows for a sink, and how many.
@@ -61,11 +64,7 @@ impl Committer {
                 self.shared.call(Boundary { sequence, clock_ms: clock::wall_ms(), checkpoint, end });
             }
             // While a boundary is on its way only messages matter; else the next call does.
-            let wait = if sequence == flushed {
-                (next_call - now).min(Duration::from_millis(5))
-            } else {
-                next_call_patience()
-            };
+            let wait = if sequence == flushed { (next_call - now).min(Duration::from_millis(5)) } else { PATIENCE };
             match self.inputs.next(wait) {
                 Next::Nothing => {}
                 Next::Gone => return Err(cancelled()),
@@ -114,10 +113,6 @@ impl Committer {
     }
 }
 
-const fn next_call_patience() -> Duration {
-    Duration::from_millis(50)
-}
-
 /// Hands the rows of a `SELECT` to whoever asked.
 pub struct Hand {
     to: Sender<RecordBatch>,
@@ -136,7 +131,7 @@ impl SinkWriter for Hand {
     fn write(&mut self, rows: SinkRows) -> Result<()> {
         let SinkRows::Batch(mut batch) = rows else { return Err(Error::bug("encoded rows for a query's result")) };
         loop {
-            match self.to.send_timeout(batch, Duration::from_millis(50)) {
+            match self.to.send_timeout(batch, PATIENCE) {
                 Ok(()) => return Ok(()),
                 // Nobody wants the rest.
                 Err(SendTimeoutError::Disconnected(_)) => return Ok(()),

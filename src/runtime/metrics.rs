@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
+use super::job::lock;
 use crate::connectors::TroubleProbe;
 use crate::exec::Counts;
 use crate::time::{TIME_MS_LIMIT, TimeMs, WATERMARK_MIN};
@@ -150,8 +151,4 @@ impl JobMetrics {
             elapsed_ms: 0,
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
