@@ -9,30 +9,44 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use arrow::row::{RowConverter, SortField};
+use chrono_tz::Tz;
 use datafusion::common::cast::as_boolean_array;
 use datafusion::physical_expr::PhysicalExpr;
 
+use super::rejected::numbers;
 use super::transform::evaluate_all;
-use super::windows::with_type;
-use super::{Boundary, End, Operator, Output};
+use super::windows::{ShownBounds, WindowFinder, with_type};
+use super::{Boundary, End, Operator, Output, Reporter};
 use crate::error::{Error, Result};
 use crate::limits::BATCH_ROWS_MAX;
 use crate::plan::{AggregateNode, Bound, Hidden, OutputColumn};
 use crate::state::{Admission, AggregateLayout, Fired, GroupTable, PaneKey, Panes};
-use crate::time::{Progress, TimeMs, WATERMARK_MAX, WATERMARK_MIN, WatermarkClock, Windows};
+use crate::time::{Progress, SlicedWindows, TimeMs, WATERMARK_MAX, WATERMARK_MIN, WatermarkClock};
 
 /// Groups that a [`PartialAggregate`] collects before it ships them without waiting for a boundary.
 const PARTIAL_GROUPS_MAX: usize = 64 * 1024;
 
+/// The windows of an aggregate as its panes have them. Where rows belong to one window each, that is one slice, named by
+/// its end.
+fn sliced_windows(node: &AggregateNode) -> Result<SlicedWindows> {
+    match node.windows.sliced() {
+        _ if node.assigned => Ok(SlicedWindows::hop_ms(1, 1, 0)),
+        Some(windows) => Ok(windows),
+        None => Err(Error::bug("sessions have no slices")),
+    }
+}
+
 /// Takes batches of rows apart by pane, with everything that the accumulators want evaluated.
 struct Rows {
-    windows: Windows,
-    assigned: Option<(usize, Bound)>,
+    windows: SlicedWindows,
+    /// Where rows belong to one window each: the index of the hidden column that tells the first instant after it.
+    assigned: Option<usize>,
     /// The indices of the hidden columns.
     time: Option<usize>,
     watermark: usize,
+    reporter: Option<Reporter>,
     keys: Vec<Arc<dyn PhysicalExpr>>,
     inputs: Vec<Vec<Arc<dyn PhysicalExpr>>>,
     filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
@@ -74,8 +88,9 @@ impl Evaluated {
 impl Rows {
     fn new(node: &AggregateNode, visible: usize, hidden: Hidden) -> Result<Self> {
         Ok(Self {
-            windows: node.windows,
-            assigned: node.assigned,
+            windows: sliced_windows(node)?,
+            assigned: if node.assigned { hidden.index(Hidden::WINDOW, visible) } else { None },
+            reporter: Reporter::new(visible, hidden),
             time: hidden.time_index(visible),
             watermark: hidden
                 .watermark_index(visible)
@@ -116,39 +131,23 @@ impl Rows {
     /// Fills `self.panes` with the rows that are in time for some window.
     fn find_panes(&mut self, batch: &RecordBatch, out: &mut Output) -> Result<()> {
         self.panes.clear();
-        if let Some((column, bound)) = self.assigned {
-            let shift = match bound {
-                Bound::Start => 0,
-                Bound::End => self.windows.size_ms,
-                Bound::Time => self.windows.size_ms - 1,
-            };
-            let bounds = batch.column(column);
-            let bounds = bounds
-                .as_primitive_opt::<TimestampMillisecondType>()
-                .filter(|b| b.null_count() == 0)
-                .ok_or_else(|| Error::bug("a window's bound is no timestamp"))?;
-            let starts = bounds.values().iter().map(|b| b - shift);
-            self.panes.extend(starts.zip(0..).map(|(start, row)| ((start, start), row)));
+        if let Some(column) = self.assigned {
+            // The window's only slice is its last instant.
+            self.panes.extend(numbers(batch, column).iter().zip(0..).map(|(&after, row)| ((after - 1, after), row)));
             return Ok(());
         }
         let Some(time) = self.time else { return Err(Error::bug("an aggregate's rows carry no event time")) };
-        let times = batch.column(time).as_primitive::<Int64Type>().values();
-        let watermarks = batch.column(self.watermark).as_primitive::<Int64Type>().values();
+        let (times, watermarks) = (numbers(batch, time), numbers(batch, self.watermark));
+        let mut finder = WindowFinder::new(self.windows);
         for ((&time, &watermark), row) in times.iter().zip(watermarks).zip(0..) {
-            let slice = self.windows.slice_of(time);
-            let (first, last) = (self.windows.first_start(time), self.windows.last_start(time));
-            if last < first {
-                // The slide is longer than the size, and this time lies between two windows.
-                out.counts.filtered += 1;
-                continue;
+            let found = finder.find(time, watermark);
+            found.count(&mut out.counts);
+            if let Some(reporter) = &self.reporter {
+                out.rejected.extend(found.report(reporter, &self.windows, batch, row as usize, time, watermark));
             }
-            let open = first.max(self.windows.first_open(watermark));
-            if last < open {
-                out.counts.late += 1;
-                continue;
+            if found.is_used() {
+                self.panes.push(((found.slice, found.open), row));
             }
-            out.counts.partly_late += u64::from(first < open);
-            self.panes.push(((slice, open), row));
         }
         Ok(())
     }
@@ -233,7 +232,7 @@ impl PartialAggregate {
 }
 
 impl Operator for PartialAggregate {
-    fn on_batch(&mut self, batch: RecordBatch, out: &mut Output) -> Result<()> {
+    fn on_batch(&mut self, _: usize, batch: RecordBatch, out: &mut Output) -> Result<()> {
         let Self { rows, layout, tables, groups, .. } = self;
         rows.route(&batch, out, |pane, evaluated, _| {
             let (table, count) = match tables.entry(pane) {
@@ -293,7 +292,7 @@ impl WindowAggregate {
     fn new(node: &AggregateNode, input: Input, visible: &Schema, hidden: Hidden) -> Result<Self> {
         Ok(Self {
             input,
-            panes: Panes::new(Arc::clone(&node.layout), node.windows),
+            panes: Panes::new(Arc::clone(&node.layout), sliced_windows(node)?),
             clock: WatermarkClock::default(),
             results: Results::new(node, visible, hidden)?,
         })
@@ -325,7 +324,8 @@ impl WindowAggregate {
 
 /// Makes rows of closed windows.
 struct Results {
-    windows: Windows,
+    windows: SlicedWindows,
+    zone: Tz,
     output: Vec<OutputColumn>,
     keys: usize,
     schema: SchemaRef,
@@ -343,19 +343,21 @@ impl Results {
             None
         };
         let schema = hidden.extend(visible);
-        Ok(Self { windows: node.windows, output: node.output.clone(), keys: keys.len(), schema, hidden, ties })
+        let (windows, zone) = (sliced_windows(node)?, node.windows.zone);
+        Ok(Self { windows, zone, output: node.output.clone(), keys: keys.len(), schema, hidden, ties })
     }
 
     fn batch(&self, fired: &Fired) -> Result<RecordBatch> {
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
+        let (start, end, after) = ShownBounds::new(self.zone).of(&self.windows, fired.window);
         for (i, output) in self.output.iter().enumerate() {
             columns.push(match output {
                 OutputColumn::Value(at) => Arc::clone(&fired.columns[*at]),
                 OutputColumn::Bound(bound) => {
                     let value = match bound {
-                        Bound::Start => fired.start,
-                        Bound::End => fired.start + self.windows.size_ms,
-                        Bound::Time => self.windows.last_instant(fired.start),
+                        Bound::Start => start,
+                        Bound::End => end,
+                        Bound::Time => after - 1,
                     };
                     bound_column(value, fired.rows, self.schema.field(i).data_type())?
                 }
@@ -371,6 +373,9 @@ impl Results {
         } else if let Some(ties) = &self.ties {
             let rows = ties.convert_columns(&fired.columns[..self.keys])?;
             columns.push(Arc::new(rows.try_into_binary()?));
+        }
+        if self.hidden.window {
+            columns.push(Arc::new(Int64Array::from(vec![after; fired.rows])));
         }
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }
@@ -412,7 +417,7 @@ fn bound_column(value: TimeMs, rows: usize, data_type: &DataType) -> Result<Arra
 }
 
 impl Operator for WindowAggregate {
-    fn on_batch(&mut self, batch: RecordBatch, out: &mut Output) -> Result<()> {
+    fn on_batch(&mut self, _: usize, batch: RecordBatch, out: &mut Output) -> Result<()> {
         let Self { input, panes, .. } = self;
         match input {
             Input::Partials => self.merge_partials(&batch, out),

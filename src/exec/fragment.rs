@@ -2,7 +2,7 @@
 
 use arrow::array::RecordBatch;
 
-use super::{Boundary, Counts, Operator, Output};
+use super::{Boundary, Counts, Operator, Output, Rejected};
 use crate::error::Result;
 use crate::state::PaneKey;
 use crate::time::Progress;
@@ -13,7 +13,8 @@ pub type Outlet = usize;
 /// Where a node's rows go.
 #[derive(Clone, Copy, Debug)]
 enum Target {
-    Node(usize),
+    /// A node, and which of its inputs.
+    Node(usize, usize),
     Outlet(Outlet),
 }
 
@@ -40,6 +41,12 @@ pub trait Outlets {
     /// How far an outlet's rows have come, at a boundary: all its rows before the boundary have been handed over.
     fn progress(&mut self, outlet: Outlet, progress: Progress);
 
+    /// Rows that were turned away.
+    fn rejected(&mut self, rejected: Vec<Rejected>) -> Result<()> {
+        let _ = rejected;
+        Ok(())
+    }
+
     /// State that changed since the last checkpoint.
     fn delta(&mut self, node: usize, key: PaneKey, delta: RecordBatch) {
         let _ = (node, key, delta);
@@ -51,8 +58,8 @@ impl Fragment {
     pub fn add(&mut self, operator: Option<Box<dyn Operator>>, inputs: &[usize]) -> usize {
         let id = self.nodes.len();
         self.nodes.push(LocalNode { operator, targets: Vec::new(), progress: None, counts: Counts::default() });
-        for &input in inputs {
-            self.nodes[input].targets.push(Target::Node(id));
+        for (at, &input) in inputs.iter().enumerate() {
+            self.nodes[input].targets.push(Target::Node(id, at));
         }
         id
     }
@@ -64,12 +71,19 @@ impl Fragment {
 
     /// Rows enter at a node.
     pub fn on_batch(&mut self, node: usize, batch: RecordBatch, outlets: &mut dyn Outlets) -> Result<()> {
+        self.on_input(node, 0, batch, outlets)
+    }
+
+    fn on_input(&mut self, node: usize, input: usize, batch: RecordBatch, outlets: &mut dyn Outlets) -> Result<()> {
         let batches = match &mut self.nodes[node].operator {
             None => vec![batch],
             Some(operator) => {
                 let mut out = Output::default();
-                operator.on_batch(batch, &mut out)?;
+                operator.on_batch(input, batch, &mut out)?;
                 self.nodes[node].counts.add(out.counts);
+                if !out.rejected.is_empty() {
+                    outlets.rejected(out.rejected)?;
+                }
                 out.batches
             }
         };
@@ -92,6 +106,9 @@ impl Fragment {
                 let mut out = Output::default();
                 progress = operator.on_boundary(boundary, progress, &mut out)?;
                 self.nodes[node].counts.add(out.counts);
+                if !out.rejected.is_empty() {
+                    outlets.rejected(out.rejected)?;
+                }
                 self.hand_on(node, out.batches, outlets)?;
                 for (key, delta) in out.deltas {
                     outlets.delta(node, key, delta);
@@ -99,7 +116,7 @@ impl Fragment {
             }
             for at in 0..self.nodes[node].targets.len() {
                 match self.nodes[node].targets[at] {
-                    Target::Node(next) => self.note_progress(next, progress),
+                    Target::Node(next, _) => self.note_progress(next, progress),
                     Target::Outlet(outlet) => outlets.progress(outlet, progress),
                 }
             }
@@ -127,7 +144,7 @@ impl Fragment {
         for batch in batches {
             for at in 0..self.nodes[node].targets.len() {
                 match self.nodes[node].targets[at] {
-                    Target::Node(next) => self.on_batch(next, batch.clone(), outlets)?,
+                    Target::Node(next, input) => self.on_input(next, input, batch.clone(), outlets)?,
                     Target::Outlet(outlet) => outlets.rows(outlet, batch.clone())?,
                 }
             }

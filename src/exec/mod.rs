@@ -8,6 +8,7 @@
 mod aggregate;
 pub mod clock;
 mod fragment;
+mod rejected;
 mod source;
 mod transform;
 mod windows;
@@ -20,6 +21,7 @@ use crate::time::Progress;
 
 pub use aggregate::{PartialAggregate, PartialSchema, WindowAggregate};
 pub use fragment::{Fragment, Outlet, Outlets};
+pub use rejected::{RawRecord, Rejected, Rejection, Reporter, RowOrigin};
 pub use source::{RowFate, SourceStage};
 pub use transform::Transform;
 pub use windows::RepeatWindows;
@@ -57,6 +59,8 @@ pub struct Output {
     pub deltas: Vec<(PaneKey, RecordBatch)>,
     /// What happened to rows that went no further.
     pub counts: Counts,
+    /// Rows that were turned away and are wanted somewhere.
+    pub rejected: Vec<Rejected>,
 }
 
 /// Rows that an operator did not pass on, by reason.
@@ -84,8 +88,8 @@ impl Counts {
 
 /// A step of a stream.
 pub trait Operator: Send {
-    /// Takes rows.
-    fn on_batch(&mut self, batch: RecordBatch, out: &mut Output) -> Result<()>;
+    /// Takes rows of one of its inputs.
+    fn on_batch(&mut self, input: usize, batch: RecordBatch, out: &mut Output) -> Result<()>;
 
     /// Takes a boundary, and how far the input has come; answers how far the output has.
     fn on_boundary(&mut self, boundary: &Boundary, progress: Progress, out: &mut Output) -> Result<Progress> {

@@ -10,7 +10,7 @@ use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder, Int64Array, RecordBa
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{Schema, SchemaRef, TimestampMillisecondType};
 
-use super::Output;
+use super::{Output, RowOrigin};
 use crate::connectors::{PartitionId, SourceRows};
 use crate::error::{Error, Result};
 use crate::plan::{Hidden, SourceNode};
@@ -184,12 +184,9 @@ impl SourceStage {
     /// Bytes whose order is that of source, partition, offset.
     fn ties(&self, partition: usize, offsets: &[i64]) -> ArrayRef {
         let mut ties = BinaryBuilder::with_capacity(offsets.len(), offsets.len() * 14);
-        let mut tie = [0_u8; 14];
-        tie[..2].copy_from_slice(&self.node.ordinal.to_be_bytes());
-        tie[2..6].copy_from_slice(&(partition as u32).to_be_bytes());
-        for offset in offsets {
-            tie[6..].copy_from_slice(&offset.to_be_bytes());
-            ties.append_value(tie);
+        for &offset in offsets {
+            let origin = RowOrigin { source: self.node.ordinal, partition: partition as u32, offset };
+            ties.append_value(origin.to_bytes());
         }
         Arc::new(ties.finish())
     }

@@ -42,7 +42,7 @@ impl Transform {
 }
 
 impl Operator for Transform {
-    fn on_batch(&mut self, mut batch: RecordBatch, out: &mut Output) -> Result<()> {
+    fn on_batch(&mut self, _: usize, mut batch: RecordBatch, out: &mut Output) -> Result<()> {
         for step in &self.steps {
             batch = match step {
                 Prepared::Filter(predicate) => {

@@ -5,21 +5,26 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, TimestampMillisecondArray, UInt64Array};
 use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
+use chrono_tz::Tz;
 
-use super::{Operator, Output};
+use super::rejected::numbers;
+use super::{Counts, Operator, Output, Rejected, Rejection, Reporter};
 use crate::error::{Error, Result};
 use crate::plan::{Hidden, WindowsNode};
-use crate::time::{TimeMs, Windows};
+use crate::time::{SliceId, SlicedWindows, TimeMs, WATERMARK_MIN, WindowId, local_ms};
 
 /// See [`WindowsNode`].
 pub struct RepeatWindows {
-    windows: Windows,
+    windows: SlicedWindows,
+    zone: Tz,
     time: usize,
     passed: Vec<usize>,
     repeat: bool,
     /// The index of the watermark's column, where late rows are dropped here.
     judge: Option<usize>,
     input_visible: usize,
+    input_hidden: Hidden,
+    reporter: Option<Reporter>,
     schema: SchemaRef,
     /// Zeros for the bounds that nobody reads.
     zeros: ArrayRef,
@@ -31,12 +36,15 @@ impl RepeatWindows {
         let visible = input.fields().len();
         Self {
             windows: node.windows,
+            zone: node.zone,
             time: node.time,
             passed: node.passed.clone(),
             repeat: node.repeat,
             judge: if node.judge { hidden.watermark_index(visible) } else { None },
             input_visible: visible,
-            schema: Hidden { time: true, ..hidden }.extend(output),
+            input_hidden: hidden,
+            reporter: Reporter::new(visible, hidden),
+            schema: Hidden { time: true, window: node.repeat, ..hidden }.extend(output),
             zeros: Arc::new(Int64Array::from(vec![0_i64; 0])),
         }
     }
@@ -47,49 +55,57 @@ impl RepeatWindows {
         Ok(if ms.data_type() == data_type { ms } else { with_type(&ms, data_type)? })
     }
 
-    /// The batch with bounds and event time added.
-    fn with_bounds(&self, batch: &RecordBatch, times: ArrayRef, bounds: [ArrayRef; 3]) -> Result<RecordBatch> {
+    /// The batch with bounds, event time and, if rows are repeated, their windows added.
+    fn with_bounds(
+        &self,
+        batch: &RecordBatch,
+        times: ArrayRef,
+        bounds: [ArrayRef; 3],
+        window: Option<ArrayRef>,
+    ) -> Result<RecordBatch> {
         let mut columns: Vec<ArrayRef> = self.passed.iter().map(|&i| Arc::clone(batch.column(i))).collect();
         for (at, values) in bounds.into_iter().enumerate() {
             columns.push(self.bound(values, at)?);
         }
-        // Windows over windows: the event time of those below gives way.
-        let carried = self.schema.fields().len() - columns.len() - 1;
-        columns.extend(batch.columns()[self.input_visible..][..carried].iter().cloned());
-        columns.push(times);
+        // Windows over windows: the event time and the window of those below give way.
+        let hidden = &self.schema.fields()[columns.len()..];
+        for field in hidden {
+            columns.push(match (field.name().as_str(), &window) {
+                (Hidden::TIME, _) => Arc::clone(&times),
+                (Hidden::WINDOW, Some(window)) => Arc::clone(window),
+                (name, _) => {
+                    let at = self.input_hidden.index(name, self.input_visible);
+                    Arc::clone(batch.column(at.ok_or_else(|| Error::bug(format!("rows carry no {name}")))?))
+                }
+            });
+        }
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }
 
-    /// The row and the window start of each row in each of its windows.
-    fn assign(&self, batch: &RecordBatch, times: &[TimeMs], out: &mut Output) -> (Vec<u64>, Vec<TimeMs>) {
-        let watermarks = self.judge.map(|i| batch.column(i).as_primitive::<Int64Type>().values());
-        let (mut rows, mut starts) = (Vec::with_capacity(times.len()), Vec::with_capacity(times.len()));
+    /// The row and the window of each row in each of its windows.
+    fn assign(&self, batch: &RecordBatch, times: &[TimeMs], out: &mut Output) -> (Vec<u64>, Vec<WindowId>) {
+        let watermarks = self.judge.map(|column| numbers(batch, column));
+        let (mut rows, mut windows) = (Vec::with_capacity(times.len()), Vec::with_capacity(times.len()));
+        let mut finder = WindowFinder::new(self.windows);
         for (row, &time) in times.iter().enumerate() {
-            let (first, last) = (self.windows.first_start(time), self.windows.last_start(time));
-            let open = match watermarks {
-                Some(watermarks) => first.max(self.windows.first_open(watermarks[row])),
-                None => first,
-            };
-            if last < first {
-                out.counts.filtered += 1;
-            } else if last < open {
-                out.counts.late += 1;
-            } else if first < open {
-                out.counts.partly_late += 1;
+            let found = finder.find(time, watermarks.map_or(WATERMARK_MIN, |w| w[row]));
+            found.count(&mut out.counts);
+            if let (Some(reporter), Some(watermarks)) = (&self.reporter, watermarks) {
+                out.rejected.extend(found.report(reporter, &self.windows, batch, row, time, watermarks[row]));
             }
-            let mut start = open;
-            while start <= last {
+            let mut window = found.open;
+            while window <= found.last {
                 rows.push(row as u64);
-                starts.push(start);
-                start += self.windows.slide_ms;
+                windows.push(window);
+                window += self.windows.step();
             }
         }
-        (rows, starts)
+        (rows, windows)
     }
 }
 
 impl Operator for RepeatWindows {
-    fn on_batch(&mut self, batch: RecordBatch, out: &mut Output) -> Result<()> {
+    fn on_batch(&mut self, _: usize, batch: RecordBatch, out: &mut Output) -> Result<()> {
         let times = event_times(batch.column(self.time))?;
         if !self.repeat {
             if self.zeros.len() < batch.num_rows() {
@@ -97,20 +113,155 @@ impl Operator for RepeatWindows {
             }
             let zeros = self.zeros.slice(0, batch.num_rows());
             let bounds = [Arc::clone(&zeros), Arc::clone(&zeros), zeros];
-            out.batches.push(self.with_bounds(&batch, times, bounds)?);
+            out.batches.push(self.with_bounds(&batch, times, bounds, None)?);
             return Ok(());
         }
-        let (rows, starts) = self.assign(&batch, times.as_primitive::<Int64Type>().values(), out);
+        let (rows, windows) = self.assign(&batch, times.as_primitive::<Int64Type>().values(), out);
         if rows.is_empty() {
             return Ok(());
         }
         let rows = UInt64Array::from(rows);
         let times = arrow::compute::take(&times, &rows, None)?;
         let batch = take_record_batch(&batch, &rows)?;
-        let bounds = [0, self.windows.size_ms, self.windows.size_ms - 1]
-            .map(|shift| Arc::new(Int64Array::from_iter_values(starts.iter().map(|s| s + shift))) as ArrayRef);
-        out.batches.push(self.with_bounds(&batch, times, bounds)?);
+        let mut shown = ShownBounds::new(self.zone);
+        let (mut starts, mut ends, mut lasts) = (Vec::new(), Vec::new(), Vec::new());
+        let mut after = Vec::new();
+        for window in windows {
+            let (start, end, instant) = shown.of(&self.windows, window);
+            starts.push(start);
+            ends.push(end);
+            lasts.push(instant - 1);
+            after.push(instant);
+        }
+        let column = |values: Vec<i64>| Arc::new(Int64Array::from(values)) as ArrayRef;
+        let bounds = [column(starts), column(ends), column(lasts)];
+        out.batches.push(self.with_bounds(&batch, times, bounds, Some(column(after)))?);
         Ok(())
+    }
+}
+
+/// The bounds of windows as their columns show them, on the clocks of a zone.
+pub(super) struct ShownBounds {
+    zone: Tz,
+    last: Option<(WindowId, (i64, i64, TimeMs))>,
+}
+
+impl ShownBounds {
+    /// For the clocks of a zone.
+    pub(super) fn new(zone: Tz) -> Self {
+        Self { zone, last: None }
+    }
+
+    /// `window_start` and `window_end`, and the first instant after the window.
+    pub(super) fn of(&mut self, windows: &SlicedWindows, window: WindowId) -> (i64, i64, TimeMs) {
+        match self.last {
+            Some((last, bounds)) if last == window => bounds,
+            _ => {
+                let (start, end) = windows.bounds(window);
+                let bounds = (local_ms(self.zone, start), local_ms(self.zone, end), end);
+                self.last = Some((window, bounds));
+                bounds
+            }
+        }
+    }
+}
+
+/// Where a row's windows are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    /// The slice that holds its time.
+    pub(super) slice: SliceId,
+    /// The first window that holds it.
+    first: WindowId,
+    /// The first window that holds it and that its partition's watermark has not closed.
+    pub(super) open: WindowId,
+    /// The last window that holds it.
+    pub(super) last: WindowId,
+}
+
+impl Found {
+    /// Whether it counts for some window.
+    pub(super) fn is_used(&self) -> bool {
+        self.open <= self.last
+    }
+
+    pub(super) fn count(&self, counts: &mut Counts) {
+        if self.last < self.first {
+            // The slide is longer than the size, and this time lies between two windows.
+            counts.filtered += 1;
+        } else if self.last < self.open {
+            counts.late += 1;
+        } else if self.first < self.open {
+            counts.partly_late += 1;
+        }
+    }
+
+    /// What a topic of late rows is told, if the row is late for any window and somebody wants to know.
+    pub(super) fn report(
+        &self,
+        reporter: &Reporter,
+        windows: &SlicedWindows,
+        batch: &RecordBatch,
+        row: usize,
+        time: TimeMs,
+        watermark: TimeMs,
+    ) -> Option<Rejected> {
+        if self.last < self.first || self.open <= self.first {
+            return None;
+        }
+        reporter.report(batch, row, || {
+            let mut missed = Vec::new();
+            let mut window = self.first;
+            while window < self.open && window <= self.last {
+                missed.push(windows.bounds(window));
+                window += windows.step();
+            }
+            Rejection::Late { time, watermark, windows: missed, partly: self.is_used() }
+        })
+    }
+}
+
+/// Finds the windows of rows. Neighbours mostly share their slice, and what their watermarks have closed.
+pub(super) struct WindowFinder {
+    windows: SlicedWindows,
+    /// The slice found last, from its first instant to the one after it.
+    slice: Option<(SliceId, TimeMs, TimeMs)>,
+    /// What a watermark has left open, and the watermarks for which that is so.
+    open: Option<(WindowId, TimeMs, TimeMs)>,
+}
+
+impl WindowFinder {
+    pub(super) fn new(windows: SlicedWindows) -> Self {
+        Self { windows, slice: None, open: None }
+    }
+
+    /// The windows of a row with this event time, given its partition's watermark before it.
+    pub(super) fn find(&mut self, time: TimeMs, watermark: TimeMs) -> Found {
+        let slice = match self.slice {
+            Some((slice, from, to)) if from <= time && time < to => slice,
+            _ => {
+                let slice = self.windows.slice_of(time);
+                self.slice = Some((slice, self.windows.axis.start_of(slice), self.windows.axis.start_of(slice + 1)));
+                slice
+            }
+        };
+        let open = match self.open {
+            Some((open, from, to)) if from <= watermark && watermark < to => open,
+            _ => {
+                let open = self.windows.first_open(watermark);
+                if open != WindowId::MIN && open != WindowId::MAX {
+                    let from = self.windows.axis.start_of(open - 1) - 1;
+                    self.open = Some((open, from, self.windows.last_instant(open)));
+                }
+                open
+            }
+        };
+        Found {
+            slice,
+            first: self.windows.first_window(slice),
+            open: self.windows.first_window_from(slice, open),
+            last: self.windows.last_window(slice),
+        }
     }
 }
 

@@ -31,7 +31,7 @@ pub struct WindowAggregate {
 
 impl PartialOrd for WindowAggregate {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        (&self.windows, &self.input).partial_cmp(&(&other.windows, &other.input))
+        self.input.partial_cmp(&other.input)
     }
 }
 

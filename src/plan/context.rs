@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use chrono_tz::Tz;
 use datafusion::common::{DFSchema, Result as PlanResult, TableReference, ToDFSchema};
 use datafusion::config::ConfigOptions;
 use datafusion::error::DataFusionError;
@@ -38,7 +39,6 @@ struct Functions {
     aggregate: BTreeMap<String, Arc<AggregateUDF>>,
     window: BTreeMap<String, Arc<WindowUDF>>,
     expr_planners: Vec<Arc<dyn ExprPlanner>>,
-    relation_planners: Vec<Arc<dyn RelationPlanner>>,
     types: Arc<dyn TypePlanner>,
     config: Arc<ConfigOptions>,
 }
@@ -90,7 +90,6 @@ static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
         expr_planners: std::iter::once(Arc::new(FlinkExpressions) as Arc<dyn ExprPlanner>)
             .chain(SessionStateDefaults::default_expr_planners())
             .collect(),
-        relation_planners: vec![Arc::new(WindowFunctions)],
         types: Arc::new(FlinkTypes),
         config: Arc::new(config),
     }
@@ -101,12 +100,19 @@ pub struct Planner<'a> {
     catalog: &'a Catalog,
     /// The views being planned at this moment, to notice one that contains itself.
     views: RefCell<Vec<String>>,
+    relation_planners: Vec<Arc<dyn RelationPlanner>>,
 }
 
 impl<'a> Planner<'a> {
-    /// A planner over what exists.
+    /// A planner over what exists, with UTC as the local time zone.
     pub fn new(catalog: &'a Catalog) -> Self {
-        Self { catalog, views: RefCell::default() }
+        Self::in_zone(catalog, Tz::UTC)
+    }
+
+    /// A planner over what exists: windows of days are those of the zone, and windows over instants are shown on its
+    /// clocks.
+    pub fn in_zone(catalog: &'a Catalog, zone: Tz) -> Self {
+        Self { catalog, views: RefCell::default(), relation_planners: vec![Arc::new(WindowFunctions { zone })] }
     }
 
     /// The names of all scalar and aggregate functions.
@@ -326,7 +332,7 @@ impl ContextProvider for Planner<'_> {
     }
 
     fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
-        &FUNCTIONS.relation_planners
+        &self.relation_planners
     }
 
     fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {

@@ -7,6 +7,7 @@ use regex::{Captures, Regex};
 
 use super::stream::{Hidden, NodeId, Op, OutputColumn, Step, StreamPlan};
 use crate::error::sql_words;
+use crate::time::{Axis, CalendarUnit, Run, SlicedWindows, WindowShape, Windows};
 
 /// The plan as text, sinks first, each followed by what it reads from.
 pub fn explain(plan: &StreamPlan) -> String {
@@ -74,7 +75,7 @@ fn describe(plan: &StreamPlan, id: NodeId, depth: usize, text: &mut String) {
             let how = if windows.repeat { "each row in each of its windows" } else { "by slices" };
             format!(
                 "Windows: {} over {} ({how})",
-                lengths(&windows.windows),
+                sliced(&windows.windows),
                 plan.nodes[node.inputs[0]].visible.field(windows.time).name()
             )
         }
@@ -112,21 +113,37 @@ fn describe(plan: &StreamPlan, id: NodeId, depth: usize, text: &mut String) {
     }
 }
 
-fn lengths(windows: &crate::time::Windows) -> String {
-    let ms = |ms: i64| match ms {
+fn lengths(windows: &Windows) -> String {
+    match windows.shape {
+        WindowShape::Sliced(windows) => sliced(&windows),
+        WindowShape::Session { gap_ms } => format!("SESSION {}", milliseconds(gap_ms)),
+    }
+}
+
+fn milliseconds(ms: i64) -> String {
+    match ms {
         ms if ms % 86_400_000 == 0 => format!("{} d", ms / 86_400_000),
         ms if ms % 3_600_000 == 0 => format!("{} h", ms / 3_600_000),
         ms if ms % 60_000 == 0 => format!("{} min", ms / 60_000),
         ms if ms % 1_000 == 0 => format!("{} s", ms / 1_000),
         ms => format!("{ms} ms"),
+    }
+}
+
+fn sliced(windows: &SlicedWindows) -> String {
+    let length = |slices: i64| match windows.axis {
+        Axis::Fixed { slice_ms, .. } => milliseconds(slices * slice_ms),
+        Axis::Calendar { unit: CalendarUnit::Day, count, zone, .. } => format!("{} d of {zone}", slices * count),
+        Axis::Calendar { unit: CalendarUnit::Month, count, .. } => format!("{} months", slices * count),
     };
-    let mut text = if windows.slide_ms == windows.size_ms {
-        format!("TUMBLE {}", ms(windows.size_ms))
-    } else {
-        format!("HOP {} in {}", ms(windows.slide_ms), ms(windows.size_ms))
+    let mut text = match windows.run {
+        Run::Slide(slide) if slide == windows.size => format!("TUMBLE {}", length(windows.size)),
+        Run::Slide(slide) => format!("HOP {} in {}", length(slide), length(windows.size)),
+        Run::Grow => format!("CUMULATE {} up to {}", length(1), length(windows.size)),
     };
-    if windows.offset_ms != 0 {
-        let _ = write!(text, " offset {}", ms(windows.offset_ms));
+    let (Axis::Fixed { offset_ms, .. } | Axis::Calendar { offset_ms, .. }) = windows.axis;
+    if offset_ms != 0 {
+        let _ = write!(text, " offset {}", milliseconds(offset_ms));
     }
     text
 }

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use datafusion::common::Result;
 use sqlparser::ast::{self, Expr, Ident, ObjectName, VisitMut, VisitorMut};
 
-use super::refusal::{Refusal, refuse};
+use super::refusal::refuse;
 
 /// Rewrites every `SELECT` of the query that groups by `TUMBLE(..)` or `HOP(..)`.
 pub fn rewrite_group_windows(query: &mut ast::Query) -> Result<()> {
@@ -37,12 +37,6 @@ fn rewrite_select(select: &mut ast::Select) -> Result<()> {
     let ast::GroupByExpr::Expressions(group, _) = &mut select.group_by else { return Ok(()) };
     let Some(at) = group.iter().position(|e| group_window(e).is_some()) else { return Ok(()) };
     let Some(window) = group_window(&group[at]) else { return Ok(()) };
-    if window.function == "SESSION" {
-        return not_yet("SESSION").at(&group[at]).into();
-    }
-    if window.function == "CUMULATE" {
-        return not_yet("CUMULATE").at(&group[at]).into();
-    }
     group.splice(at..=at, ["window_start", "window_end", "window_time"].map(column));
     if let Some(second) = group.iter().find(|e| group_window(e).is_some()) {
         return refuse("a GROUP BY has one window; this is the second")
@@ -103,10 +97,6 @@ fn group_window(expr: &Expr) -> Option<GroupWindow> {
     let (function, args) = call(expr)?;
     let is_window = matches!(function.as_str(), "TUMBLE" | "HOP" | "SESSION" | "CUMULATE");
     is_window.then(|| GroupWindow { function, args: args.to_vec() })
-}
-
-fn not_yet(function: &str) -> Refusal {
-    refuse(format!("{function} windows are not available yet")).hint("there are TUMBLE and HOP")
 }
 
 /// An argument as it is written, whether its names are quoted or not.

@@ -17,7 +17,7 @@ use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 
 use super::aggregate::{WindowAggregate, reads_stream};
 use super::context::{Planner, ScannedTable, base_schema};
-use super::marks::{Bound, bound_of, column_behind, is_bound};
+use super::marks::{column_behind, is_bound};
 use super::stream::{
     AggregateNode, Hidden, Node, NodeId, Op, OutputColumn, SinkNode, SourceNode, Step, StreamPlan, WindowsNode,
 };
@@ -283,15 +283,20 @@ impl Lowering<'_> {
             Bounds::Slices => (false, false),
             Bounds::Repeat { judge } => (true, judge),
         };
+        let Some(sliced) = windows.windows.sliced() else {
+            return Err(Error::statement("SESSION windows need a GROUP BY over them")
+                .hint("GROUP BY window_start, window_end and the columns that sessions are partitioned by"));
+        };
         let node = WindowsNode {
-            windows: windows.windows,
+            windows: sliced,
+            zone: windows.windows.zone,
             time,
             passed: AssignWindows::passed(windows.input.schema()).collect(),
             repeat,
             judge,
         };
         let visible = plain(datafusion::logical_expr::UserDefinedLogicalNodeCore::schema(windows));
-        let hidden = Hidden { time: true, ..self.nodes[input].hidden };
+        let hidden = Hidden { time: true, window: repeat, ..self.nodes[input].hidden };
         Ok(self.push(Op::Windows(node), vec![input], visible, hidden))
     }
 
@@ -309,7 +314,14 @@ impl Lowering<'_> {
         let bounds = if slices { Bounds::Slices } else { Bounds::Repeat { judge: true } };
         let input = self.node(&aggregate.input, bounds)?;
         let hidden = self.nodes[input].hidden;
-        let assigned = if slices { None } else { Some(assigned_bound(aggregate)?) };
+        if aggregate.windows.sliced().is_none() {
+            return Err(
+                Error::statement("SESSION windows are not available yet").hint("there are TUMBLE, HOP and CUMULATE")
+            );
+        }
+        if !slices && !hidden.window {
+            return Err(Error::bug("an aggregate per window whose rows do not know their window"));
+        }
 
         let mut keys = Vec::new();
         let mut key_fields: Vec<FieldRef> = Vec::new();
@@ -317,8 +329,8 @@ impl Lowering<'_> {
         let own = datafusion::logical_expr::UserDefinedLogicalNodeCore::schema(aggregate);
         for (i, (expr, bound)) in aggregate.group.iter().zip(&aggregate.bounds).enumerate() {
             match bound {
-                Some(bound) => output.push(OutputColumn::Bound(*bound)),
-                None => {
+                Some(bound) if slices => output.push(OutputColumn::Bound(*bound)),
+                _ => {
                     output.push(OutputColumn::Value(keys.len()));
                     keys.push(physical(expr, schema)?);
                     let field = own.field(i);
@@ -346,20 +358,11 @@ impl Lowering<'_> {
         }
         let layout = Arc::new(AggregateLayout::new(key_fields, aggregates));
         let visible = plain(own);
-        let node = AggregateNode { windows: aggregate.windows, assigned, keys, inputs, filters, layout, output };
-        let hidden = Hidden { time: false, ..self.hidden };
+        let node =
+            AggregateNode { windows: aggregate.windows, assigned: !slices, keys, inputs, filters, layout, output };
+        let hidden = Hidden { time: false, raw: false, window: true, ..self.hidden };
         Ok(self.push(Op::Aggregate(Box::new(node)), vec![input], visible, hidden))
     }
-}
-
-/// A column of the input that tells the rows' window.
-fn assigned_bound(aggregate: &WindowAggregate) -> Result<(usize, Bound)> {
-    (0..aggregate.input.schema().fields().len())
-        .find_map(|i| match bound_of(&aggregate.input, i) {
-            Some((bound, windows)) if windows == aggregate.windows => Some((i, bound)),
-            _ => None,
-        })
-        .ok_or_else(|| Error::bug("an aggregate per window without any bound of its windows"))
 }
 
 /// Whether the bounds of the window functions below reach this plan's output as they are, and nothing reads them.

@@ -9,7 +9,9 @@ use arrow::datatypes::Field;
 use datafusion::common::Column;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
-use crate::time::Windows;
+use chrono_tz::Tz;
+
+use crate::time::{Axis, CalendarUnit, Run, SlicedWindows, WindowShape, Windows};
 
 const EVENT_TIME: &str = "tidemill.event_time";
 const WINDOW: &str = "tidemill.window";
@@ -44,8 +46,7 @@ pub fn mark_event_time(field: Field) -> Field {
 
 /// Marks a field as a bound of these windows.
 pub fn mark_bound(field: Field, bound: Bound, windows: &Windows) -> Field {
-    let text = format!("{},{},{}", windows.slide_ms, windows.size_ms, windows.offset_ms);
-    let field = with(field, [(BOUND, bound.column().to_owned()), (WINDOW, text)]);
+    let field = with(field, [(BOUND, bound.column().to_owned()), (WINDOW, to_text(windows))]);
     if bound == Bound::Time { mark_event_time(field) } else { field }
 }
 
@@ -78,9 +79,50 @@ fn parse_bound(field: &Field) -> Option<(Bound, Windows)> {
         "window_time" => Bound::Time,
         _ => return None,
     };
-    let mut numbers = field.metadata().get(WINDOW)?.split(',').map(str::parse);
-    let (slide, size, offset) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
-    Some((bound, Windows::new(slide, size, offset)))
+    Some((bound, of_text(field.metadata().get(WINDOW)?)?))
+}
+
+fn to_text(windows: &Windows) -> String {
+    let shown = windows.zone;
+    match windows.shape {
+        WindowShape::Session { gap_ms } => format!("session,{shown},{gap_ms}"),
+        WindowShape::Sliced(SlicedWindows { axis, size, run }) => {
+            let run = match run {
+                Run::Slide(slide) => slide,
+                Run::Grow => 0,
+            };
+            match axis {
+                Axis::Fixed { slice_ms, offset_ms } => format!("fixed,{shown},{size},{run},{offset_ms},{slice_ms}"),
+                Axis::Calendar { zone, unit, count, offset_ms } => {
+                    let unit = if unit == CalendarUnit::Day { "day" } else { "month" };
+                    format!("{unit},{shown},{size},{run},{offset_ms},{count},{zone}")
+                }
+            }
+        }
+    }
+}
+
+fn of_text(text: &str) -> Option<Windows> {
+    let parts: Vec<&str> = text.split(',').collect();
+    let number = |at: usize| parts.get(at)?.parse::<i64>().ok();
+    let kind = *parts.first()?;
+    let shown: Tz = parts.get(1)?.parse().ok()?;
+    if kind == "session" {
+        return Some(Windows { shape: WindowShape::Session { gap_ms: number(2)? }, zone: shown });
+    }
+    let (size, offset_ms, count) = (number(2)?, number(4)?, number(5)?);
+    let run = match number(3)? {
+        0 => Run::Grow,
+        slide => Run::Slide(slide),
+    };
+    let axis = match kind {
+        "fixed" => Axis::Fixed { slice_ms: count, offset_ms },
+        _ => {
+            let unit = if kind == "day" { CalendarUnit::Day } else { CalendarUnit::Month };
+            Axis::Calendar { zone: parts.get(6)?.parse().ok()?, unit, count, offset_ms }
+        }
+    };
+    Some(Windows { shape: WindowShape::Sliced(SlicedWindows { axis, size, run }), zone: shown })
 }
 
 /// Whether a column holds a bound of any window.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use chrono_tz::Tz;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_expr::PhysicalExpr;
 
@@ -10,7 +11,7 @@ use super::marks::Bound;
 use crate::catalog::Table;
 use crate::connectors::SourceColumn;
 use crate::state::AggregateLayout;
-use crate::time::Windows;
+use crate::time::{SlicedWindows, Windows};
 
 /// The index of a node in its plan.
 pub type NodeId = usize;
@@ -26,6 +27,48 @@ pub struct Hidden {
     pub tie: bool,
     /// The event time that the windows are over (Int64, ms).
     pub time: bool,
+    /// The record as it was read ([`RawRecord`](crate::exec::RawRecord), BinaryView), null where nobody will ask for it.
+    pub raw: bool,
+    /// The first instant after the row's window, where rows belong to one window each (Int64, ms).
+    pub window: bool,
+    /// The kind of change ([`RowKind`], Int8), where the rows are a changelog.
+    pub kind: bool,
+}
+
+/// What a row of a changelog says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(i8)]
+pub enum RowKind {
+    /// `+I`: a new row.
+    Insert = 0,
+    /// `-U`: the row as it was before a change; its `+U` follows.
+    UpdateBefore = 1,
+    /// `+U`: the row as it is after a change.
+    UpdateAfter = 2,
+    /// `-D`: the row is gone.
+    Delete = 3,
+}
+
+impl RowKind {
+    /// From a value of the hidden column.
+    pub fn of(value: i8) -> Self {
+        match value {
+            1 => Self::UpdateBefore,
+            2 => Self::UpdateAfter,
+            3 => Self::Delete,
+            _ => Self::Insert,
+        }
+    }
+
+    /// As Flink writes it: `+I`, `-U`, `+U`, `-D`.
+    pub fn sign(self) -> &'static str {
+        match self {
+            Self::Insert => "+I",
+            Self::UpdateBefore => "-U",
+            Self::UpdateAfter => "+U",
+            Self::Delete => "-D",
+        }
+    }
 }
 
 impl Hidden {
@@ -35,6 +78,12 @@ impl Hidden {
     pub const TIE: &'static str = "__tidemill_tie";
     /// The name of the event time's column.
     pub const TIME: &'static str = "__tidemill_time";
+    /// The name of the raw record's column.
+    pub const RAW: &'static str = "__tidemill_raw";
+    /// The name of the window's column.
+    pub const WINDOW: &'static str = "__tidemill_window";
+    /// The name of the kind's column.
+    pub const KIND: &'static str = "__tidemill_kind";
 
     /// The fields, in their order.
     pub fn fields(self) -> Vec<FieldRef> {
@@ -42,8 +91,14 @@ impl Hidden {
             (self.watermark, Self::WATERMARK, DataType::Int64),
             (self.tie, Self::TIE, DataType::Binary),
             (self.time, Self::TIME, DataType::Int64),
+            (self.raw, Self::RAW, DataType::BinaryView),
+            (self.window, Self::WINDOW, DataType::Int64),
+            (self.kind, Self::KIND, DataType::Int8),
         ];
-        all.into_iter().filter(|(there, ..)| *there).map(|(_, name, t)| Arc::new(Field::new(name, t, false))).collect()
+        all.into_iter()
+            .filter(|(there, ..)| *there)
+            .map(|(_, name, t)| Arc::new(Field::new(name, t, name == Self::RAW)))
+            .collect()
     }
 
     /// Visible fields followed by the hidden ones.
@@ -53,14 +108,19 @@ impl Hidden {
         Arc::new(Schema::new(fields))
     }
 
+    /// The index of a hidden column, by its name, in a batch with `visible` visible columns.
+    pub fn index(self, name: &str, visible: usize) -> Option<usize> {
+        self.fields().iter().position(|f| f.name() == name).map(|at| visible + at)
+    }
+
     /// The index of the watermark's column in a batch with `visible` visible columns.
     pub fn watermark_index(self, visible: usize) -> Option<usize> {
-        self.watermark.then_some(visible)
+        self.index(Self::WATERMARK, visible)
     }
 
     /// The index of the event time's column in a batch with `visible` visible columns.
     pub fn time_index(self, visible: usize) -> Option<usize> {
-        self.time.then(|| visible + usize::from(self.watermark) + usize::from(self.tie))
+        self.index(Self::TIME, visible)
     }
 }
 
@@ -135,7 +195,9 @@ pub enum Step {
 #[derive(Debug)]
 pub struct WindowsNode {
     /// The windows.
-    pub windows: Windows,
+    pub windows: SlicedWindows,
+    /// The zone on whose clocks `window_start` and `window_end` are shown.
+    pub zone: Tz,
     /// The event time's index in the input.
     pub time: usize,
     /// The input's visible columns that are passed on, by index.
@@ -150,11 +212,11 @@ pub struct WindowsNode {
 /// An aggregate per window.
 #[derive(Debug)]
 pub struct AggregateNode {
-    /// The windows.
+    /// The windows, as the query has them.
     pub windows: Windows,
-    /// Where rows already belong to one window each: the column that tells it, and which bound that holds.
-    pub assigned: Option<(usize, Bound)>,
-    /// The group keys without the windows' bounds, over the input's visible columns.
+    /// Rows belong to one window each, which the hidden column tells; then its bounds are keys like any other.
+    pub assigned: bool,
+    /// The group keys, over the input's visible columns; without the windows' bounds unless rows are assigned.
     pub keys: Vec<Arc<dyn PhysicalExpr>>,
     /// Per aggregate, what its accumulators take: arguments, then what it orders by; over all columns of the input.
     pub inputs: Vec<Vec<Arc<dyn PhysicalExpr>>>,
@@ -192,8 +254,8 @@ impl StreamPlan {
         self.nodes
             .iter()
             .filter_map(|node| match &node.op {
-                Op::Aggregate(a) => Some(a.windows.size_ms),
-                Op::Windows(w) => Some(w.windows.size_ms),
+                Op::Aggregate(a) => Some(a.windows.length_ms()),
+                Op::Windows(w) => Some(w.windows.length_ms()),
                 _ => None,
             })
             .max()

@@ -1,4 +1,5 @@
-//! `TUMBLE(..)` and `HOP(..)` as relations: a node that adds `window_start`, `window_end` and `window_time`.
+//! `TUMBLE(..)`, `HOP(..)`, `CUMULATE(..)` and `SESSION(..)` as relations: a node that adds `window_start`, `window_end`
+//! and `window_time`.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -6,15 +7,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
+use chrono_tz::Tz;
 use datafusion::common::{Column, DFSchema, DFSchemaRef, Result, ScalarValue, TableReference, plan_err};
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
 use sqlparser::ast;
 
-use super::marks::{Bound, is_event_time, mark_bound};
+use super::marks::{Bound, column_behind, is_event_time, mark_bound};
 use super::refusal::refuse;
 use crate::sql::table_marker;
-use crate::time::{TIME_MS_LIMIT, Windows};
+use crate::time::{CalendarUnit, SlicedWindows, TIME_MS_LIMIT, WindowShape, Windows};
 
 /// Rows of the input, each in every window that holds its event time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -25,12 +27,15 @@ pub struct AssignWindows {
     pub time: Expr,
     /// The windows.
     pub windows: Windows,
+    /// The columns whose values have sessions of their own; `None` for windows that are the same for all, and until the
+    /// aggregate above says what the older spelling `GROUP BY SESSION(..)` leaves to it.
+    pub partition: Option<Vec<Expr>>,
     schema: DFSchemaRef,
 }
 
 impl AssignWindows {
     /// Adds the windows' bounds to the input's columns. Columns of the input that have the bounds' names are hidden.
-    pub fn try_new(input: LogicalPlan, time: Expr, windows: Windows) -> Result<Self> {
+    pub fn try_new(input: LogicalPlan, time: Expr, windows: Windows, partition: Option<Vec<Expr>>) -> Result<Self> {
         let (_, time_field) = datafusion::logical_expr::ExprSchemable::to_field(&time, input.schema().as_ref())?;
         let mut fields: Vec<(Option<TableReference>, Arc<Field>)> = Self::passed(input.schema())
             .map(|i| {
@@ -47,7 +52,7 @@ impl AssignWindows {
             fields.push((None, Arc::new(mark_bound(field, bound, &windows))));
         }
         let schema = DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?;
-        Ok(Self { input, time, windows, schema: Arc::new(schema) })
+        Ok(Self { input, time, windows, partition, schema: Arc::new(schema) })
     }
 
     /// The columns of the input that are in the output, by index, in order; the three bounds follow.
@@ -59,7 +64,7 @@ impl AssignWindows {
 
 impl PartialOrd for AssignWindows {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        (&self.windows, &self.input).partial_cmp(&(&other.windows, &other.input))
+        self.input.partial_cmp(&other.input)
     }
 }
 
@@ -77,7 +82,7 @@ impl UserDefinedLogicalNodeCore for AssignWindows {
     }
 
     fn expressions(&self) -> Vec<Expr> {
-        vec![self.time.clone()]
+        std::iter::once(&self.time).chain(self.partition.iter().flatten()).cloned().collect()
     }
 
     fn prevent_predicate_push_down_columns(&self) -> HashSet<String> {
@@ -89,9 +94,15 @@ impl UserDefinedLogicalNodeCore for AssignWindows {
     }
 
     fn with_exprs_and_inputs(&self, mut exprs: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
+        if exprs.is_empty() {
+            return plan_err!("a window function has a time column");
+        }
+        let partition = exprs.split_off(1);
         match (exprs.pop(), inputs.pop()) {
-            (Some(time), Some(input)) => Self::try_new(input, time, self.windows),
-            _ => plan_err!("a window function has one input and one time column"),
+            (Some(time), Some(input)) => {
+                Self::try_new(input, time, self.windows, self.partition.is_some().then_some(partition))
+            }
+            _ => plan_err!("a window function has one input"),
         }
     }
 
@@ -103,7 +114,10 @@ impl UserDefinedLogicalNodeCore for AssignWindows {
 
 /// Plans window functions in `FROM`.
 #[derive(Debug)]
-pub struct WindowFunctions;
+pub struct WindowFunctions {
+    /// The zone of calendar days, and on whose clocks the windows of instants are shown.
+    pub zone: Tz,
+}
 
 impl RelationPlanner for WindowFunctions {
     fn plan_relation(
@@ -117,11 +131,11 @@ impl RelationPlanner for WindowFunctions {
         let Some(function) = Function::named(&name) else {
             if matches!(relation, ast::TableFactor::Table { .. }) {
                 let refusal = refuse(format!("there is no function {name} that gives a table"));
-                return refusal.hint("there are TUMBLE and HOP").at(&relation).into();
+                return refusal.hint("there are TUMBLE, HOP, CUMULATE and SESSION").at(&relation).into();
             }
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
-        let plan = plan_call(function, args, &relation, context)?;
+        let plan = plan_call(function, args, &relation, self.zone, context)?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
     }
 }
@@ -161,7 +175,10 @@ impl Function {
             Self::Hop => {
                 "HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND, INTERVAL '1' MINUTE), the slide before the size"
             }
-            Self::Cumulate | Self::Session => "TUMBLE or HOP",
+            Self::Cumulate => {
+                "CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR, INTERVAL '1' DAY), the step before the size"
+            }
+            Self::Session => "SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), INTERVAL '5' MINUTE)",
         }
     }
 }
@@ -186,12 +203,9 @@ fn plan_call(
     function: Function,
     args: Vec<ast::FunctionArg>,
     relation: &ast::TableFactor,
+    zone: Tz,
     context: &mut dyn RelationPlannerContext,
 ) -> Result<LogicalPlan> {
-    if matches!(function, Function::Cumulate | Function::Session) {
-        let refusal = refuse("CUMULATE and SESSION windows are not available yet");
-        return refusal.hint("there are TUMBLE and HOP").at(relation).into();
-    }
     let usage = function.usage();
     let wrong = |what: &str| refuse(what).hint(format!("write {usage}")).at(relation);
     let mut slots = place_arguments(function, args)?;
@@ -202,29 +216,165 @@ fn plan_call(
     let Some(data) = take("DATA") else { return wrong("a window function needs a table").into() };
     let Some(time) = take("TIMECOL") else { return wrong("a window function needs a time column").into() };
 
-    let input = context.plan(table_argument(data, usage)?)?;
+    let (table, partition) = table_argument(data, usage)?;
+    let input = context.plan(table)?;
     let time = time_argument(time, &input, usage)?;
-    let mut length = |name: &str, context: &mut dyn RelationPlannerContext| -> Result<Option<i64>> {
-        take(name).map(|expr| interval_ms(expr, name, context)).transpose()
+    // On clocks without a zone a day has 24 hours always.
+    let (_, field) = datafusion::logical_expr::ExprSchemable::to_field(&time, input.schema().as_ref())?;
+    let is_instant = matches!(field.data_type(), DataType::Timestamp(_, Some(_)));
+    let zone = if is_instant { zone } else { Tz::UTC };
+    let mut length = |name: &str, context: &mut dyn RelationPlannerContext| -> Result<Option<Length>> {
+        take(name).map(|expr| Length::of(&expr, name, context)).transpose()
     };
-    let Some(size_ms) = length("SIZE", context)? else { return wrong("the size of the windows is missing").into() };
-    let slide_ms = match function {
+    if function == Function::Session {
+        let Some(gap) = length("GAP", context)? else { return wrong("the gap of the sessions is missing").into() };
+        let gap_ms = match gap.positive_ms() {
+            Some(gap_ms) => gap_ms,
+            None => return wrong("the gap of sessions must be longer than nothing, and not in months").into(),
+        };
+        let partition =
+            partition.into_iter().map(|expr| partition_column(expr, &input, context)).collect::<Result<_>>()?;
+        let windows = Windows { shape: WindowShape::Session { gap_ms }, zone };
+        let node = AssignWindows::try_new(input, time, windows, Some(partition))?;
+        return Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }));
+    }
+    if !partition.is_empty() {
+        return refuse("only SESSION takes PARTITION BY: other windows are the same for all rows")
+            .hint("leave it out, and GROUP BY the columns as well")
+            .at(relation)
+            .into();
+    }
+    let Some(size) = length("SIZE", context)? else { return wrong("the size of the windows is missing").into() };
+    let (name, step) = match function {
+        Function::Tumble | Function::Session => ("size", size),
         Function::Hop => match length("SLIDE", context)? {
-            Some(slide_ms) => slide_ms,
+            Some(slide) => ("slide", slide),
             None => return wrong("the slide of the windows is missing").into(),
         },
-        _ => size_ms,
+        Function::Cumulate => match length("STEP", context)? {
+            Some(step) => ("step", step),
+            None => return wrong("the step of the windows is missing").into(),
+        },
     };
-    let offset_ms = length("OFFSET", context)?.unwrap_or(0);
-    for (what, ms) in [("size", size_ms), ("slide", slide_ms)] {
-        if ms <= 0 || TIME_MS_LIMIT <= ms {
-            let bound = if ms <= 0 { "longer than nothing" } else { "shorter than 140,000 years" };
+    let offset = length("OFFSET", context)?.unwrap_or(Length::Ms(0));
+    let Some(offset_ms) = offset.ms() else { return wrong("an offset cannot be in months").into() };
+    let (size, step) = match (size, step) {
+        // Days of a zone whose clocks never change are 24 hours as well, but begin at its midnight.
+        (Length::Days(a), Length::Days(b)) if zone != Tz::UTC => (Extent::Days(a), Extent::Days(b)),
+        (Length::Months(a), Length::Months(b)) => (Extent::Months(a), Extent::Months(b)),
+        (a, b) => match (a.ms(), b.ms()) {
+            (Some(a), Some(b))
+                if zone == Tz::UTC || !matches!((size, step), (Length::Days(_), _) | (_, Length::Days(_))) =>
+            {
+                (Extent::Ms(a), Extent::Ms(b))
+            }
+            _ => {
+                return refuse(format!("the {name} and the size of the windows are of different kinds"))
+                    .hint("days of a time zone, months, and lengths of hours or less do not go together")
+                    .at(relation)
+                    .into();
+            }
+        },
+    };
+    for (what, extent) in [("size", size), (name, step)] {
+        let count = extent.count();
+        if count <= 0 || TIME_MS_LIMIT <= count {
+            let bound = if count <= 0 { "longer than nothing" } else { "shorter than 140,000 years" };
             return wrong(&format!("the {what} of a window must be {bound}")).into();
         }
     }
-    let windows = Windows::new(slide_ms, size_ms, offset_ms);
-    Ok(LogicalPlan::Extension(Extension { node: Arc::new(AssignWindows::try_new(input, time, windows)?) }))
+    if function == Function::Cumulate && size.count() % step.count() != 0 {
+        return wrong("the size of a CUMULATE must be a multiple of its step").into();
+    }
+    let grows = function == Function::Cumulate;
+    let calendar = |unit, size, step| match grows {
+        true => SlicedWindows::cumulate_calendar(zone, unit, step, size, offset_ms),
+        false => SlicedWindows::hop_calendar(zone, unit, step, size, offset_ms),
+    };
+    let windows = match (size, step) {
+        (Extent::Days(size), Extent::Days(step)) => calendar(CalendarUnit::Day, size, step),
+        (Extent::Months(size), Extent::Months(step)) => calendar(CalendarUnit::Month, size, step),
+        (size, step) if grows => SlicedWindows::cumulate_ms(step.count(), size.count(), offset_ms),
+        (size, step) => SlicedWindows::hop_ms(step.count(), size.count(), offset_ms),
+    };
+    let windows = Windows { shape: WindowShape::Sliced(windows), zone };
+    let node = AssignWindows::try_new(input, time, windows, None)?;
+    Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
 }
+
+/// A length as it is written.
+#[derive(Clone, Copy, Debug)]
+enum Length {
+    Ms(i64),
+    /// Whole days, and nothing less.
+    Days(i64),
+    Months(i64),
+}
+
+/// A length as windows take it.
+#[derive(Clone, Copy, Debug)]
+enum Extent {
+    Ms(i64),
+    Days(i64),
+    Months(i64),
+}
+
+impl Extent {
+    fn count(self) -> i64 {
+        let (Self::Ms(count) | Self::Days(count) | Self::Months(count)) = self;
+        count
+    }
+}
+
+impl Length {
+    fn of(expr: &ast::Expr, what: &str, context: &mut dyn RelationPlannerContext) -> Result<Self> {
+        let planned = context.sql_to_expr(expr.clone(), &DFSchema::empty())?;
+        Self::literal(&planned).ok_or_else(|| {
+            refuse(format!("{expr} is not a length that the {} of a window can have", what.to_lowercase()))
+                .hint("write INTERVAL '10' SECOND, milliseconds are the shortest; or INTERVAL '1' MONTH")
+                .at(expr)
+                .into()
+        })
+    }
+
+    fn literal(expr: &Expr) -> Option<Self> {
+        match expr {
+            Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(i)), _) => match (i.months, i.days, i.nanoseconds) {
+                (months, 0, 0) if months != 0 => Some(Self::Months(i64::from(months))),
+                (0, days, 0) if days != 0 => Some(Self::Days(i64::from(days))),
+                (0, days, nanos) if nanos % 1_000_000 == 0 => {
+                    Some(Self::Ms(i64::from(days) * DAY_MS + nanos / 1_000_000))
+                }
+                _ => None,
+            },
+            Expr::Literal(ScalarValue::IntervalDayTime(Some(i)), _) => {
+                Some(Self::Ms(i64::from(i.days) * DAY_MS + i64::from(i.milliseconds)))
+            }
+            Expr::Literal(ScalarValue::IntervalYearMonth(Some(months)), _) => Some(Self::Months(i64::from(*months))),
+            Expr::Negative(inner) => Self::literal(inner).map(|length| match length {
+                Self::Ms(ms) => Self::Ms(-ms),
+                Self::Days(days) => Self::Days(-days),
+                Self::Months(months) => Self::Months(-months),
+            }),
+            _ => None,
+        }
+    }
+
+    /// In milliseconds, unless it varies even without a time zone.
+    fn ms(self) -> Option<i64> {
+        match self {
+            Self::Ms(ms) => Some(ms),
+            Self::Days(days) => Some(days * DAY_MS),
+            Self::Months(_) => None,
+        }
+    }
+
+    fn positive_ms(self) -> Option<i64> {
+        self.ms().filter(|ms| 0 < *ms && *ms < TIME_MS_LIMIT)
+    }
+}
+
+const DAY_MS: i64 = 86_400_000;
 
 /// Arguments by position, then by name, as Flink takes them.
 fn place_arguments(function: Function, args: Vec<ast::FunctionArg>) -> Result<Vec<Option<ast::Expr>>> {
@@ -262,19 +412,21 @@ fn place_arguments(function: Function, args: Vec<ast::FunctionArg>) -> Result<Ve
     Ok(slots)
 }
 
-fn table_argument(expr: ast::Expr, usage: &str) -> Result<ast::TableFactor> {
-    let name = match expr {
+/// The table, and what it is partitioned by.
+fn table_argument(expr: ast::Expr, usage: &str) -> Result<(ast::TableFactor, Vec<ast::Expr>)> {
+    let (name, partition) = match expr {
         ast::Expr::Subquery(subquery) => {
-            return Ok(ast::TableFactor::Derived { lateral: false, subquery, alias: None, sample: None });
+            let table = ast::TableFactor::Derived { lateral: false, subquery, alias: None, sample: None };
+            return Ok((table, vec![]));
         }
-        ast::Expr::Identifier(ident) => ast::ObjectName::from(vec![ident]),
-        ast::Expr::CompoundIdentifier(idents) => ast::ObjectName::from(idents),
+        ast::Expr::Identifier(ident) => (ast::ObjectName::from(vec![ident]), vec![]),
+        ast::Expr::CompoundIdentifier(idents) => (ast::ObjectName::from(idents), vec![]),
         other => match table_marker(&other) {
-            Some(name) => name,
+            Some(marked) => marked,
             None => return refuse(format!("{other} is not a table")).hint(format!("write {usage}")).at(&other).into(),
         },
     };
-    Ok(ast::TableFactor::Table {
+    let table = ast::TableFactor::Table {
         name,
         alias: None,
         args: None,
@@ -285,7 +437,20 @@ fn table_argument(expr: ast::Expr, usage: &str) -> Result<ast::TableFactor> {
         json_path: None,
         sample: None,
         index_hints: vec![],
-    })
+    };
+    Ok((table, partition))
+}
+
+/// A column that sessions are partitioned by.
+fn partition_column(expr: ast::Expr, input: &LogicalPlan, context: &mut dyn RelationPlannerContext) -> Result<Expr> {
+    let planned = context.sql_to_expr(expr.clone(), input.schema())?;
+    if column_behind(&planned).is_none() {
+        return refuse(format!("{expr} is not a column, so sessions cannot be partitioned by it"))
+            .hint("compute it as a column of the table, or in a sub-query below")
+            .at(&expr)
+            .into();
+    }
+    Ok(planned)
 }
 
 fn time_argument(expr: ast::Expr, input: &LogicalPlan, usage: &str) -> Result<Expr> {
@@ -340,31 +505,6 @@ fn time_argument(expr: ast::Expr, input: &LogicalPlan, usage: &str) -> Result<Ex
     Ok(Expr::Column(Column::from(schema.qualified_field(index))))
 }
 
-fn interval_ms(expr: ast::Expr, what: &str, context: &mut dyn RelationPlannerContext) -> Result<i64> {
-    let planned = context.sql_to_expr(expr.clone(), &DFSchema::empty())?;
-    literal_interval_ms(&planned).ok_or_else(|| {
-        refuse(format!("{expr} is not a length that the {} of a window can have", what.to_lowercase()))
-            .hint("write INTERVAL '10' SECOND; days are the longest unit, milliseconds the shortest")
-            .at(&expr)
-            .into()
-    })
-}
-
 fn has_qualifier(input: &LogicalPlan, name: &str) -> bool {
     input.schema().iter().any(|(qualifier, _)| qualifier.is_some_and(|q| q.table() == name))
-}
-
-/// The length of an interval literal, unless it has months, whose length varies.
-fn literal_interval_ms(expr: &Expr) -> Option<i64> {
-    match expr {
-        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(i)), _) => {
-            let whole = i.months == 0 && i.nanoseconds % 1_000_000 == 0;
-            whole.then(|| i64::from(i.days) * 86_400_000 + i.nanoseconds / 1_000_000)
-        }
-        Expr::Literal(ScalarValue::IntervalDayTime(Some(i)), _) => {
-            Some(i64::from(i.days) * 86_400_000 + i64::from(i.milliseconds))
-        }
-        Expr::Negative(inner) => literal_interval_ms(inner).map(|ms| -ms),
-        _ => None,
-    }
 }

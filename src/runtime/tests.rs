@@ -31,7 +31,7 @@ use crate::plan::{Op, Planner, StreamPlan};
 use crate::sql::parse_script;
 use crate::sql::statement::Statement;
 use crate::state::{GroupTable, PaneKey};
-use crate::time::{Progress, TimeMs, WATERMARK_MIN, Windows};
+use crate::time::{Progress, SlicedWindows, TimeMs, WATERMARK_MIN, WindowId};
 
 /// Seeds of one run, per query.
 const SEEDS: u64 = 40;
@@ -472,8 +472,8 @@ impl<'a> Job<'a> {
         let Some(watermark) = seen.watermark else { return seen };
         for (&(aggregate, pane), partials) in &self.all_deltas {
             let Op::Aggregate(node) = &self.plan.nodes[aggregate].op else { continue };
-            let windows = node.windows;
-            if windows.first_open(watermark) <= windows.last_start(pane.0) {
+            let windows = if node.assigned { SlicedWindows::hop_ms(1, 1, 0) } else { node.windows.sliced().unwrap() };
+            if windows.first_open(watermark) <= windows.last_window(pane.0) {
                 seen.state.insert((aggregate, pane), self.merged(aggregate, partials));
             }
         }
@@ -585,7 +585,7 @@ fn rows_and_state_are_what_the_definition_says() {
              '0.0{size}' SECOND) GROUP BY window_start, window_end, k"
         );
         let plan = Arc::new(plan(&insert));
-        let windows = Windows::new(slide, size, 0);
+        let windows = SlicedWindows::hop_ms(slide, size, 0);
         for_seeds("rows_and_state_are_what_the_definition_says", |seed| {
             let case = Case::new(seed, 1);
             let trace = same_however_it_runs(&plan, &case, seed);
@@ -599,29 +599,30 @@ fn rows_and_state_are_what_the_definition_says() {
 /// Sums per key.
 type Groups = BTreeMap<Option<String>, (i64, i64)>;
 
-fn check_by_definition(windows: Windows, case: &Case, trace: &[Seen]) {
+fn check_by_definition(windows: SlicedWindows, case: &Case, trace: &[Seen]) {
     for (number, (stop, seen)) in case.stops.iter().zip(trace).enumerate() {
-        let mut by_window: BTreeMap<TimeMs, Groups> = BTreeMap::new();
+        let mut by_window: BTreeMap<WindowId, Groups> = BTreeMap::new();
         let mut by_pane: BTreeMap<PaneKey, Groups> = BTreeMap::new();
         let mut counts = Counts::default();
         let mut least = TimeMs::MAX;
         for (records, &read) in case.log[0].iter().zip(&stop.read[0]) {
             let mut watermark = WATERMARK_MIN;
             for record in &records[..read] {
-                let (first, last) = (windows.first_start(record.ts), windows.last_start(record.ts));
-                let open = first.max(windows.first_open(watermark));
+                let slice = windows.slice_of(record.ts);
+                let (first, last) = (windows.first_window(slice), windows.last_window(slice));
+                let open = windows.first_window_from(slice, windows.first_open(watermark));
                 if last < first {
                     counts.filtered += 1;
                 } else if last < open {
                     counts.late += 1;
                 } else {
                     counts.partly_late += u64::from(first < open);
-                    let pane = by_pane.entry((windows.slice_of(record.ts), open)).or_default();
+                    let pane = by_pane.entry((slice, open)).or_default();
                     add(pane, record);
-                    let mut start = open;
-                    while start <= last {
-                        add(by_window.entry(start).or_default(), record);
-                        start += windows.slide_ms;
+                    let mut window = open;
+                    while window <= last {
+                        add(by_window.entry(window).or_default(), record);
+                        window += windows.step();
                     }
                 }
                 watermark = watermark.max(record.ts - WATERMARK_BEHIND_MS);
@@ -631,7 +632,7 @@ fn check_by_definition(windows: Windows, case: &Case, trace: &[Seen]) {
             }
         }
         let watermark = if stop.end == End::Finished { TimeMs::MAX } else { least };
-        by_window.retain(|start, _| windows.last_instant(*start) <= watermark);
+        by_window.retain(|window, _| windows.last_instant(*window) <= watermark);
         let text = |key: &Option<String>| key.clone().unwrap_or_else(|| "NULL".to_owned());
         let start = |ms: i64| {
             let array: ArrayRef = Arc::new(TimestampMillisecondArray::from_iter_values([ms]));
@@ -639,13 +640,15 @@ fn check_by_definition(windows: Windows, case: &Case, trace: &[Seen]) {
         };
         let mut rows: Vec<String> = by_window
             .iter()
-            .flat_map(|(at, groups)| groups.iter().map(|(k, (c, s))| format!("0: {} {} {c} {s}", start(*at), text(k))))
+            .flat_map(|(at, groups)| {
+                groups.iter().map(|(k, (c, s))| format!("0: {} {} {c} {s}", start(windows.bounds(*at).0), text(k)))
+            })
             .collect();
         rows.sort_unstable();
         assert_eq!(seen.rows, rows, "boundary {}", number + 1);
         assert_eq!(seen.counts, counts, "boundary {}", number + 1);
         if stop.checkpoint {
-            by_pane.retain(|(slice, _), _| windows.first_open(watermark) <= windows.last_start(*slice));
+            by_pane.retain(|(slice, _), _| windows.first_open(watermark) <= windows.last_window(*slice));
             let want: Vec<(PaneKey, Vec<String>)> = by_pane
                 .iter()
                 .map(|(pane, groups)| {

@@ -34,18 +34,25 @@ const HINT: char = '\u{1f}';
 #[derive(Debug, Default, Clone, Copy)]
 pub struct FlinkDialect;
 
-/// The table of `TABLE t`, if this is such an argument of a table function.
-pub fn table_marker(expr: &Expr) -> Option<ObjectName> {
+/// The table of `TABLE t [PARTITION BY a | (a, b)]`, and what it is partitioned by, if this is such an argument of a table
+/// function.
+pub fn table_marker(expr: &Expr) -> Option<(ObjectName, Vec<Expr>)> {
     let Expr::Function(function) = expr else { return None };
     let [ObjectNamePart::Identifier(name)] = function.name.0.as_slice() else { return None };
-    let ast::FunctionArguments::List(list) = &function.args else { return None };
-    let [ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(argument))] = list.args.as_slice() else { return None };
-    match argument {
-        _ if name.value != TABLE_MARKER => None,
-        Expr::Identifier(ident) => Some(ObjectName::from(vec![ident.clone()])),
-        Expr::CompoundIdentifier(idents) => Some(ObjectName::from(idents.clone())),
-        _ => None,
+    if name.value != TABLE_MARKER {
+        return None;
     }
+    let ast::FunctionArguments::List(list) = &function.args else { return None };
+    let mut args = list.args.iter().map(|arg| match arg {
+        ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+        _ => None,
+    });
+    let name = match args.next()?? {
+        Expr::Identifier(ident) => ObjectName::from(vec![ident]),
+        Expr::CompoundIdentifier(idents) => ObjectName::from(idents),
+        _ => return None,
+    };
+    Some((name, args.collect::<Option<_>>()?))
 }
 
 /// A refusal on its way through `sqlparser`: a sentence, a place, and what to do.
@@ -263,12 +270,20 @@ fn call(name: Ident, args: Vec<Expr>) -> Expr {
     })
 }
 
-/// The marker that stands for `TABLE name`.
-fn mark(name: ObjectName, parser: &Parser) -> Result<Expr, ParserError> {
+/// The marker that stands for `TABLE name`; what it is partitioned by follows, if anything.
+fn mark(name: ObjectName, parser: &mut Parser) -> Result<Expr, ParserError> {
     let idents: Option<Vec<Ident>> = name.0.iter().map(|part| part.as_ident().cloned()).collect();
     let Some(mut idents) = idents else { return parser.expected_ref("a table's name", parser.peek_token_ref()) };
     let name = if idents.len() == 1 { Expr::Identifier(idents.remove(0)) } else { Expr::CompoundIdentifier(idents) };
-    Ok(call(Ident::new(TABLE_MARKER), vec![name]))
+    let mut args = vec![name];
+    if parser.parse_keywords(&[Keyword::PARTITION, Keyword::BY]) {
+        match parser.parse_expr()? {
+            Expr::Tuple(list) => args.extend(list),
+            Expr::Nested(one) => args.push(*one),
+            one => args.push(one),
+        }
+    }
+    Ok(call(Ident::new(TABLE_MARKER), args))
 }
 
 /// Answers `true` to each of the questions named.
@@ -420,7 +435,7 @@ mod tests {
         let Expr::Function(function) = marked else { panic!("a function") };
         let ast::FunctionArguments::List(list) = function.args else { panic!("a list") };
         let ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(arg)) = &list.args[0] else { panic!("an expression") };
-        assert_eq!(table_marker(arg).map(|name| name.to_string()), Some("a.b".to_string()));
+        assert_eq!(table_marker(arg).map(|(name, _)| name.to_string()), Some("a.b".to_string()));
         assert_eq!(table_marker(&parse("f(a)").unwrap()), None);
     }
 }

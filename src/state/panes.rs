@@ -15,10 +15,10 @@ use arrow::array::{ArrayRef, RecordBatch};
 use super::layout::AggregateLayout;
 use super::table::GroupTable;
 use crate::error::Result;
-use crate::time::{TimeMs, WATERMARK_MIN, Windows};
+use crate::time::{SliceId, SlicedWindows, TimeMs, WATERMARK_MIN, WindowId};
 
 /// A slice, and the first window over it that its rows count for.
-pub type PaneKey = (TimeMs, TimeMs);
+pub type PaneKey = (SliceId, WindowId);
 
 /// Where rows of a slice may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +31,8 @@ pub enum Admission {
 
 /// The rows of one closed window.
 pub struct Fired {
-    /// The window's start.
-    pub start: TimeMs,
+    /// The window.
+    pub window: WindowId,
     /// The number of groups.
     pub rows: usize,
     /// The keys' columns, then a column of results per aggregate.
@@ -54,16 +54,16 @@ struct Part {
 /// All panes of one aggregate on one worker.
 pub struct Panes {
     layout: Arc<AggregateLayout>,
-    windows: Windows,
+    windows: SlicedWindows,
     panes: BTreeMap<PaneKey, Pane>,
-    /// Starts of the windows that some pane counts for and that have not fired.
-    pending: BTreeSet<TimeMs>,
+    /// The windows that some pane counts for and that have not fired.
+    pending: BTreeSet<WindowId>,
     watermark: TimeMs,
 }
 
 impl Panes {
     /// No pane yet.
-    pub fn new(layout: Arc<AggregateLayout>, windows: Windows) -> Self {
+    pub fn new(layout: Arc<AggregateLayout>, windows: SlicedWindows) -> Self {
         Self { layout, windows, panes: BTreeMap::new(), pending: BTreeSet::new(), watermark: WATERMARK_MIN }
     }
 
@@ -80,11 +80,11 @@ impl Panes {
             Entry::Occupied(entry) => Ok(&mut entry.into_mut().delta.live),
             Entry::Vacant(entry) => {
                 let (slice, first_open) = key;
-                let mut start = first_open.max(self.windows.first_start(slice));
-                while start <= self.windows.last_start(slice) {
-                    debug_assert!(self.watermark < self.windows.last_instant(start), "a fired window gets no rows");
-                    self.pending.insert(start);
-                    start += self.windows.slide_ms;
+                let mut window = self.windows.first_window_from(slice, first_open);
+                while window <= self.windows.last_window(slice) {
+                    debug_assert!(self.watermark < self.windows.last_instant(window), "a fired window gets no rows");
+                    self.pending.insert(window);
+                    window += self.windows.step();
                 }
                 let pane = Pane { base: Part::new(&self.layout)?, delta: Part::new(&self.layout)? };
                 Ok(&mut entry.insert(pane).delta.live)
@@ -92,32 +92,32 @@ impl Panes {
         }
     }
 
-    /// Moves the watermark and closes every window that it has reached, in the order of their starts.
+    /// Moves the watermark and closes every window that it has reached, in the order of their ends.
     pub fn close_until(&mut self, watermark: TimeMs, mut emit: impl FnMut(Fired) -> Result<()>) -> Result<()> {
         assert!(self.watermark <= watermark, "a watermark never falls");
-        while let Some(&start) = self.pending.first() {
-            if watermark < self.windows.last_instant(start) {
+        while let Some(&window) = self.pending.first() {
+            if watermark < self.windows.last_instant(window) {
                 break;
             }
             self.pending.pop_first();
-            emit(self.close(start)?)?;
+            emit(self.close(window)?)?;
         }
         self.watermark = watermark;
         Ok(())
     }
 
-    fn close(&mut self, start: TimeMs) -> Result<Fired> {
-        let slices = (start, TimeMs::MIN)..(start + self.windows.size_ms, TimeMs::MIN);
+    fn close(&mut self, window: WindowId) -> Result<Fired> {
+        let slices = (self.windows.first_slice(window), WindowId::MIN)..(window, WindowId::MIN);
         let mut total: Option<GroupTable> = None;
         let mut finished = Vec::new();
         for (&key, pane) in self.panes.range_mut(slices) {
             let (slice, first_open) = key;
             // A pane's last window takes the tables themselves; others leave the pane as it is.
-            let is_last = self.windows.last_start(slice) <= start;
+            let is_last = self.windows.last_window(slice) <= window;
             if is_last {
                 finished.push(key);
             }
-            if start < first_open {
+            if window < first_open {
                 continue;
             }
             if is_last && total.is_none() {
@@ -142,7 +142,7 @@ impl Panes {
             None => GroupTable::new(&self.layout)?,
         };
         let (rows, columns) = total.finish()?;
-        Ok(Fired { start, rows, columns })
+        Ok(Fired { window, rows, columns })
     }
 
     /// A checkpoint: gives out the delta of every pane that changed since the last one, and merges it into the base.
@@ -168,9 +168,9 @@ impl Panes {
 }
 
 /// See [`Panes::admit`].
-fn admit(windows: &Windows, slice: TimeMs, first_open: TimeMs, watermark: TimeMs) -> Admission {
-    let first = first_open.max(windows.first_open(watermark));
-    if windows.last_start(slice) < first {
+fn admit(windows: &SlicedWindows, slice: SliceId, first_open: WindowId, watermark: TimeMs) -> Admission {
+    let first = windows.first_window_from(slice, first_open.max(windows.first_open(watermark)));
+    if windows.last_window(slice) < first {
         return Admission::Closed;
     }
     Admission::Pane((slice, first))

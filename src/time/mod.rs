@@ -2,6 +2,12 @@
 //!
 //! Arithmetic only: no clock is read here.
 
+mod windows;
+
+pub use windows::{
+    Axis, CalendarUnit, Run, SliceId, SlicedWindows, WindowId, WindowShape, Windows, instant_ms, local_ms,
+};
+
 /// Milliseconds since the Unix epoch. Sources admit only times whose distance to the epoch is below
 /// [`TIME_MS_LIMIT`], so that window arithmetic cannot overflow.
 pub type TimeMs = i64;
@@ -21,76 +27,6 @@ pub const IDLE_CLOCK_STEP_MS_MAX: i64 = 10_000;
 /// Whether a decoded event time may enter the engine.
 pub fn is_admissible(time: TimeMs) -> bool {
     -TIME_MS_LIMIT < time && time < TIME_MS_LIMIT
-}
-
-/// The windows of a `TUMBLE` or a `HOP`: starts are `offset_ms + k * slide_ms`, each window is `[start, start + size_ms)`.
-///
-/// Time is cut into *slices*, as long as the greatest common divisor of size and slide: a row lands in one slice, and a
-/// window is a run of whole slices. A tumbling window is its only slice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Windows {
-    /// Length of a window.
-    pub size_ms: i64,
-    /// Distance between the starts of two windows; equal to the size for `TUMBLE`.
-    pub slide_ms: i64,
-    /// What all starts are shifted by.
-    pub offset_ms: i64,
-}
-
-impl Windows {
-    /// Windows of the given lengths.
-    ///
-    /// # Panics
-    /// When a length is not positive or beyond [`TIME_MS_LIMIT`]: the planner checks both.
-    pub fn new(slide_ms: i64, size_ms: i64, offset_ms: i64) -> Self {
-        assert!(0 < slide_ms && slide_ms < TIME_MS_LIMIT);
-        assert!(0 < size_ms && size_ms < TIME_MS_LIMIT);
-        Self { size_ms, slide_ms, offset_ms: offset_ms.rem_euclid(slide_ms) }
-    }
-
-    /// Length of a slice.
-    pub fn slice_ms(&self) -> i64 {
-        let (mut a, mut b) = (self.size_ms, self.slide_ms);
-        while b != 0 {
-            (a, b) = (b, a % b);
-        }
-        a
-    }
-
-    /// Start of the slice that holds `time`. Euclidean: times before 1970 belong to the slice below.
-    pub fn slice_of(&self, time: TimeMs) -> TimeMs {
-        align_down(time, self.slice_ms(), self.offset_ms)
-    }
-
-    /// Start of the last window that starts at or before `time`. It holds `time` unless windows leave gaps.
-    pub fn last_start(&self, time: TimeMs) -> TimeMs {
-        align_down(time, self.slide_ms, self.offset_ms)
-    }
-
-    /// Start of the first window that ends after `time`. It holds `time` unless windows leave gaps.
-    pub fn first_start(&self, time: TimeMs) -> TimeMs {
-        self.last_start(time - self.size_ms) + self.slide_ms
-    }
-
-    /// Start of the first window that a watermark has not closed: its last instant lies beyond the watermark.
-    pub fn first_open(&self, watermark: TimeMs) -> TimeMs {
-        if watermark <= -TIME_MS_LIMIT {
-            return i64::MIN;
-        }
-        if TIME_MS_LIMIT <= watermark {
-            return i64::MAX;
-        }
-        self.first_start(watermark + 1)
-    }
-
-    /// The last instant of the window that starts at `start`: the window closes when the watermark reaches it.
-    pub fn last_instant(&self, start: TimeMs) -> TimeMs {
-        start + self.size_ms - 1
-    }
-}
-
-fn align_down(time: TimeMs, step: i64, offset: i64) -> TimeMs {
-    time - (time - offset).rem_euclid(step)
 }
 
 /// How far event time has come in a stream, or in a part of it.
@@ -173,38 +109,6 @@ impl WatermarkClock {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn windows_hold_their_times() {
-        // (slide, size, offset), time, slice, first start, last start
-        let rows = [
-            ((10, 10, 0), 9, 0, 0, 0),
-            ((10, 10, 0), 10, 10, 10, 10),
-            ((10, 10, 0), -1, -10, -10, -10),
-            ((10, 10, 3), 12, 3, 3, 3),
-            ((20, 90, 0), 85, 80, 0, 80),
-            ((20, 90, 0), 95, 90, 20, 80),
-            ((10, 20, 0), 0, 0, -10, 0),
-            ((7, 3, 0), 5, 5, 7, 0),
-        ];
-        for ((slide, size, offset), time, slice, first, last) in rows {
-            let w = Windows::new(slide, size, offset);
-            assert_eq!(
-                (w.slice_of(time), w.first_start(time), w.last_start(time)),
-                (slice, first, last),
-                "{w:?} {time}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_window_closes_at_its_last_instant() {
-        let w = Windows::new(10, 10, 0);
-        assert_eq!(w.first_open(8), 0);
-        assert_eq!(w.first_open(9), 10);
-        assert_eq!(w.first_open(WATERMARK_MIN), i64::MIN);
-        assert_eq!(w.first_open(WATERMARK_MAX), i64::MAX);
-    }
 
     #[test]
     fn what_has_ended_or_is_idle_holds_nothing_back() {
