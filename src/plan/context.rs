@@ -95,24 +95,45 @@ static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
     }
 });
 
+/// What a session says about planning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlanSettings {
+    /// Windows of days are those of this zone, and windows over instants are shown on its clocks.
+    pub zone: Tz,
+    /// A window is kept for so long (ms of event time) after it has fired; a row late by less corrects it.
+    pub allowed_lateness_ms: i64,
+}
+
+impl Default for PlanSettings {
+    fn default() -> Self {
+        Self { zone: Tz::UTC, allowed_lateness_ms: 0 }
+    }
+}
+
 /// Plans queries against a catalog.
 pub struct Planner<'a> {
     catalog: &'a Catalog,
+    settings: PlanSettings,
     /// The views being planned at this moment, to notice one that contains itself.
     views: RefCell<Vec<String>>,
     relation_planners: Vec<Arc<dyn RelationPlanner>>,
 }
 
 impl<'a> Planner<'a> {
-    /// A planner over what exists, with UTC as the local time zone.
+    /// A planner over what exists, with the settings' defaults.
     pub fn new(catalog: &'a Catalog) -> Self {
-        Self::in_zone(catalog, Tz::UTC)
+        Self::with_settings(catalog, PlanSettings::default())
     }
 
-    /// A planner over what exists: windows of days are those of the zone, and windows over instants are shown on its
-    /// clocks.
-    pub fn in_zone(catalog: &'a Catalog, zone: Tz) -> Self {
-        Self { catalog, views: RefCell::default(), relation_planners: vec![Arc::new(WindowFunctions { zone })] }
+    /// A planner over what exists.
+    pub fn with_settings(catalog: &'a Catalog, settings: PlanSettings) -> Self {
+        let windows = WindowFunctions { zone: settings.zone };
+        Self { catalog, settings, views: RefCell::default(), relation_planners: vec![Arc::new(windows)] }
+    }
+
+    /// What the session says about planning.
+    pub(super) fn settings(&self) -> PlanSettings {
+        self.settings
     }
 
     /// The names of all scalar and aggregate functions.

@@ -28,7 +28,7 @@ mod syntax;
 mod windows;
 
 pub use aggregate::reads_stream;
-pub use context::Planner;
+pub use context::{PlanSettings, Planner};
 pub use explain::explain;
 pub use marks::Bound;
 pub use sink::split_limit;

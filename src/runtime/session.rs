@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use chrono_tz::Tz;
+
 use crate::catalog::options::{invalid, nearest, parse_duration};
 use crate::error::{Error, Result};
+use crate::plan::PlanSettings;
 
 /// Keys that mean something here.
 const KEYS: &[&str] = &[
@@ -111,6 +114,17 @@ impl Session {
         }
     }
 
+    /// What planning goes by.
+    pub fn plan_settings(&self) -> Result<PlanSettings> {
+        let zone = match self.values.get("table.local-time-zone").map(String::as_str) {
+            None | Some("default" | "Z") => Tz::UTC,
+            Some(name) => name.parse().map_err(|_| {
+                invalid("table.local-time-zone", name, "a time zone such as 'America/New_York' or 'UTC'")
+            })?,
+        };
+        Ok(PlanSettings { zone, ..PlanSettings::default() })
+    }
+
     /// Between two commit boundaries.
     pub fn commit_interval(&self) -> Result<Duration> {
         self.duration("sink.commit-interval", Duration::from_millis(200))
@@ -134,13 +148,7 @@ impl Session {
         self.waits_for_jobs()?;
         self.commit_interval()?;
         self.checkpoint_interval()?;
-        if let Some(zone) = self.values.get("table.local-time-zone")
-            && !matches!(zone.as_str(), "UTC" | "Etc/UTC" | "Z" | "default")
-        {
-            return Err(Error::statement("time zones other than UTC are not available yet").hint(
-                "event times are instants in UTC; shift them with + INTERVAL '..' HOUR where you need local time",
-            ));
-        }
+        self.plan_settings()?;
         if let Some(mode) = self.values.get("execution.runtime-mode")
             && !mode.eq_ignore_ascii_case("streaming")
         {

@@ -22,7 +22,7 @@ impl Engine {
             let like = state.catalog.table(other).ok_or_else(|| state.catalog.unknown(other))?;
             inherit(&mut table, like);
         }
-        let planner = Planner::new(&state.catalog);
+        let planner = Planner::with_settings(&state.catalog, state.session.plan_settings()?);
         let plan = create.query.as_ref().map(|query| planner.query(query)).transpose()?;
         if let Some(plan) = &plan {
             if !table.columns.is_empty() {

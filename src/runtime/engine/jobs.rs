@@ -16,7 +16,7 @@ use crate::sql::statement::{Insert, Query, Statement};
 impl Engine {
     /// The plan of inserts that run as one job.
     pub(super) fn plan_inserts(state: &State, inserts: &[Insert]) -> Result<StreamPlan> {
-        let planner = Planner::new(&state.catalog);
+        let planner = Planner::with_settings(&state.catalog, state.session.plan_settings()?);
         let mut queries = Vec::new();
         for insert in inserts {
             let table = state.catalog.table(&insert.table).ok_or_else(|| {
@@ -68,7 +68,7 @@ impl Engine {
 
     pub(super) fn query(&self, query: &Query, text: &str) -> Result<Outcome> {
         let state = self.state();
-        let planner = Planner::new(&state.catalog);
+        let planner = Planner::with_settings(&state.catalog, state.session.plan_settings()?);
         let plan = planner.query(query)?;
         if !reads_stream(&plan)? {
             drop(state);
@@ -116,7 +116,7 @@ impl Engine {
             Statement::Insert(insert) => Self::plan_inserts(&state, std::slice::from_ref(insert))?,
             Statement::StatementSet(inserts) => Self::plan_inserts(&state, inserts)?,
             Statement::Query(query) => {
-                let planner = Planner::new(&state.catalog);
+                let planner = Planner::with_settings(&state.catalog, state.session.plan_settings()?);
                 let (plan, ..) = split_limit(planner.query(query)?)?;
                 let plan = planner.continuous(plan, query)?;
                 let sink = SinkNode { table: None, title: "SELECT".to_owned(), not_null: Vec::new() };
