@@ -6,8 +6,10 @@
 //! everything given out up to boundary n, and all state at n, is a function of what the sources had given up to n.
 
 mod aggregate;
+mod batch_plan;
 pub mod clock;
 mod fragment;
+mod per_window;
 mod rejected;
 mod source;
 mod transform;
@@ -21,6 +23,7 @@ use crate::time::Progress;
 
 pub use aggregate::{PartialAggregate, PartialSchema, WindowAggregate};
 pub use fragment::{Fragment, Outlet, Outlets};
+pub use per_window::PerWindow;
 pub use rejected::{RawRecord, Rejected, Rejection, Reporter, RowOrigin};
 pub use source::{RowFate, SourceStage};
 pub use transform::Transform;

@@ -6,10 +6,14 @@ use std::sync::Arc;
 
 use arrow::datatypes::Field;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, DFSchemaRef, Result, plan_err};
-use datafusion::logical_expr::{Distinct, Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
+use datafusion::common::{DFSchema, DFSchemaRef, Result, ScalarValue, plan_err};
+use datafusion::logical_expr::expr::GroupingSet;
+use datafusion::logical_expr::{
+    Aggregate, Distinct, Expr, Extension, LogicalPlan, Projection, Union, UserDefinedLogicalNodeCore,
+};
 
-use super::marks::{Bound, bound_of, column_behind, is_bound, mark_bound};
+use super::marks::{Bound, bound_of, column_behind, is_bound, mark_bound, unmarked};
+use super::per_window::PerWindow;
 use super::refusal::{Clause, Refusal, refuse};
 use crate::time::Windows;
 
@@ -136,11 +140,8 @@ fn check_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     refuse_subqueries(&node)?;
     match node {
         LogicalPlan::Aggregate(aggregate) => {
-            if aggregate.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_))) {
-                return refuse("GROUPING SETS, ROLLUP and CUBE are not available yet")
-                    .hint("write one INSERT per grouping, in one statement set")
-                    .clause(Clause::GroupBy)
-                    .into();
+            if let [Expr::GroupingSet(sets)] = aggregate.group_expr.as_slice() {
+                return Ok(Transformed::yes(one_aggregate_per_set(&aggregate, sets)?));
             }
             let node = WindowAggregate::try_new(
                 Arc::unwrap_or_clone(aggregate.input),
@@ -166,14 +167,14 @@ fn check_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             Ok(Transformed::yes(LogicalPlan::Extension(Extension { node: Arc::new(node) })))
         }
         LogicalPlan::Join(join) if unnests(&join.left)? || unnests(&join.right)? => unnest().into(),
-        LogicalPlan::Join(_) => refuse("joins of streams are not available yet")
-            .hint("a lookup of few rows can be written as CASE, streams of one shape as UNION ALL")
-            .clause(Clause::Join)
-            .into(),
-        LogicalPlan::Window(_) => refuse("OVER is not available yet on a stream")
-            .hint("aggregate per window with TUMBLE or HOP instead")
-            .clause(Clause::Over)
-            .into(),
+        LogicalPlan::Join(join) if !reads_stream(&join.left)? || !reads_stream(&join.right)? => {
+            refuse("a join of a stream with rows that are computed once is not available yet")
+                .hint("a lookup of few rows can be written as CASE")
+                .clause(Clause::Join)
+                .into()
+        }
+        LogicalPlan::Join(join) => Ok(Transformed::yes(PerWindow::join(join)?)),
+        LogicalPlan::Window(window) => Ok(Transformed::yes(PerWindow::over(window)?)),
         LogicalPlan::Sort(_) => refuse("ORDER BY would have to wait for the end of the stream")
             .hint("leave it out (windows come in the order of their end), or sort where you read")
             .clause(Clause::OrderBy)
@@ -191,6 +192,55 @@ fn check_node(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         LogicalPlan::Unnest(_) => unnest().into(),
         node => Ok(Transformed::no(node)),
     }
+}
+
+/// `GROUPING SETS`, `ROLLUP` and `CUBE`: an aggregate per set, with nulls for what it does not group by, put together.
+fn one_aggregate_per_set(aggregate: &Aggregate, sets: &GroupingSet) -> Result<LogicalPlan> {
+    let all = sets.distinct_expr();
+    let list: Vec<Vec<Expr>> = match sets {
+        GroupingSet::GroupingSets(sets) => sets.clone(),
+        GroupingSet::Rollup(exprs) => (0..=exprs.len()).rev().map(|n| exprs[..n].to_vec()).collect(),
+        GroupingSet::Cube(exprs) => {
+            let of_mask =
+                |mask: usize| (0..exprs.len()).filter(move |i| mask & (1 << i) != 0).map(|i| exprs[i].clone());
+            (0..1_usize << exprs.len().min(12)).rev().map(|mask| of_mask(mask).collect()).collect()
+        }
+    };
+    let id_type = aggregate.schema.field(all.len()).data_type().clone();
+    let mut inputs = Vec::with_capacity(list.len());
+    for set in &list {
+        let plain = Aggregate::try_new(Arc::clone(&aggregate.input), set.clone(), aggregate.aggr_expr.clone())?;
+        let input = Arc::unwrap_or_clone(plain.input);
+        let node = WindowAggregate::try_new(input, plain.group_expr, plain.aggr_expr, &plain.schema)?;
+        let schema = Arc::clone(&node.schema);
+        let node = LogicalPlan::Extension(Extension { node: Arc::new(node) });
+        // From the first expression to the last, a bit for each that the set leaves out.
+        let id = all.iter().fold(0_u64, |id, e| id << 1 | u64::from(!set.contains(e)));
+        let mut exprs = Vec::new();
+        for (i, (qualifier, field)) in aggregate.schema.iter().enumerate() {
+            let value = if i < all.len() {
+                match set.iter().position(|e| e == all[i]) {
+                    Some(at) => Expr::Column(schema.qualified_field(at).into()),
+                    None => Expr::Literal(ScalarValue::try_from(field.data_type())?, None),
+                }
+            } else if i == all.len() {
+                Expr::Literal(ScalarValue::UInt64(Some(id)).cast_to(&id_type)?, None)
+            } else {
+                Expr::Column(schema.qualified_field(i - all.len() - 1 + set.len()).into())
+            };
+            exprs.push(value.alias_qualified(qualifier.cloned(), field.name()));
+        }
+        inputs.push(Arc::new(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(node))?)));
+    }
+    // The union's columns are the aggregate's, with the marks that all branches have.
+    let first = Arc::clone(inputs[0].schema());
+    let fields = aggregate.schema.iter().enumerate().map(|(i, (qualifier, field))| {
+        let is_bound = inputs.iter().all(|input| is_bound(input.schema().field(i)));
+        let field = if is_bound { Arc::clone(first.field(i)) } else { Arc::new(unmarked(field).with_nullable(true)) };
+        (qualifier.cloned(), field)
+    });
+    let schema = DFSchema::new_with_metadata(fields.collect(), aggregate.schema.metadata().clone())?;
+    Ok(LogicalPlan::Union(Union { inputs, schema: Arc::new(schema) }))
 }
 
 fn unnest() -> Refusal {

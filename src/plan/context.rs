@@ -172,6 +172,7 @@ impl<'a> Planner<'a> {
         if !aggregate::reads_stream(&plan)? {
             return Ok(plan);
         }
+        let plan = optimize::find_joins(plan, Self::config()).map_err(|e| located(e, query))?;
         let plan = aggregate::check_continuous(plan).map_err(|e| located(e, query))?;
         optimize::optimize(plan, Self::config()).map_err(|e| located(e, query))
     }

@@ -95,6 +95,7 @@ fn describe(plan: &StreamPlan, id: NodeId, depth: usize, text: &mut String) {
                 bounds.collect::<Vec<_>>().join(", ")
             )
         }
+        Op::PerWindow(work) => format!("{}: {}, final rows when a window closes", work.title, lengths(&work.windows)),
         Op::Sink(sink) => match &sink.table {
             Some(table) => {
                 format!(

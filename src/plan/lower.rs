@@ -10,7 +10,7 @@ use datafusion::execution::context::ExecutionProps;
 use datafusion::functions_aggregate::first_last::first_value_udaf;
 use datafusion::logical_expr::expr::{AggregateFunction, NullTreatment, Sort};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{Expr, LogicalPlan, TableScan};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableScan};
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion::physical_expr::expressions::BinaryExpr;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
@@ -18,8 +18,10 @@ use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use super::aggregate::{WindowAggregate, reads_stream};
 use super::context::{Planner, ScannedTable, base_schema};
 use super::marks::{column_behind, is_bound};
+use super::per_window::{PerWindow, requalified};
 use super::stream::{
-    AggregateNode, Hidden, Node, NodeId, Op, OutputColumn, SinkNode, SourceNode, Step, StreamPlan, WindowsNode,
+    AggregateNode, Hidden, Node, NodeId, Op, OutputColumn, PerWindowNode, SinkNode, SourceNode, Step, StreamPlan,
+    WindowsNode,
 };
 use super::windows::AssignWindows;
 use crate::catalog::{ColumnKind, Table};
@@ -86,6 +88,10 @@ impl Lowering<'_> {
                         needs.watermark = true;
                         needs.tie |= aggregate.aggregates.iter().any(is_ordered);
                     }
+                    if let Some(work) = extension.node.as_any().downcast_ref::<PerWindow>() {
+                        needs.watermark = true;
+                        needs.tie |= work.is_ordered();
+                    }
                 }
                 _ => {}
             }
@@ -131,6 +137,8 @@ impl Lowering<'_> {
                     self.windows(windows, bounds)
                 } else if let Some(aggregate) = extension.node.as_any().downcast_ref::<WindowAggregate>() {
                     self.aggregate(aggregate)
+                } else if let Some(work) = extension.node.as_any().downcast_ref::<PerWindow>() {
+                    self.per_window(work)
                 } else {
                     Err(Error::bug(format!("no operator for {}", extension.node.name())))
                 }
@@ -362,6 +370,72 @@ impl Lowering<'_> {
             AggregateNode { windows: aggregate.windows, assigned: !slices, keys, inputs, filters, layout, output };
         let hidden = Hidden { time: false, raw: false, window: true, ..self.hidden };
         Ok(self.push(Op::Aggregate(Box::new(node)), vec![input], visible, hidden))
+    }
+}
+
+impl Lowering<'_> {
+    fn per_window(&mut self, work: &PerWindow) -> Result<NodeId> {
+        let own = datafusion::logical_expr::UserDefinedLogicalNodeCore::schema(work);
+        let visible = plain(own);
+        let mut inputs = Vec::new();
+        let mut tables = Vec::new();
+        let mut scans = Vec::new();
+        let mut extra: Vec<Vec<Expr>> = Vec::new();
+        for (at, plan) in datafusion::logical_expr::UserDefinedLogicalNodeCore::inputs(work).into_iter().enumerate() {
+            let input = self.node(plan, Bounds::Repeat { judge: true })?;
+            let node = &self.nodes[input];
+            if !node.hidden.window {
+                return Err(Error::bug("rows per window that do not know their window"));
+            }
+            let all = node.hidden.extend(&node.visible);
+            let renamed = all.fields().iter().enumerate().map(|(i, f)| f.as_ref().clone().with_name(format!("c{i}")));
+            let table: SchemaRef = Arc::new(Schema::new(renamed.collect::<Vec<_>>()));
+            let name = format!("input{at}");
+            let source = datafusion::catalog::default_table_source::provider_as_source(Arc::new(
+                datafusion::datasource::empty::EmptyTable::new(Arc::clone(&table)),
+            ));
+            // The plan's columns under their own names, then those of the hidden ones that it takes part in.
+            let mut exprs = requalified(plan.schema());
+            let mut of_input = Vec::new();
+            for name in [Hidden::TIME, Hidden::TIE, Hidden::WINDOW] {
+                let Some(column) = node.hidden.index(name, node.visible.fields().len()) else { continue };
+                let alias = format!("{name}{at}");
+                exprs.push(Expr::Column(Column::new_unqualified(format!("c{column}"))).alias(&alias));
+                of_input.push(Expr::Column(Column::new_unqualified(alias)));
+            }
+            let scan = LogicalPlanBuilder::scan(&name, source, None)?.project(exprs)?.build()?;
+            scans.push(scan);
+            tables.push((name, table));
+            extra.push(of_input);
+            inputs.push(input);
+        }
+        let tie_breakers: Vec<Expr> = extra
+            .iter()
+            .flatten()
+            .filter(|e| matches!(e, Expr::Column(c) if !c.name.starts_with(Hidden::WINDOW)))
+            .cloned()
+            .collect();
+        let plan = work.over_inputs(scans, &tie_breakers)?;
+        let parts: Vec<usize> = match (work.gives_left_only(), work.gives_right_only()) {
+            (true, _) => vec![0],
+            (_, true) => vec![1],
+            _ => (0..inputs.len()).collect(),
+        };
+        let is_hidden = |name: &str| name.starts_with("__tidemill_");
+        let mut exprs: Vec<Expr> =
+            plan.schema().columns().into_iter().filter(|c| !is_hidden(&c.name)).map(Expr::Column).collect();
+        for &part in &parts {
+            for name in [Hidden::TIE, Hidden::WINDOW] {
+                let alias = format!("{name}{part}");
+                if extra[part].iter().any(|e| matches!(e, Expr::Column(c) if c.name == alias)) {
+                    exprs.push(Expr::Column(Column::new_unqualified(alias)));
+                }
+            }
+        }
+        let plan = LogicalPlanBuilder::from(plan).project(exprs)?.build()?;
+        let node = PerWindowNode { title: work.title(), windows: work.windows, tables, keys: work.keys(), plan, parts };
+        let hidden = Hidden { time: false, raw: false, window: true, kind: false, ..self.hidden };
+        Ok(self.push(Op::PerWindow(Box::new(node)), inputs, visible, hidden))
     }
 }
 

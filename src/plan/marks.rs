@@ -56,6 +56,11 @@ fn with<const N: usize>(field: Field, marks: [(&str, String); N]) -> Field {
     field.with_metadata(metadata)
 }
 
+/// The field without any mark.
+pub fn unmarked(field: &Field) -> Field {
+    Field::new(field.name(), field.data_type().clone(), field.is_nullable())
+}
+
 /// Whether a column of a plan is event time.
 ///
 /// DataFusion's `UNION` lets the marks of one branch speak for all, and writes them into the branches' projections; so

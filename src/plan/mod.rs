@@ -21,6 +21,7 @@ mod legacy;
 mod lower;
 mod marks;
 mod optimize;
+mod per_window;
 mod refusal;
 mod sink;
 mod stream;
@@ -33,5 +34,6 @@ pub use explain::explain;
 pub use marks::Bound;
 pub use sink::split_limit;
 pub use stream::{
-    AggregateNode, Hidden, Node, NodeId, Op, OutputColumn, SinkNode, SourceNode, Step, StreamPlan, WindowsNode,
+    AggregateNode, Hidden, Node, NodeId, Op, OutputColumn, PerWindowNode, RowKind, SinkNode, SourceNode, Step,
+    StreamPlan, WindowsNode,
 };

@@ -159,6 +159,8 @@ pub enum Op {
     Union,
     /// Aggregates per window.
     Aggregate(Box<AggregateNode>),
+    /// Joins windows, or computes functions over them.
+    PerWindow(Box<PerWindowNode>),
     /// Writes rows out.
     Sink(SinkNode),
 }
@@ -228,6 +230,23 @@ pub struct AggregateNode {
     pub output: Vec<OutputColumn>,
 }
 
+/// A finite plan over all rows of closed windows. Its inputs' rows belong to one window each.
+#[derive(Debug)]
+pub struct PerWindowNode {
+    /// What is done, for people to read.
+    pub title: String,
+    /// The windows.
+    pub windows: Windows,
+    /// Per input, the table in the plan that stands for its rows: visible and hidden columns, renamed `c0`, `c1`, ..
+    pub tables: Vec<(String, SchemaRef)>,
+    /// Per input, the columns by index whose rows belong together, in one order; empty if only the window says so.
+    pub keys: Vec<Vec<usize>>,
+    /// The plan. Behind the visible columns it gives, per input that has a part in a row, its tie-breaker and its window.
+    pub plan: LogicalPlan,
+    /// Of which inputs those are.
+    pub parts: Vec<usize>,
+}
+
 /// A column of an aggregate's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputColumn {
@@ -256,6 +275,7 @@ impl StreamPlan {
             .filter_map(|node| match &node.op {
                 Op::Aggregate(a) => Some(a.windows.length_ms()),
                 Op::Windows(w) => Some(w.windows.length_ms()),
+                Op::PerWindow(w) => Some(w.windows.length_ms()),
                 _ => None,
             })
             .max()

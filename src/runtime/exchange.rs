@@ -1,8 +1,9 @@
 //! Batches between workers: by bounded channels, boundaries in-band, keys to their owners.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use crossbeam_channel::{Receiver, Select, SendTimeoutError, Sender};
 use datafusion::common::hash_utils::{RandomState, create_hashes};
@@ -43,11 +44,17 @@ pub fn send<T>(channel: &Sender<T>, message: T, shared: &Shared) -> Result<()> {
 
 /// Cuts partials by the owner of their key.
 pub fn by_owner(batch: &RecordBatch, keys: usize, workers: usize) -> Result<Vec<Option<RecordBatch>>> {
-    let columns = &batch.columns()[PartialSchema::PREFIX..PartialSchema::PREFIX + keys];
+    let columns: Vec<usize> = (PartialSchema::PREFIX..PartialSchema::PREFIX + keys).collect();
+    by_columns(batch, &columns, workers)
+}
+
+/// Cuts rows by the owner of the values of some columns.
+pub fn by_columns(batch: &RecordBatch, columns: &[usize], workers: usize) -> Result<Vec<Option<RecordBatch>>> {
+    let columns: Vec<ArrayRef> = columns.iter().map(|&c| Arc::clone(batch.column(c))).collect();
     let mut hashes = vec![0_u64; batch.num_rows()];
-    if keys > 0 {
+    if !columns.is_empty() {
         // One seed for all workers of the process; nothing that is kept depends on it.
-        create_hashes(columns, &RandomState::with_seed(0), &mut hashes)?;
+        create_hashes(&columns, &RandomState::with_seed(0), &mut hashes)?;
     }
     let mut rows: Vec<Vec<u32>> = vec![Vec::new(); workers];
     for (row, hash) in (0..).zip(&hashes) {

@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use crossbeam_channel::Sender;
 
 use super::commit::CommitMessage;
-use super::exchange::{Message, by_owner, send};
+use super::exchange::{Message, by_columns, by_owner, send};
 use super::job::Shared;
 use super::metrics::WorkerReport;
 use super::topology::{EdgeKind, Part, Topology};
@@ -41,18 +41,14 @@ impl Outlets for WorkerOutlets {
         if let Some(sink) = self.topology.sink_of(outlet) {
             return self.write(sink, &batch);
         }
-        let edge = self.topology.edges()[outlet];
+        let edge = &self.topology.edges()[outlet];
         let channels = self.stages.iter().find(|(stage, _)| *stage == edge.to_stage).map(|(_, c)| c);
         let Some(channels) = channels else { return Err(Error::bug("an edge without channels")) };
-        match edge.kind {
+        match &edge.kind {
             EdgeKind::Rows => send(&channels[self.worker], Message::Batch(outlet, batch), &self.shared),
-            EdgeKind::Partials { keys } => {
-                for (channel, batch) in channels.iter().zip(by_owner(&batch, keys, channels.len())?) {
-                    if let Some(batch) = batch {
-                        send(channel, Message::Batch(outlet, batch), &self.shared)?;
-                    }
-                }
-                Ok(())
+            EdgeKind::Partials { keys } => self.send_each(channels, outlet, by_owner(&batch, *keys, channels.len())?),
+            EdgeKind::Keyed { columns } => {
+                self.send_each(channels, outlet, by_columns(&batch, columns, channels.len())?)
             }
         }
     }
@@ -68,6 +64,15 @@ impl Outlets for WorkerOutlets {
 }
 
 impl WorkerOutlets {
+    fn send_each(&self, channels: &[Sender<Message>], outlet: Outlet, parts: Vec<Option<RecordBatch>>) -> Result<()> {
+        for (channel, part) in channels.iter().zip(parts) {
+            if let Some(part) = part {
+                send(channel, Message::Batch(outlet, part), &self.shared)?;
+            }
+        }
+        Ok(())
+    }
+
     fn write(&mut self, sink: usize, batch: &RecordBatch) -> Result<()> {
         let rows = self.sinks[sink].encode(batch)?;
         let Some(commit) = &self.commit else { return Err(Error::bug("a sink without a committing thread")) };

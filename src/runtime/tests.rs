@@ -21,7 +21,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
-use super::exchange::by_owner;
+use super::exchange::{by_columns, by_owner};
 use super::topology::{EdgeKind, Part, Topology};
 use crate::catalog::Catalog;
 use crate::connectors::{PartitionId, SourceColumn, SourceRows};
@@ -233,11 +233,16 @@ impl Outlets for Taken<'_> {
             self.rows.extend(texts(&batch.columns()[..visible]).into_iter().map(|row| format!("{sink}: {row}")));
             return Ok(());
         }
-        let edge = self.topology.edges()[outlet];
-        match edge.kind {
+        let edge = &self.topology.edges()[outlet];
+        match &edge.kind {
             EdgeKind::Rows => self.sent.push((edge.to_stage, self.worker, outlet, batch)),
+            EdgeKind::Keyed { columns } => {
+                for (to, part) in by_columns(&batch, columns, self.topology.workers())?.into_iter().enumerate() {
+                    self.sent.extend(part.map(|part| (edge.to_stage, to, outlet, part)));
+                }
+            }
             EdgeKind::Partials { keys } => {
-                for (to, part) in by_owner(&batch, keys, self.topology.workers())?.into_iter().enumerate() {
+                for (to, part) in by_owner(&batch, *keys, self.topology.workers())?.into_iter().enumerate() {
                     self.sent.extend(part.map(|part| (edge.to_stage, to, outlet, part)));
                 }
             }

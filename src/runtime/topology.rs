@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::exec::{Fragment, Operator, Outlet, PartialAggregate, RepeatWindows, Transform, WindowAggregate};
-use crate::plan::{NodeId, Op, StreamPlan};
+use crate::exec::{Fragment, Operator, Outlet, PartialAggregate, PerWindow, RepeatWindows, Transform, WindowAggregate};
+use crate::plan::{Hidden, NodeId, Op, StreamPlan};
 
 /// What crosses from one stage to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EdgeKind {
     /// Partial aggregates, each to the worker that owns its key.
     Partials {
@@ -20,10 +20,15 @@ pub enum EdgeKind {
     },
     /// Rows, to the worker of the same number.
     Rows,
+    /// Rows, each to the worker that owns the values of some columns.
+    Keyed {
+        /// The columns, by index.
+        columns: Vec<usize>,
+    },
 }
 
 /// A way from one stage to another.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Edge {
     pub from: NodeId,
     pub to: NodeId,
@@ -51,6 +56,21 @@ pub struct Part {
     pub edges: BTreeMap<usize, usize>,
 }
 
+/// Per input of a node, the columns whose rows must come together at one worker; `None` if rows may be anywhere.
+fn key_columns(plan: &StreamPlan, id: NodeId) -> Option<Vec<Vec<usize>>> {
+    let Op::PerWindow(work) = &plan.nodes[id].op else { return None };
+    let of_input = |(at, &input): (usize, &NodeId)| {
+        let below = &plan.nodes[input];
+        let keys = work.keys[at].clone();
+        if keys.is_empty() {
+            below.hidden.index(Hidden::WINDOW, below.visible.fields().len()).into_iter().collect()
+        } else {
+            keys
+        }
+    };
+    Some(plan.nodes[id].inputs.iter().enumerate().map(of_input).collect())
+}
+
 impl Topology {
     /// Lays a plan out for so many workers per stage.
     pub fn new(plan: Arc<StreamPlan>, workers: usize) -> Self {
@@ -63,12 +83,14 @@ impl Topology {
                 Op::Aggregate(aggregate) if 1 < workers => Some(aggregate.layout.keys().fields().len()),
                 _ => None,
             };
-            let stage = inputs_stage + usize::from(keys.is_some());
-            for &from in &node.inputs {
-                let kind = match keys {
-                    Some(keys) => EdgeKind::Partials { keys },
-                    None if stage_of[from] < stage => EdgeKind::Rows,
-                    None => continue,
+            let by_key = if 1 < workers { key_columns(&plan, id) } else { None };
+            let stage = inputs_stage + usize::from(keys.is_some() || by_key.is_some());
+            for (at, &from) in node.inputs.iter().enumerate() {
+                let kind = match (keys, &by_key) {
+                    (Some(keys), _) => EdgeKind::Partials { keys },
+                    (None, Some(columns)) => EdgeKind::Keyed { columns: columns[at].clone() },
+                    (None, None) if stage_of[from] < stage => EdgeKind::Rows,
+                    (None, None) => continue,
                 };
                 edges.push(Edge { from, to: id, from_stage: stage_of[from], to_stage: stage, kind });
             }
@@ -183,6 +205,11 @@ impl Topology {
                     &node.visible,
                     node.hidden,
                 )?))
+            }
+            (Op::PerWindow(work), _) => {
+                let inputs = node.inputs.iter().map(|&input| &self.plan.nodes[input]);
+                let inputs: Vec<_> = inputs.map(|below| (below.visible.fields().len(), below.hidden)).collect();
+                Some(Box::new(PerWindow::new(work, &inputs, &node.visible, node.hidden)?))
             }
             _ => None,
         })

@@ -1,0 +1,195 @@
+//! Joins of windows and functions over windows: rows are kept per window until it closes, then a finite plan runs over the
+//! rows of all windows that have closed at one boundary.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::{Int64Type, Schema, SchemaRef};
+
+use super::batch_plan::BatchPlan;
+use super::rejected::numbers;
+use super::{Boundary, End, Operator, Output};
+use crate::error::{Error, Result};
+use crate::limits::BATCH_ROWS_MAX;
+use crate::plan::{Hidden, PerWindowNode};
+use crate::time::{Progress, TimeMs, WATERMARK_MAX, WATERMARK_MIN, WatermarkClock};
+
+/// See [`PerWindowNode`].
+pub struct PerWindow {
+    plan: BatchPlan,
+    inputs: Vec<Buffer>,
+    clock: WatermarkClock,
+    visible: usize,
+    schema: SchemaRef,
+    hidden: Hidden,
+}
+
+/// The rows of one input.
+struct Buffer {
+    /// The columns, as the plan's table has them.
+    schema: SchemaRef,
+    /// The index of the window's column.
+    window: usize,
+    /// By the first instant after the window.
+    windows: BTreeMap<TimeMs, Rows>,
+}
+
+#[derive(Default)]
+struct Rows {
+    batches: Vec<RecordBatch>,
+    /// How many of the batches checkpoints have given out.
+    logged: usize,
+    bytes: usize,
+}
+
+impl PerWindow {
+    /// Over inputs with these visible columns and these hidden ones; the output has the columns of `visible` with the
+    /// hidden ones of `hidden` behind them.
+    pub fn new(node: &PerWindowNode, inputs: &[(usize, Hidden)], visible: &Schema, hidden: Hidden) -> Result<Self> {
+        let buffers = inputs.iter().zip(&node.tables).map(|(&(visible, hidden), (_, schema))| {
+            let window = hidden.index(Hidden::WINDOW, visible);
+            let window = window.ok_or_else(|| Error::bug("rows per window that do not know their window"))?;
+            Ok(Buffer { schema: Arc::clone(schema), window, windows: BTreeMap::new() })
+        });
+        Ok(Self {
+            plan: BatchPlan::new(&node.plan, &node.tables)?,
+            inputs: buffers.collect::<Result<_>>()?,
+            clock: WatermarkClock::default(),
+            visible: visible.fields().len(),
+            schema: hidden.extend(visible),
+            hidden,
+        })
+    }
+
+    /// Rows of closed windows with the hidden columns that others expect.
+    fn finish(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let rows = batch.num_rows();
+        let mut columns: Vec<ArrayRef> = batch.columns()[..self.visible].to_vec();
+        // Behind the visible columns: per part its tie-breaker, if there are any, and its window.
+        let behind = &batch.columns()[self.visible..];
+        let width = 1 + usize::from(self.hidden.tie);
+        for field in &self.schema.fields()[self.visible..] {
+            columns.push(match field.name().as_str() {
+                // Rows of a window precede its end: they are late for nothing above.
+                Hidden::WATERMARK => Arc::new(Int64Array::from(vec![WATERMARK_MIN; rows])),
+                Hidden::TIE => joined_ties(behind.chunks_exact(width).map(|part| &part[0]), rows),
+                // A side that may be missing has no window there; the other one has.
+                Hidden::WINDOW => {
+                    let parts: Vec<&Int64Array> =
+                        behind.chunks_exact(width).map(|part| part[width - 1].as_primitive::<Int64Type>()).collect();
+                    let window = |row: usize| parts.iter().find(|p| p.is_valid(row)).map(|p| p.value(row));
+                    Arc::new((0..rows).map(window).collect::<Int64Array>())
+                }
+                other => return Err(Error::bug(format!("rows per window do not give {other}"))),
+            });
+        }
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
+    }
+}
+
+impl Buffer {
+    fn add(&mut self, batch: &RecordBatch, watermark: TimeMs, out: &mut Output) -> Result<()> {
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), batch.columns().to_vec())?;
+        let mut rows: Vec<(TimeMs, u32)> = Vec::with_capacity(batch.num_rows());
+        for (&after, row) in numbers(&batch, self.window).iter().zip(0..) {
+            if after - 1 <= watermark {
+                // Only rows of a partition that was idle can come after their window has closed.
+                out.counts.lost_to_idleness += 1;
+            } else {
+                rows.push((after, row));
+            }
+        }
+        let Some(&(first, _)) = rows.first() else { return Ok(()) };
+        if rows.len() == batch.num_rows() && rows.iter().all(|(after, _)| *after == first) {
+            self.push(first, batch);
+            return Ok(());
+        }
+        rows.sort_unstable();
+        for run in rows.chunk_by(|a, b| a.0 == b.0) {
+            let indices = UInt32Array::from_iter_values(run.iter().map(|(_, row)| *row));
+            self.push(run[0].0, take_record_batch(&batch, &indices)?);
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, after: TimeMs, batch: RecordBatch) {
+        let rows = self.windows.entry(after).or_default();
+        rows.bytes += batch.get_array_memory_size();
+        rows.batches.push(batch);
+    }
+
+    /// Takes the rows of all windows that the watermark has closed.
+    fn take_closed(&mut self, watermark: TimeMs) -> Vec<RecordBatch> {
+        let open = match watermark.checked_add(2) {
+            Some(first_open) => self.windows.split_off(&first_open),
+            None => BTreeMap::new(),
+        };
+        let closed = std::mem::replace(&mut self.windows, open);
+        closed.into_values().flat_map(|rows| rows.batches).collect()
+    }
+}
+
+impl Operator for PerWindow {
+    fn on_batch(&mut self, input: usize, batch: RecordBatch, out: &mut Output) -> Result<()> {
+        let watermark = self.clock.now();
+        self.inputs[input].add(&batch, watermark, out)
+    }
+
+    fn on_boundary(&mut self, boundary: &Boundary, progress: Progress, out: &mut Output) -> Result<Progress> {
+        let watermark = match boundary.end {
+            End::Finished => WATERMARK_MAX,
+            End::GoesOn | End::Stopped => self.clock.at_boundary(progress, boundary.clock_ms),
+        };
+        let closed: Vec<Vec<RecordBatch>> = self.inputs.iter_mut().map(|i| i.take_closed(watermark)).collect();
+        if closed.iter().any(|batches| !batches.is_empty()) {
+            for batch in self.plan.run(closed)? {
+                for from in (0..batch.num_rows()).step_by(BATCH_ROWS_MAX) {
+                    let rows = BATCH_ROWS_MAX.min(batch.num_rows() - from);
+                    out.batches.push(self.finish(&batch.slice(from, rows))?);
+                }
+            }
+        }
+        if boundary.checkpoint {
+            for (at, input) in self.inputs.iter_mut().enumerate() {
+                for (&after, rows) in &mut input.windows {
+                    let at = i64::try_from(at).unwrap_or_default();
+                    out.deltas.extend(rows.batches[rows.logged..].iter().map(|b| ((after, at), b.clone())));
+                    rows.logged = rows.batches.len();
+                }
+            }
+        }
+        Ok(match progress {
+            // The clock has been applied here; above, it is not applied again.
+            Progress::Idle { .. } => Progress::Idle { reached: watermark, advance: false },
+            Progress::Active(_) => Progress::Active(watermark),
+        })
+    }
+
+    fn state_size(&self) -> (usize, usize) {
+        let rows = || self.inputs.iter().flat_map(|i| i.windows.values());
+        let windows: std::collections::BTreeSet<_> = self.inputs.iter().flat_map(|i| i.windows.keys()).collect();
+        (windows.len(), rows().map(|r| r.bytes).sum())
+    }
+}
+
+/// The tie-breakers of a row's parts in one: each with its length before it, so that no two pairs look alike.
+fn joined_ties<'a>(parts: impl Iterator<Item = &'a ArrayRef>, rows: usize) -> ArrayRef {
+    let parts: Vec<_> = parts.map(|p| p.as_binary::<i32>()).collect();
+    if let [only] = parts.as_slice() {
+        return Arc::new((*only).clone());
+    }
+    let mut ties = BinaryBuilder::new();
+    let mut tie = Vec::new();
+    for row in 0..rows {
+        tie.clear();
+        for part in &parts {
+            let bytes = if part.is_valid(row) { part.value(row) } else { b"" };
+            tie.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+            tie.extend_from_slice(bytes);
+        }
+        ties.append_value(&tie);
+    }
+    Arc::new(ties.finish())
+}
