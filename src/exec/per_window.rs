@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::take_record_batch;
+use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{Int64Type, Schema, SchemaRef};
 
 use super::batch_plan::BatchPlan;
@@ -144,11 +144,16 @@ impl Operator for PerWindow {
         };
         let closed: Vec<Vec<RecordBatch>> = self.inputs.iter_mut().map(|i| i.take_closed(watermark)).collect();
         if closed.iter().any(|batches| !batches.is_empty()) {
-            for batch in self.plan.run(closed)? {
-                for from in (0..batch.num_rows()).step_by(BATCH_ROWS_MAX) {
-                    let rows = BATCH_ROWS_MAX.min(batch.num_rows() - from);
-                    out.batches.push(self.finish(&batch.slice(from, rows))?);
-                }
+            let batches = self.plan.run(closed)?.iter().map(|b| self.finish(b)).collect::<Result<Vec<_>>>()?;
+            let all = concat_batches(&self.schema, &batches)?;
+            // Windows come in the order of their ends.
+            let window = self.hidden.index(Hidden::WINDOW, self.visible);
+            let window = window.ok_or_else(|| Error::bug("rows per window without their window"))?;
+            let mut order: Vec<u32> = (0..all.num_rows() as u32).collect();
+            let ends = numbers(&all, window);
+            order.sort_by_key(|&row| ends[row as usize]);
+            for rows in order.chunks(BATCH_ROWS_MAX) {
+                out.batches.push(take_record_batch(&all, &UInt32Array::from(rows.to_vec()))?);
             }
         }
         if boundary.checkpoint {

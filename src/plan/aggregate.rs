@@ -12,8 +12,8 @@ use datafusion::logical_expr::{
     Aggregate, Distinct, Expr, Extension, LogicalPlan, Projection, Union, UserDefinedLogicalNodeCore,
 };
 
-use super::marks::{Bound, bound_of, column_behind, is_bound, mark_bound, unmarked};
-use super::per_window::PerWindow;
+use super::marks::{Bound, bound_of, column_behind, is_bound, mark_bound};
+use super::per_window::{PerWindow, requalified};
 use super::refusal::{Clause, Refusal, refuse};
 use crate::time::Windows;
 
@@ -217,7 +217,7 @@ fn one_aggregate_per_set(aggregate: &Aggregate, sets: &GroupingSet) -> Result<Lo
         // From the first expression to the last, a bit for each that the set leaves out.
         let id = all.iter().fold(0_u64, |id, e| id << 1 | u64::from(!set.contains(e)));
         let mut exprs = Vec::new();
-        for (i, (qualifier, field)) in aggregate.schema.iter().enumerate() {
+        for (i, field) in aggregate.schema.fields().iter().enumerate() {
             let value = if i < all.len() {
                 match set.iter().position(|e| e == all[i]) {
                     Some(at) => Expr::Column(schema.qualified_field(at).into()),
@@ -228,19 +228,14 @@ fn one_aggregate_per_set(aggregate: &Aggregate, sets: &GroupingSet) -> Result<Lo
             } else {
                 Expr::Column(schema.qualified_field(i - all.len() - 1 + set.len()).into())
             };
-            exprs.push(value.alias_qualified(qualifier.cloned(), field.name()));
+            exprs.push(value.alias(format!("c{i}")));
         }
         inputs.push(Arc::new(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(node))?)));
     }
-    // The union's columns are the aggregate's, with the marks that all branches have.
-    let first = Arc::clone(inputs[0].schema());
-    let fields = aggregate.schema.iter().enumerate().map(|(i, (qualifier, field))| {
-        let is_bound = inputs.iter().all(|input| is_bound(input.schema().field(i)));
-        let field = if is_bound { Arc::clone(first.field(i)) } else { Arc::new(unmarked(field).with_nullable(true)) };
-        (qualifier.cloned(), field)
-    });
-    let schema = DFSchema::new_with_metadata(fields.collect(), aggregate.schema.metadata().clone())?;
-    Ok(LogicalPlan::Union(Union { inputs, schema: Arc::new(schema) }))
+    let union = LogicalPlan::Union(Union::try_new_with_loose_types(inputs)?);
+    // A union's columns have no table; those of the aggregate may.
+    let exprs = requalified(&aggregate.schema);
+    Ok(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(union))?))
 }
 
 fn unnest() -> Refusal {
