@@ -1,0 +1,149 @@
+//! Rows to what accumulators take of them, pane by pane.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::take;
+use datafusion::common::cast::as_boolean_array;
+use datafusion::physical_expr::PhysicalExpr;
+
+use super::sliced_windows;
+use crate::error::{Error, Result};
+use crate::exec::rejected::numbers;
+use crate::exec::transform::evaluate_all;
+use crate::exec::windows::WindowFinder;
+use crate::exec::{Output, Reporter};
+use crate::plan::{AggregateNode, Hidden};
+use crate::state::PaneKey;
+use crate::time::SlicedWindows;
+
+/// Takes batches of rows apart by pane, with everything that the accumulators want evaluated.
+pub struct Rows {
+    windows: SlicedWindows,
+    /// Where rows belong to one window each: the index of the hidden column that tells the first instant after it.
+    assigned: Option<usize>,
+    /// The indices of the hidden columns.
+    time: Option<usize>,
+    watermark: usize,
+    reporter: Option<Reporter>,
+    keys: Vec<Arc<dyn PhysicalExpr>>,
+    inputs: Vec<Vec<Arc<dyn PhysicalExpr>>>,
+    filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
+    /// Scratch: the pane of each row in time, and its row.
+    panes: Vec<(PaneKey, u32)>,
+}
+
+/// What accumulators take of some rows.
+pub struct Evaluated {
+    pub rows: usize,
+    pub keys: Vec<ArrayRef>,
+    pub inputs: Vec<Vec<ArrayRef>>,
+    pub filters: Vec<Option<BooleanArray>>,
+}
+
+impl Evaluated {
+    fn map(&self, rows: usize, f: impl Fn(&ArrayRef) -> Result<ArrayRef>) -> Result<Self> {
+        let all = |arrays: &[ArrayRef]| arrays.iter().map(&f).collect::<Result<Vec<_>>>();
+        let filter = |filter: &Option<BooleanArray>| match filter {
+            Some(filter) => {
+                let array: ArrayRef = Arc::new(filter.clone());
+                Ok::<_, Error>(Some(as_boolean_array(&f(&array)?)?.clone()))
+            }
+            None => Ok(None),
+        };
+        Ok(Self {
+            rows,
+            keys: all(&self.keys)?,
+            inputs: self.inputs.iter().map(|i| all(i)).collect::<Result<_>>()?,
+            filters: self.filters.iter().map(filter).collect::<Result<_>>()?,
+        })
+    }
+
+    fn slice(&self, from: usize, rows: usize) -> Result<Self> {
+        self.map(rows, |a| Ok(a.slice(from, rows)))
+    }
+}
+
+impl Rows {
+    pub fn new(node: &AggregateNode, visible: usize, hidden: Hidden) -> Result<Self> {
+        Ok(Self {
+            windows: sliced_windows(node)?,
+            assigned: if node.assigned { hidden.index(Hidden::WINDOW, visible) } else { None },
+            reporter: Reporter::new(visible, hidden),
+            time: hidden.time_index(visible),
+            watermark: hidden
+                .watermark_index(visible)
+                .ok_or_else(|| Error::bug("an aggregate's rows carry no watermark"))?,
+            keys: node.keys.clone(),
+            inputs: node.inputs.clone(),
+            filters: node.filters.clone(),
+            panes: Vec::new(),
+        })
+    }
+
+    /// Gives each pane its rows.
+    pub fn route(
+        &mut self,
+        batch: &RecordBatch,
+        out: &mut Output,
+        mut take_rows: impl FnMut(PaneKey, &Evaluated, &mut Output) -> Result<()>,
+    ) -> Result<()> {
+        self.find_panes(batch, out)?;
+        let Some(&(first, _)) = self.panes.first() else { return Ok(()) };
+        let evaluated = self.evaluate(batch)?;
+        let all_in_time = self.panes.len() == batch.num_rows();
+        if all_in_time && self.panes.iter().all(|(pane, _)| *pane == first) {
+            return take_rows(first, &evaluated, out);
+        }
+        // Rows keep their order within a pane.
+        self.panes.sort_unstable();
+        let order = UInt32Array::from_iter_values(self.panes.iter().map(|(_, row)| *row));
+        let sorted = evaluated.map(order.len(), |a| Ok(take(a, &order, None)?))?;
+        let mut from = 0;
+        for run in self.panes.chunk_by(|a, b| a.0 == b.0) {
+            take_rows(run[0].0, &sorted.slice(from, run.len())?, out)?;
+            from += run.len();
+        }
+        Ok(())
+    }
+
+    /// Fills `self.panes` with the rows that are in time for some window.
+    fn find_panes(&mut self, batch: &RecordBatch, out: &mut Output) -> Result<()> {
+        self.panes.clear();
+        if let Some(column) = self.assigned {
+            // The window's only slice is its last instant.
+            self.panes.extend(numbers(batch, column).iter().zip(0..).map(|(&after, row)| ((after - 1, after), row)));
+            return Ok(());
+        }
+        let Some(time) = self.time else { return Err(Error::bug("an aggregate's rows carry no event time")) };
+        let (times, watermarks) = (numbers(batch, time), numbers(batch, self.watermark));
+        let mut finder = WindowFinder::new(self.windows);
+        for ((&time, &watermark), row) in times.iter().zip(watermarks).zip(0..) {
+            let found = finder.find(time, watermark);
+            found.count(&mut out.counts);
+            if let Some(reporter) = &self.reporter {
+                out.rejected.extend(found.report(reporter, &self.windows, batch, row as usize, time, watermark));
+            }
+            if found.is_used() {
+                self.panes.push(((found.slice, found.open), row));
+            }
+        }
+        Ok(())
+    }
+
+    fn evaluate(&self, batch: &RecordBatch) -> Result<Evaluated> {
+        let filter = |filter: &Option<Arc<dyn PhysicalExpr>>| match filter {
+            Some(filter) => {
+                let mask = filter.evaluate(batch)?.into_array(batch.num_rows())?;
+                Ok::<_, Error>(Some(as_boolean_array(&mask)?.clone()))
+            }
+            None => Ok(None),
+        };
+        Ok(Evaluated {
+            rows: batch.num_rows(),
+            keys: evaluate_all(&self.keys, batch)?,
+            inputs: self.inputs.iter().map(|i| evaluate_all(i, batch)).collect::<Result<_>>()?,
+            filters: self.filters.iter().map(filter).collect::<Result<_>>()?,
+        })
+    }
+}
