@@ -111,19 +111,23 @@ pub struct SinkLane {
 
 impl SinkLane {
     fn encode(&mut self, batch: &RecordBatch) -> Result<SinkRows> {
-        for &column in &self.not_null {
-            if batch.column(column).null_count() > 0 {
-                let name = batch.schema().field(column).name().clone();
-                return Err(Error::data(format!(
-                    "column {name} is NOT NULL in the sink, and a row has no value for it"
-                ))
-                .hint(format!("leave such rows out with WHERE {name} IS NOT NULL, or give a value with COALESCE")));
-            }
-        }
+        check_not_null(batch, &self.not_null)?;
         if batch.num_columns() == self.visible {
             return self.encoder.encode(batch);
         }
         let columns: Vec<usize> = (0..self.visible).collect();
         self.encoder.encode(&batch.project(&columns)?)
     }
+}
+
+/// The columns of a sink that may not be null are not.
+pub fn check_not_null(batch: &RecordBatch, columns: &[usize]) -> Result<()> {
+    for &column in columns {
+        if batch.column(column).null_count() > 0 {
+            let name = batch.schema().field(column).name().clone();
+            return Err(Error::data(format!("column {name} is NOT NULL in the sink, and a row has no value for it"))
+                .hint(format!("leave such rows out with WHERE {name} IS NOT NULL, or give a value with COALESCE")));
+        }
+    }
+    Ok(())
 }
