@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, Select, SendTimeoutError, Sender};
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 
 use super::job::Shared;
+use super::topology::EdgeKind;
 use crate::error::{Blame, Error, Result};
 use crate::exec::{Boundary, PartialSchema};
 use crate::time::Progress;
@@ -42,6 +43,16 @@ pub fn send<T>(channel: &Sender<T>, message: T, shared: &Shared) -> Result<()> {
     }
 }
 
+/// Which workers of the stage behind an edge get what of a batch that a worker sends.
+pub fn deal(kind: &EdgeKind, batch: RecordBatch, worker: usize, workers: usize) -> Result<Vec<(usize, RecordBatch)>> {
+    let parts = match kind {
+        EdgeKind::Rows => return Ok(vec![(worker, batch)]),
+        EdgeKind::Partials { keys } => by_owner(&batch, *keys, workers)?,
+        EdgeKind::Keyed { columns } => by_columns(&batch, columns, workers)?,
+    };
+    Ok(parts.into_iter().enumerate().filter_map(|(to, part)| Some((to, part?))).collect())
+}
+
 /// Cuts partials by the owner of their key.
 pub fn by_owner(batch: &RecordBatch, keys: usize, workers: usize) -> Result<Vec<Option<RecordBatch>>> {
     let columns: Vec<usize> = (PartialSchema::PREFIX..PartialSchema::PREFIX + keys).collect();
@@ -49,7 +60,7 @@ pub fn by_owner(batch: &RecordBatch, keys: usize, workers: usize) -> Result<Vec<
 }
 
 /// Cuts rows by the owner of the values of some columns.
-pub fn by_columns(batch: &RecordBatch, columns: &[usize], workers: usize) -> Result<Vec<Option<RecordBatch>>> {
+fn by_columns(batch: &RecordBatch, columns: &[usize], workers: usize) -> Result<Vec<Option<RecordBatch>>> {
     let columns: Vec<ArrayRef> = columns.iter().map(|&c| Arc::clone(batch.column(c))).collect();
     let mut hashes = vec![0_u64; batch.num_rows()];
     if !columns.is_empty() {

@@ -19,6 +19,7 @@ use super::reading::{Alignment, ReadPartition, SourceInput};
 use super::session::Session;
 use super::topology::Topology;
 use super::worker::{SourceWorker, StageWorker};
+use crate::catalog::Table;
 use crate::connectors::{self, Defaults, Sink, SinkEncoder, SinkWriter, Source, SourceSpec};
 use crate::error::{Blame, Error, Result};
 use crate::exec::{End, SourceStage};
@@ -207,14 +208,9 @@ fn source_input(
         return Ok(None);
     }
     let node = source_node(plan, opened.node)?;
-    let options = node.table.options.clone();
     let skip_bad = connectors::skips_bad_records(&node.table)?;
-    let advance = options.choice("scan.watermark.idle-advance", &["clock", "none"])? == "clock";
-    let idle_timeout = match options.duration("scan.watermark.idle-timeout")? {
-        None => Some(IDLE_TIMEOUT),
-        Some(timeout) if timeout.is_zero() => None,
-        Some(timeout) => Some(timeout),
-    };
+    let advance = watermark_advances(&node.table)?;
+    let idle_timeout = idle_timeout(&node.table)?;
     let ids: Vec<_> = plans.iter().map(|p| p.id.clone()).collect();
     let from = &plan.nodes[opened.node];
     let stage = SourceStage::new(node, &from.visible, from.hidden, &ids, share.clone(), skip_bad, advance);
@@ -231,10 +227,21 @@ fn source_input(
     Ok(Some(input))
 }
 
+/// Whether the clock moves the watermark of a table whose partitions are all idle.
+pub fn watermark_advances(table: &Table) -> Result<bool> {
+    Ok(table.options.choice("scan.watermark.idle-advance", &["clock", "none"])? == "clock")
+}
+
+/// How long a partition of a table stays at its end before it holds nothing back; `None` is for ever.
+pub fn idle_timeout(table: &Table) -> Result<Option<Duration>> {
+    let timeout = table.options.duration("scan.watermark.idle-timeout")?.unwrap_or(IDLE_TIMEOUT);
+    Ok((!timeout.is_zero()).then_some(timeout))
+}
+
 type Fixed = Vec<(usize, crate::plan::Hidden, Vec<RecordBatch>)>;
 
 /// The rows of the parts of a plan that read no stream.
-fn fixed_rows(plan: &StreamPlan, entries: &std::collections::BTreeMap<NodeId, usize>) -> Result<Fixed> {
+pub fn fixed_rows(plan: &StreamPlan, entries: &std::collections::BTreeMap<NodeId, usize>) -> Result<Fixed> {
     let mut fixed = Vec::new();
     for (&node, &entry) in entries {
         if let Op::Static(logical) = &plan.nodes[node].op {

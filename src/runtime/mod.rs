@@ -18,6 +18,8 @@ mod metrics;
 mod outlets;
 mod query;
 mod reading;
+#[cfg(test)]
+mod rehearsal;
 mod session;
 #[cfg(test)]
 mod tests;

@@ -6,10 +6,10 @@ use arrow::array::RecordBatch;
 use crossbeam_channel::Sender;
 
 use super::commit::CommitMessage;
-use super::exchange::{Message, by_columns, by_owner, send};
+use super::exchange::{Message, deal, send};
 use super::job::Shared;
 use super::metrics::WorkerReport;
-use super::topology::{EdgeKind, Part, Topology};
+use super::topology::{Part, Topology};
 use crate::connectors::{SinkEncoder, SinkRows};
 use crate::error::{Error, Result};
 use crate::exec::{Boundary, Outlet, Outlets};
@@ -44,13 +44,10 @@ impl Outlets for WorkerOutlets {
         let edge = &self.topology.edges()[outlet];
         let channels = self.stages.iter().find(|(stage, _)| *stage == edge.to_stage).map(|(_, c)| c);
         let Some(channels) = channels else { return Err(Error::bug("an edge without channels")) };
-        match &edge.kind {
-            EdgeKind::Rows => send(&channels[self.worker], Message::Batch(outlet, batch), &self.shared),
-            EdgeKind::Partials { keys } => self.send_each(channels, outlet, by_owner(&batch, *keys, channels.len())?),
-            EdgeKind::Keyed { columns } => {
-                self.send_each(channels, outlet, by_columns(&batch, columns, channels.len())?)
-            }
+        for (to, part) in deal(&edge.kind, batch, self.worker, channels.len())? {
+            send(&channels[to], Message::Batch(outlet, part), &self.shared)?;
         }
+        Ok(())
     }
 
     fn progress(&mut self, outlet: Outlet, progress: Progress) {
@@ -64,15 +61,6 @@ impl Outlets for WorkerOutlets {
 }
 
 impl WorkerOutlets {
-    fn send_each(&self, channels: &[Sender<Message>], outlet: Outlet, parts: Vec<Option<RecordBatch>>) -> Result<()> {
-        for (channel, part) in channels.iter().zip(parts) {
-            if let Some(part) = part {
-                send(channel, Message::Batch(outlet, part), &self.shared)?;
-            }
-        }
-        Ok(())
-    }
-
     fn write(&mut self, sink: usize, batch: &RecordBatch) -> Result<()> {
         let rows = self.sinks[sink].encode(batch)?;
         let Some(commit) = &self.commit else { return Err(Error::bug("a sink without a committing thread")) };
@@ -116,19 +104,23 @@ pub struct SinkLane {
 
 impl SinkLane {
     fn encode(&mut self, batch: &RecordBatch) -> Result<SinkRows> {
-        for &column in &self.not_null {
-            if batch.column(column).null_count() > 0 {
-                let name = batch.schema().field(column).name().clone();
-                return Err(Error::data(format!(
-                    "column {name} is NOT NULL in the sink, and a row has no value for it"
-                ))
-                .hint(format!("leave such rows out with WHERE {name} IS NOT NULL, or give a value with COALESCE")));
-            }
-        }
+        check_not_null(batch, &self.not_null)?;
         if batch.num_columns() == self.visible {
             return self.encoder.encode(batch);
         }
         let columns: Vec<usize> = (0..self.visible).collect();
         self.encoder.encode(&batch.project(&columns)?)
     }
+}
+
+/// The columns of a sink that may not be null are not.
+pub fn check_not_null(batch: &RecordBatch, columns: &[usize]) -> Result<()> {
+    for &column in columns {
+        if batch.column(column).null_count() > 0 {
+            let name = batch.schema().field(column).name().clone();
+            return Err(Error::data(format!("column {name} is NOT NULL in the sink, and a row has no value for it"))
+                .hint(format!("leave such rows out with WHERE {name} IS NOT NULL, or give a value with COALESCE")));
+        }
+    }
+    Ok(())
 }

@@ -10,7 +10,7 @@
 //! TIDEMILL_SEED=17 cargo test --release --lib runtime::tests     replays one seed
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
@@ -18,20 +18,18 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, Time
 use arrow::datatypes::Int64Type;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
-use super::exchange::{by_columns, by_owner};
-use super::topology::{EdgeKind, Part, Topology};
+use super::exchange::by_owner;
+use super::rehearsal::Rehearsal;
 use crate::catalog::Catalog;
-use crate::connectors::{PartitionId, SourceColumn, SourceRows};
-use crate::error::Result;
-use crate::exec::{Boundary, Counts, End, Outlet, Outlets, Output, SourceStage};
-use crate::plan::{Op, Planner, StreamPlan};
+use crate::connectors::{SourceColumn, SourceRows};
+use crate::exec::{Boundary, Counts, End};
+use crate::plan::{Op, Planner, SourceNode, StreamPlan};
 use crate::sql::parse_script;
 use crate::sql::statement::Statement;
 use crate::state::{GroupTable, PaneKey};
-use crate::time::{Progress, SlicedWindows, TimeMs, WATERMARK_MIN, WindowId};
+use crate::time::{SlicedWindows, TimeMs, WATERMARK_MIN, WindowId};
 
 /// Seeds of one run, per query.
 const SEEDS: u64 = 40;
@@ -212,56 +210,6 @@ struct Seen {
     open_windows: usize,
 }
 
-/// Takes the output of a worker.
-struct Taken<'a> {
-    plan: &'a StreamPlan,
-    topology: &'a Topology,
-    worker: usize,
-    rows: Vec<String>,
-    /// To be delivered: the stage, the worker, the edge, the batch.
-    sent: Vec<(usize, usize, usize, RecordBatch)>,
-    progress: Vec<(usize, Progress)>,
-    reached: Vec<Progress>,
-    deltas: Vec<(usize, PaneKey, RecordBatch)>,
-}
-
-impl Outlets for Taken<'_> {
-    fn rows(&mut self, outlet: Outlet, batch: RecordBatch) -> Result<()> {
-        if let Some(sink) = self.topology.sink_of(outlet) {
-            // What is hidden is not for sinks.
-            let visible = self.plan.nodes[self.topology.sinks()[sink]].visible.fields().len();
-            self.rows.extend(texts(&batch.columns()[..visible]).into_iter().map(|row| format!("{sink}: {row}")));
-            return Ok(());
-        }
-        let edge = &self.topology.edges()[outlet];
-        match &edge.kind {
-            EdgeKind::Rows => self.sent.push((edge.to_stage, self.worker, outlet, batch)),
-            EdgeKind::Keyed { columns } => {
-                for (to, part) in by_columns(&batch, columns, self.topology.workers())?.into_iter().enumerate() {
-                    self.sent.extend(part.map(|part| (edge.to_stage, to, outlet, part)));
-                }
-            }
-            EdgeKind::Partials { keys } => {
-                for (to, part) in by_owner(&batch, *keys, self.topology.workers())?.into_iter().enumerate() {
-                    self.sent.extend(part.map(|part| (edge.to_stage, to, outlet, part)));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn progress(&mut self, outlet: Outlet, progress: Progress) {
-        match self.topology.sink_of(outlet) {
-            Some(_) => self.reached.push(progress),
-            None => self.progress.push((outlet, progress)),
-        }
-    }
-
-    fn delta(&mut self, node: usize, key: PaneKey, delta: RecordBatch) {
-        self.deltas.push((node, key, delta));
-    }
-}
-
 /// Each row as a text.
 fn texts(columns: &[ArrayRef]) -> Vec<String> {
     let options = FormatOptions::default().with_null("NULL");
@@ -270,183 +218,35 @@ fn texts(columns: &[ArrayRef]) -> Vec<String> {
     (0..rows).map(|row| formatters.iter().map(|f| f.value(row).to_string()).collect::<Vec<_>>().join(" ")).collect()
 }
 
-/// A job's workers, driven by hand.
-struct Job<'a> {
-    plan: &'a Arc<StreamPlan>,
-    topology: Topology,
-    /// By stage and worker.
-    parts: Vec<Vec<Part>>,
-    /// By source and worker: its stage, if the worker has a share.
-    sources: Vec<Vec<Option<(usize, SourceStage)>>>,
-    /// By stage, receiver and sender: what is under way.
-    channels: BTreeMap<(usize, usize, usize), VecDeque<(usize, RecordBatch)>>,
-    /// The aggregates' nodes of the plan, in order.
-    aggregates: Vec<usize>,
+/// A job over a case.
+struct Job {
+    rehearsal: Rehearsal,
     rows: Vec<String>,
     deltas: BTreeMap<(usize, PaneKey), Vec<RecordBatch>>,
     all_deltas: BTreeMap<(usize, PaneKey), Vec<RecordBatch>>,
-    reached: Vec<Progress>,
 }
 
-impl<'a> Job<'a> {
-    fn new(plan: &'a Arc<StreamPlan>, case: &Case, workers: usize) -> Self {
-        let topology = Topology::new(Arc::clone(plan), workers);
-        let parts: Vec<Vec<Part>> =
-            (0..topology.stages()).map(|stage| (0..workers).map(|_| topology.part(stage).unwrap()).collect()).collect();
-        let mut sources = Vec::new();
-        for (id, node) in plan.nodes.iter().enumerate() {
-            let Op::Source(source) = &node.op else { continue };
-            let partitions = case.log[sources.len()].len();
-            let id_of = |partition| PartitionId { topic: source.table.name.as_str().into(), partition };
-            let ids: Vec<_> = (0..).take(partitions).map(id_of).collect();
-            let of_worker = |worker: usize| {
-                let share: Vec<usize> = (0..partitions).filter(|p| p % workers == worker).collect();
-                if share.is_empty() {
-                    return None;
-                }
-                let entry = parts[0][worker].sources[&id];
-                Some((
-                    entry,
-                    SourceStage::new(Arc::clone(source), &node.visible, node.hidden, &ids, share, false, true),
-                ))
-            };
-            sources.push((0..workers).map(of_worker).collect());
-        }
-        let is_aggregate = |id: &usize| matches!(plan.nodes[*id].op, Op::Aggregate(_));
-        Self {
-            plan,
-            topology,
-            parts,
-            sources,
-            channels: BTreeMap::new(),
-            aggregates: (0..plan.nodes.len()).filter(is_aggregate).collect(),
-            rows: Vec::new(),
-            deltas: BTreeMap::new(),
-            all_deltas: BTreeMap::new(),
-            reached: Vec::new(),
-        }
-    }
-
-    fn workers(&self) -> usize {
-        self.topology.workers()
-    }
-
-    /// Something that a worker does, and what comes of it.
-    fn work(
-        &mut self,
-        stage: usize,
-        worker: usize,
-        f: impl FnOnce(&mut Part, &mut dyn Outlets),
-    ) -> Vec<(usize, Progress)> {
-        let mut taken = Taken {
-            plan: self.plan,
-            topology: &self.topology,
-            worker,
-            rows: Vec::new(),
-            sent: Vec::new(),
-            progress: Vec::new(),
-            reached: Vec::new(),
-            deltas: Vec::new(),
-        };
-        f(&mut self.parts[stage][worker], &mut taken);
-        let Taken { rows, sent, progress, reached, deltas, .. } = taken;
-        self.rows.extend(rows);
-        self.reached.extend(reached);
-        for (to_stage, to, edge, batch) in sent {
-            self.channels.entry((to_stage, to, worker)).or_default().push_back((edge, batch));
-        }
-        for (node, pane, delta) in deltas {
-            let aggregate = self.aggregate_at(stage, node);
-            self.deltas.entry((aggregate, pane)).or_default().push(delta);
-        }
-        progress
-    }
-
-    /// The aggregate that a node of a stage's fragment is. With one worker the graph is one stage whose nodes are in the
-    /// plan's order; with several, a stage has the aggregates whose partials it takes.
-    fn aggregate_at(&self, stage: usize, node: usize) -> usize {
-        if self.workers() > 1 {
-            let part = &self.parts[stage][0];
-            let edge = part.edges.iter().find(|(_, entry)| **entry == node).map(|(edge, _)| *edge).unwrap();
-            return self.topology.edges()[edge].to;
-        }
-        let single = self.aggregates.len() == 1;
-        let before = self.plan.nodes.iter().enumerate().filter(|(_, n)| !matches!(n.op, Op::Sink(_))).map(|(id, _)| id);
-        let id = before.clone().nth(node).unwrap();
-        if single { self.aggregates[0] } else { id }
+impl Job {
+    fn new(plan: &Arc<StreamPlan>, case: &Case, workers: usize) -> Self {
+        let partitions: Vec<usize> = case.log.iter().map(Vec::len).collect();
+        let rehearsal = Rehearsal::new(Arc::clone(plan), &partitions, workers, 0).unwrap();
+        Self { rehearsal, rows: Vec::new(), deltas: BTreeMap::new(), all_deltas: BTreeMap::new() }
     }
 
     /// Reads some records of a partition.
     fn read(&mut self, source: usize, partition: usize, records: &[Record]) {
-        let worker = partition % self.workers();
-        let (entry, stage) = self.sources[source][worker].as_mut().unwrap();
-        let entry = *entry;
-        let mut out = Output::default();
         let rows = SourceRows {
-            columns: columns(self.plan, source, records),
+            columns: columns(self.rehearsal.source(source).1, records),
             offsets: records.iter().map(|r| r.offset).collect(),
             records: records.len() as u64,
             ..SourceRows::default()
         };
-        stage.on_rows(partition, &rows, &mut out).unwrap();
-        for batch in out.batches {
-            self.work(0, worker, |part, taken| part.fragment.on_batch(entry, batch, taken).unwrap());
-        }
-    }
-
-    /// Delivers a message of some channel; `false` when none is under way.
-    fn deliver(&mut self, stages: std::ops::Range<usize>, rng: &mut StdRng) -> bool {
-        let waiting: Vec<_> = self
-            .channels
-            .iter()
-            .filter(|((stage, ..), queue)| stages.contains(stage) && !queue.is_empty())
-            .map(|(at, _)| *at)
-            .collect();
-        if waiting.is_empty() {
-            return false;
-        }
-        let at = waiting[rng.random_range(0..waiting.len())];
-        let (edge, batch) = self.channels.get_mut(&at).and_then(VecDeque::pop_front).unwrap();
-        self.work(at.0, at.1, |part, taken| {
-            let entry = part.edges[&edge];
-            part.fragment.on_batch(entry, batch, taken).unwrap();
-        });
-        true
-    }
-
-    fn boundary(&mut self, boundary: &Boundary, rng: &mut StdRng) {
-        let mut progress: Vec<Vec<(usize, Progress)>> = vec![Vec::new(); self.workers()];
-        for (worker, progress) in progress.iter_mut().enumerate() {
-            for (id, &entry) in &self.parts[0][worker].sources {
-                let source = self.plan.nodes[..*id].iter().filter(|n| matches!(n.op, Op::Source(_))).count();
-                let of_share = self.sources[source][worker].as_ref().map(|(_, stage)| stage.progress());
-                progress.push((entry, of_share.unwrap_or(Progress::Active(TimeMs::MAX))));
-            }
-        }
-        let mut of_edges: Vec<(usize, Progress)> = Vec::new();
-        for stage in 0..self.topology.stages() {
-            while self.deliver(stage..stage + 1, rng) {}
-            let mut order: Vec<usize> = (0..self.workers()).collect();
-            order.shuffle(rng);
-            let mut out = Vec::new();
-            for worker in order {
-                let entries = if stage == 0 {
-                    progress[worker].clone()
-                } else {
-                    let edges = &self.parts[stage][worker].edges;
-                    of_edges.iter().filter_map(|(edge, p)| Some((*edges.get(edge)?, *p))).collect()
-                };
-                out.extend(self.work(stage, worker, |part, taken| {
-                    part.fragment.on_boundary(boundary, &entries, taken).unwrap();
-                }));
-            }
-            of_edges.extend(out);
-        }
+        self.rehearsal.read(source, partition, &rows).unwrap();
     }
 
     /// The groups of partials, merged.
     fn merged(&self, aggregate: usize, partials: &[RecordBatch]) -> Vec<String> {
-        let Op::Aggregate(node) = &self.plan.nodes[aggregate].op else { panic!("an aggregate") };
+        let Op::Aggregate(node) = &self.rehearsal.plan().nodes[aggregate].op else { panic!("an aggregate") };
         let mut table = GroupTable::new(&node.layout).unwrap();
         for partial in partials {
             table.merge(partial).unwrap();
@@ -457,15 +257,20 @@ impl<'a> Job<'a> {
         rows
     }
 
-    fn seen(&mut self, checkpoint: bool) -> Seen {
-        let mut seen = Seen { rows: self.rows.clone(), ..Seen::default() };
-        seen.rows.sort_unstable();
-        for part in self.parts.iter().flatten() {
-            seen.counts.add(part.fragment.counts());
+    fn seen(&mut self, checkpoint: bool, watermark: Option<TimeMs>) -> Seen {
+        let given = self.rehearsal.take();
+        for (sink, batch) in given.rows {
+            // What is hidden is not for sinks.
+            let visible = self.rehearsal.plan().nodes[self.rehearsal.sinks()[sink]].visible.fields().len();
+            self.rows.extend(texts(&batch.columns()[..visible]).into_iter().map(|row| format!("{sink}: {row}")));
         }
-        // Windows without keys are one owner's; with keys several workers have the same ones.
-        let reached = std::mem::take(&mut self.reached).into_iter().reduce(Progress::and);
-        seen.watermark = reached.map(|(Progress::Active(w) | Progress::Idle { reached: w, .. })| w);
+        for (stage, node, pane, delta) in given.deltas {
+            let aggregate = self.rehearsal.plan_node(stage, node).unwrap();
+            self.deltas.entry((aggregate, pane)).or_default().push(delta);
+        }
+        let counts = self.rehearsal.counts();
+        let mut seen = Seen { rows: self.rows.clone(), counts, watermark, ..Seen::default() };
+        seen.rows.sort_unstable();
         if !checkpoint {
             return seen;
         }
@@ -476,7 +281,7 @@ impl<'a> Job<'a> {
         }
         let Some(watermark) = seen.watermark else { return seen };
         for (&(aggregate, pane), partials) in &self.all_deltas {
-            let Op::Aggregate(node) = &self.plan.nodes[aggregate].op else { continue };
+            let Op::Aggregate(node) = &self.rehearsal.plan().nodes[aggregate].op else { continue };
             let windows = if node.assigned { SlicedWindows::hop_ms(1, 1, 0) } else { node.windows.sliced().unwrap() };
             if windows.first_open(watermark) <= windows.last_window(pane.0) {
                 seen.state.insert((aggregate, pane), self.merged(aggregate, partials));
@@ -487,13 +292,9 @@ impl<'a> Job<'a> {
 }
 
 /// The columns that a plan's source asks for.
-fn columns(plan: &StreamPlan, source: usize, records: &[Record]) -> Vec<ArrayRef> {
-    let sources = plan.nodes.iter().filter_map(|n| match &n.op {
-        Op::Source(source) => Some(source),
-        _ => None,
-    });
-    let node = sources.into_iter().nth(source).unwrap();
-    node.columns
+fn columns(source: &SourceNode, records: &[Record]) -> Vec<ArrayRef> {
+    source
+        .columns
         .iter()
         .map(|column| -> ArrayRef {
             let SourceColumn::Physical(name) = column else { panic!("no metadata here") };
@@ -528,21 +329,21 @@ fn run(plan: &Arc<StreamPlan>, case: &Case, workers: usize, seed: u64) -> Vec<Se
             let to = (from + rng.random_range(1..=batch_rows_max)).min(stop.read[source][partition]);
             job.read(source, partition, &case.log[source][partition][from..to]);
             read[source][partition] = to;
-            while rng.random_bool(0.4) && job.deliver(1..usize::MAX, &mut rng) {}
+            while rng.random_bool(0.4) && job.rehearsal.deliver(1.., &mut |n| rng.random_range(0..n)).unwrap() {}
         }
         for (source, partitions) in case.log.iter().enumerate().filter(|_| case.bounded) {
             for (partition, records) in partitions.iter().enumerate() {
                 if stop.read[source][partition] == records.len() {
-                    job.sources[source][partition % workers].as_mut().unwrap().1.set_ended(partition);
+                    job.rehearsal.stage(source, partition).set_ended(partition);
                 }
             }
         }
         for &(source, partition) in &stop.idle {
-            job.sources[source][partition % workers].as_mut().unwrap().1.set_idle(partition);
+            job.rehearsal.stage(source, partition).set_idle(partition);
         }
         let boundary = Boundary { sequence, clock_ms: stop.clock_ms, checkpoint: stop.checkpoint, end: stop.end };
-        job.boundary(&boundary, &mut rng);
-        trace.push(job.seen(stop.checkpoint));
+        let watermark = job.rehearsal.boundary(&boundary, &mut |n| rng.random_range(0..n)).unwrap();
+        trace.push(job.seen(stop.checkpoint, watermark));
     }
     trace
 }

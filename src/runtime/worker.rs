@@ -155,7 +155,7 @@ impl StageWorker {
 }
 
 /// Rows that come from no partition: late for nothing, and first among equals.
-fn with_hidden(batch: &RecordBatch, hidden: Hidden) -> Result<RecordBatch> {
+pub fn with_hidden(batch: &RecordBatch, hidden: Hidden) -> Result<RecordBatch> {
     let rows = batch.num_rows();
     let mut columns: Vec<ArrayRef> = batch.columns().to_vec();
     if hidden.watermark {

@@ -97,7 +97,7 @@ pub fn parse_script(text: &str) -> Result<Vec<Parsed>> {
     Script::new(text).collect()
 }
 
-fn parse_statement(source: &Source, range: Range<usize>) -> Result<Parsed> {
+pub(super) fn parse_statement(source: &Source, range: Range<usize>) -> Result<Parsed> {
     let span = source.span(&range);
     let mut parser = StatementParser::new(source, range);
     let statement = parser.statement()?;
@@ -196,6 +196,15 @@ impl StatementParser<'_> {
     }
 
     fn insert(&mut self) -> Result<Insert> {
+        let table = self.insert_table()?;
+        if self.next_is("PARTITION") {
+            return Err(Error::statement("INSERT INTO .. PARTITION is not supported").at(self.span_next()));
+        }
+        self.insert_rows(table)
+    }
+
+    /// `INSERT INTO table`.
+    pub(super) fn insert_table(&mut self) -> Result<String> {
         self.expect_words(&["INSERT"])?;
         if self.next_is("OVERWRITE") {
             return Err(Error::statement("INSERT OVERWRITE is not supported: topics are only appended to")
@@ -204,10 +213,11 @@ impl StatementParser<'_> {
         }
         self.expect_words(&["INTO"])?;
         let _ = self.next_is("TABLE") && self.word("TABLE");
-        let table = self.object_name("the name of a table")?;
-        if self.next_is("PARTITION") {
-            return Err(Error::statement("INSERT INTO .. PARTITION is not supported").at(self.span_next()));
-        }
+        self.object_name("the name of a table")
+    }
+
+    /// What follows the table.
+    pub(super) fn insert_rows(&mut self, table: String) -> Result<Insert> {
         let columns = match self.parser.peek_token_ref().token == Token::LParen && !self.opens_query() {
             true => self.name_list("the name of a column")?,
             false => Vec::new(),

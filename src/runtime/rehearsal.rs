@@ -1,0 +1,332 @@
+//! A job without threads, brokers and a clock of its own: the operators of a stream plan, driven by hand.
+//!
+//! The same topology, fragments and source stages that threads run; only what lies between them is replaced. Records are
+//! handed in, messages between workers wait in queues until they are delivered, a boundary is called by whoever drives,
+//! with the clock it says. So a run is deterministic; and every cut into batches, every interleaving and every number of
+//! workers that threads could come to can be tried out, which is what `choose` is for: it picks one of so many.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeBounds;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+
+use super::clock;
+use super::exchange::deal;
+use super::launch::{fixed_rows, watermark_advances};
+use super::outlets::check_not_null;
+use super::topology::{Part, Topology};
+use super::worker::with_hidden;
+use crate::connectors::{self, PartitionId, SourceRows};
+use crate::error::{Error, Result};
+use crate::exec::{Boundary, Counts, Outlet, Outlets, Output, Rejected, SourceStage};
+use crate::plan::{NodeId, Op, SourceNode, StreamPlan};
+use crate::state::PaneKey;
+use crate::time::{Progress, TimeMs, WATERMARK_MAX};
+
+/// Picks one of so many: which message is delivered next, which worker goes first.
+pub type Choose<'a> = &'a mut dyn FnMut(usize) -> usize;
+
+/// See the module's head.
+pub struct Rehearsal {
+    plan: Arc<StreamPlan>,
+    topology: Topology,
+    /// By stage and worker.
+    parts: Vec<Vec<Part>>,
+    /// In the order of the plan.
+    sources: Vec<RehearsedSource>,
+    /// By stage, receiver and sender: what is under way, with the edge it takes.
+    channels: BTreeMap<(usize, usize, usize), VecDeque<(usize, RecordBatch)>>,
+    given: Given,
+}
+
+/// A source of the plan.
+struct RehearsedSource {
+    node: NodeId,
+    /// By worker: the entry of its part of the graph, and its stage if it has a share of the partitions.
+    stages: Vec<(usize, Option<SourceStage>)>,
+    records: u64,
+    bad: u64,
+}
+
+/// What has come out since it was last taken.
+#[derive(Default)]
+pub struct Given {
+    /// Rows for sinks with the sink's number, in the order in which they left; what is hidden is still behind them.
+    pub rows: Vec<(usize, RecordBatch)>,
+    /// Rows that were turned away and are wanted somewhere.
+    pub rejected: Vec<Rejected>,
+    /// State that changed since the last checkpoint: stage, node of its fragment, pane, partials.
+    pub deltas: Vec<(usize, usize, PaneKey, RecordBatch)>,
+}
+
+/// What a source has read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadCounts {
+    /// Records.
+    pub records: u64,
+    /// Records that gave no row, where the table says to skip those.
+    pub bad: u64,
+}
+
+impl Rehearsal {
+    /// A job over sources with so many partitions each, in the order of the plan. Rows that read no stream are there at
+    /// once.
+    pub fn new(plan: Arc<StreamPlan>, partitions: &[usize], workers: usize, clock_ms: TimeMs) -> Result<Self> {
+        let topology = Topology::new(Arc::clone(&plan), workers);
+        let mut parts = Vec::new();
+        for stage in 0..topology.stages() {
+            parts.push((0..workers).map(|_| topology.part(stage)).collect::<Result<Vec<_>>>()?);
+        }
+        let mut sources = Vec::new();
+        for (node, source) in sources_of(&plan) {
+            let Some(&count) = partitions.get(sources.len()) else {
+                return Err(Error::bug(format!("how many partitions has {}?", source.table.name)));
+            };
+            let stages = (0..workers).map(|worker| {
+                let entry = parts[0][worker].sources[&node];
+                Ok((entry, source_stage(&plan, node, source, count, worker, workers)?))
+            });
+            sources.push(RehearsedSource { node, stages: stages.collect::<Result<_>>()?, records: 0, bad: 0 });
+        }
+        let channels = BTreeMap::new();
+        let mut rehearsal = Self { plan, topology, parts, sources, channels, given: Given::default() };
+        clock::set_worker_clock(clock_ms);
+        for (entry, hidden, batches) in fixed_rows(&rehearsal.plan, &rehearsal.parts[0][0].sources)? {
+            for batch in batches {
+                let batch = with_hidden(&batch, hidden)?;
+                rehearsal.work(0, 0, |part, out| part.fragment.on_batch(entry, batch, out))?;
+            }
+        }
+        // The planner computed those by the wall clock.
+        clock::set_worker_clock(clock_ms);
+        Ok(rehearsal)
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Arc<StreamPlan> {
+        &self.plan
+    }
+
+    /// The node of the plan that is a source, and what it reads.
+    pub fn source(&self, source: usize) -> (NodeId, &SourceNode) {
+        let node = self.sources[source].node;
+        let Op::Source(source) = &self.plan.nodes[node].op else { unreachable!("a source") };
+        (node, source)
+    }
+
+    /// The number of sources.
+    pub fn sources(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// The nodes of the plan that are sinks.
+    pub fn sinks(&self) -> &[NodeId] {
+        self.topology.sinks()
+    }
+
+    /// Hands in records of a partition, in the order of their offsets.
+    pub fn read(&mut self, source: usize, partition: usize, rows: &SourceRows) -> Result<()> {
+        let worker = partition % self.topology.workers();
+        let (entry, stage) = self.stage_of(source, partition);
+        let mut out = Output::default();
+        let fate = stage.on_rows(partition, rows, &mut out)?;
+        let counts = &mut self.sources[source];
+        counts.records += rows.records;
+        counts.bad += rows.bad + fate.bad;
+        self.given.rejected.extend(out.rejected);
+        for batch in out.batches {
+            self.work(0, worker, |part, out| part.fragment.on_batch(entry, batch, out))?;
+        }
+        Ok(())
+    }
+
+    /// The stage that reads a partition.
+    pub fn stage(&mut self, source: usize, partition: usize) -> &mut SourceStage {
+        self.stage_of(source, partition).1
+    }
+
+    fn stage_of(&mut self, source: usize, partition: usize) -> (usize, &mut SourceStage) {
+        let worker = partition % self.topology.workers();
+        let (entry, stage) = &mut self.sources[source].stages[worker];
+        (*entry, stage.as_mut().expect("who has a partition has a stage"))
+    }
+
+    /// Delivers a message of some channel into these stages; `false` when none is under way.
+    pub fn deliver(&mut self, stages: impl RangeBounds<usize>, choose: Choose<'_>) -> Result<bool> {
+        let waiting = self.channels.iter().filter(|((stage, ..), queue)| stages.contains(stage) && !queue.is_empty());
+        let waiting: Vec<_> = waiting.map(|(at, _)| *at).collect();
+        if waiting.is_empty() {
+            return Ok(false);
+        }
+        let at = waiting[choose(waiting.len())];
+        if let Some((edge, batch)) = self.channels.get_mut(&at).and_then(VecDeque::pop_front) {
+            self.work(at.0, at.1, |part, out| part.fragment.on_batch(part.edges[&edge], batch, out))?;
+        }
+        Ok(true)
+    }
+
+    /// Calls a boundary; answers the least watermark of the sinks, if any told one.
+    pub fn boundary(&mut self, boundary: &Boundary, choose: Choose<'_>) -> Result<Option<TimeMs>> {
+        let workers = self.topology.workers();
+        let mut reached: Option<Progress> = None;
+        let mut of_edges: Vec<(usize, Progress)> = Vec::new();
+        for stage in 0..self.topology.stages() {
+            while self.deliver(stage..=stage, choose)? {}
+            let mut left: Vec<usize> = (0..workers).collect();
+            let mut told = Vec::new();
+            while !left.is_empty() {
+                let worker = left.swap_remove(choose(left.len()));
+                let mut entries: Vec<(usize, Progress)> = Vec::new();
+                if stage == 0 {
+                    entries.extend(self.progress(worker));
+                }
+                let edges = &self.parts[stage][worker].edges;
+                entries.extend(of_edges.iter().filter_map(|(edge, p)| Some((*edges.get(edge)?, *p))));
+                for (outlet, progress) in
+                    self.work(stage, worker, |part, out| part.fragment.on_boundary(boundary, &entries, out))?
+                {
+                    match self.topology.sink_of(outlet) {
+                        Some(_) => reached = Some(reached.map_or(progress, |other| other.and(progress))),
+                        None => told.push((outlet, progress)),
+                    }
+                }
+            }
+            of_edges.extend(told);
+        }
+        clock::set_worker_clock(boundary.clock_ms);
+        Ok(reached.map(|(Progress::Active(watermark) | Progress::Idle { reached: watermark, .. })| watermark))
+    }
+
+    /// How far the entries of a worker of stage 0 have come. Sources that it has no share of, and rows that were computed
+    /// once, hold nothing back.
+    fn progress(&self, worker: usize) -> Vec<(usize, Progress)> {
+        let of_node = |(node, &entry): (&NodeId, &usize)| {
+            let source = self.sources.iter().find(|source| source.node == *node);
+            let stage = source.and_then(|source| source.stages[worker].1.as_ref());
+            (entry, stage.map_or(Progress::Active(WATERMARK_MAX), SourceStage::progress))
+        };
+        self.parts[0][worker].sources.iter().map(of_node).collect()
+    }
+
+    /// What has come out since the last time.
+    pub fn take(&mut self) -> Given {
+        std::mem::take(&mut self.given)
+    }
+
+    /// What a source has read so far.
+    pub fn read_counts(&self, source: usize) -> ReadCounts {
+        let RehearsedSource { records, bad, .. } = self.sources[source];
+        ReadCounts { records, bad }
+    }
+
+    /// What has happened to rows in all operators together.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        self.parts.iter().flatten().for_each(|part| counts.add(part.fragment.counts()));
+        counts
+    }
+
+    /// The node of the plan whose state is that of a node of a stage's fragment. With one worker the graph is one stage
+    /// whose nodes are in the plan's order; with several, a stage has the aggregates whose partials it takes.
+    pub fn plan_node(&self, stage: usize, node: usize) -> Option<NodeId> {
+        if self.topology.workers() > 1 {
+            let (edge, _) = self.parts[stage][0].edges.iter().find(|(_, entry)| **entry == node)?;
+            return Some(self.topology.edges()[*edge].to);
+        }
+        let others = self.plan.nodes.iter().enumerate().filter(|(_, n)| !matches!(n.op, Op::Sink(_)));
+        others.map(|(id, _)| id).nth(node)
+    }
+
+    /// Something that a worker does, and what comes of it: how far its outlets have come.
+    fn work(
+        &mut self,
+        stage: usize,
+        worker: usize,
+        f: impl FnOnce(&mut Part, &mut dyn Outlets) -> Result<()>,
+    ) -> Result<Vec<(Outlet, Progress)>> {
+        let Self { plan, topology, channels, given, .. } = self;
+        let mut taken = Taken { plan, topology, stage, worker, channels, given, progress: Vec::new() };
+        f(&mut self.parts[stage][worker], &mut taken)?;
+        Ok(taken.progress)
+    }
+}
+
+/// The sources of a plan, in its order.
+pub fn sources_of(plan: &StreamPlan) -> impl Iterator<Item = (NodeId, &Arc<SourceNode>)> {
+    plan.nodes.iter().enumerate().filter_map(|(id, node)| match &node.op {
+        Op::Source(source) => Some((id, source)),
+        _ => None,
+    })
+}
+
+/// A worker's stage of a source, if it has a share of its partitions.
+fn source_stage(
+    plan: &StreamPlan,
+    node: NodeId,
+    source: &Arc<SourceNode>,
+    partitions: usize,
+    worker: usize,
+    workers: usize,
+) -> Result<Option<SourceStage>> {
+    let share: Vec<usize> = (0..partitions).filter(|p| p % workers == worker).collect();
+    if share.is_empty() {
+        return Ok(None);
+    }
+    let id = |partition| PartitionId { topic: source.table.name.as_str().into(), partition };
+    let ids: Vec<_> = (0..).take(partitions).map(id).collect();
+    let skip_bad = connectors::skips_bad_records(&source.table)?;
+    let advance = watermark_advances(&source.table)?;
+    let from = &plan.nodes[node];
+    Ok(Some(SourceStage::new(Arc::clone(source), &from.visible, from.hidden, &ids, share, skip_bad, advance)))
+}
+
+/// Takes the output of a worker.
+struct Taken<'a> {
+    plan: &'a StreamPlan,
+    topology: &'a Topology,
+    stage: usize,
+    worker: usize,
+    channels: &'a mut BTreeMap<(usize, usize, usize), VecDeque<(usize, RecordBatch)>>,
+    given: &'a mut Given,
+    progress: Vec<(Outlet, Progress)>,
+}
+
+impl Taken<'_> {
+    fn send(&mut self, stage: usize, to: usize, edge: usize, batch: RecordBatch) {
+        self.channels.entry((stage, to, self.worker)).or_default().push_back((edge, batch));
+    }
+}
+
+impl Outlets for Taken<'_> {
+    fn rows(&mut self, outlet: Outlet, batch: RecordBatch) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        if let Some(sink) = self.topology.sink_of(outlet) {
+            if let Op::Sink(node) = &self.plan.nodes[self.topology.sinks()[sink]].op {
+                check_not_null(&batch, &node.not_null)?;
+            }
+            self.given.rows.push((sink, batch));
+            return Ok(());
+        }
+        let edge = &self.topology.edges()[outlet];
+        for (to, part) in deal(&edge.kind, batch, self.worker, self.topology.workers())? {
+            self.send(edge.to_stage, to, outlet, part);
+        }
+        Ok(())
+    }
+
+    fn progress(&mut self, outlet: Outlet, progress: Progress) {
+        self.progress.push((outlet, progress));
+    }
+
+    fn rejected(&mut self, rejected: Vec<Rejected>) -> Result<()> {
+        self.given.rejected.extend(rejected);
+        Ok(())
+    }
+
+    fn delta(&mut self, node: usize, key: PaneKey, delta: RecordBatch) {
+        self.given.deltas.push((self.stage, node, key, delta));
+    }
+}
