@@ -46,6 +46,8 @@ pub struct SourceStage {
     skip_bad: bool,
     advance_when_idle: bool,
     is_away: bool,
+    /// The greatest clock of a boundary so far.
+    clock_ms: i64,
 }
 
 impl SourceStage {
@@ -72,6 +74,7 @@ impl SourceStage {
             skip_bad,
             advance_when_idle,
             is_away: false,
+            clock_ms: WATERMARK_MIN + 1,
             node,
         }
     }
@@ -235,11 +238,16 @@ impl SourceStage {
         self.share.iter().all(|&p| self.partitions[p].ended)
     }
 
-    /// How far the share has come.
-    pub fn progress(&self) -> Progress {
+    /// How far the share has come, at a boundary with this clock. Rows that are read from now on carry that clock, so time
+    /// before it is over.
+    pub fn progress(&mut self, clock_ms: i64) -> Progress {
+        self.clock_ms = self.clock_ms.max(clock_ms);
         let open = || self.share.iter().map(|&p| &self.partitions[p]).filter(|p| !p.ended);
         if open().next().is_none() {
             return Progress::Active(WATERMARK_MAX);
+        }
+        if self.node.processing_time {
+            return Progress::Active(self.clock_ms - 1);
         }
         match open().filter(|p| !p.idle).map(|p| p.watermark).min() {
             Some(least) => Progress::Active(least),

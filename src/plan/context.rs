@@ -23,7 +23,7 @@ use sqlparser::ast;
 
 use super::clock_functions::clock_functions;
 use super::functions::{FlinkExpressions, flink_functions};
-use super::marks::mark_event_time;
+use super::marks::{mark_event_time, mark_processing_time};
 use super::refusal::{located, refuse};
 use super::windows::WindowFunctions;
 use super::{aggregate, legacy, optimize, syntax};
@@ -290,10 +290,23 @@ pub(super) fn table_schema(table: &Table) -> SchemaRef {
         .iter()
         .map(|c| {
             let field = Field::new(&c.name, c.data_type.clone(), !c.not_null);
-            if Some(c.name.as_str()) == event_time { mark_event_time(field) } else { field }
+            match &c.kind {
+                _ if Some(c.name.as_str()) == event_time => mark_event_time(field),
+                ColumnKind::Computed(expr) if is_processing_time_call(expr) => mark_processing_time(field),
+                _ => field,
+            }
         })
         .collect();
     Arc::new(Schema::new(fields))
+}
+
+/// Whether an expression is `PROCTIME()`.
+fn is_processing_time_call(expr: &ast::Expr) -> bool {
+    match expr {
+        ast::Expr::Function(function) => function.name.to_string().eq_ignore_ascii_case("PROCTIME"),
+        ast::Expr::Nested(inner) => is_processing_time_call(inner),
+        _ => false,
+    }
 }
 
 /// A table of the catalog in a logical plan.

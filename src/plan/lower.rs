@@ -36,8 +36,13 @@ impl Planner<'_> {
     /// The stream plan of one job: each query, already continuous, with the sink it feeds. Tables are read once,
     /// however many queries read them.
     pub fn lower(&self, queries: Vec<(LogicalPlan, SinkNode)>) -> Result<StreamPlan> {
-        let mut lowering =
-            Lowering { planner: self, nodes: Vec::new(), sources: BTreeMap::new(), hidden: Hidden::default() };
+        let mut lowering = Lowering {
+            planner: self,
+            nodes: Vec::new(),
+            sources: BTreeMap::new(),
+            by_clock: BTreeMap::new(),
+            hidden: Hidden::default(),
+        };
         for (plan, _) in &queries {
             lowering.note_needs(plan)?;
         }
@@ -55,6 +60,8 @@ struct Lowering<'a> {
     nodes: Vec<Node>,
     /// Per table: the columns that any query wants, and its node once it is made.
     sources: BTreeMap<String, (BTreeSet<usize>, Option<NodeId>)>,
+    /// Per table that windows are over: whether that is processing time.
+    by_clock: BTreeMap<String, bool>,
     /// What every row carries from its source on.
     hidden: Hidden,
 }
@@ -76,6 +83,8 @@ impl Lowering<'_> {
     fn note_needs(&mut self, plan: &LogicalPlan) -> Result<()> {
         let mut needs = self.hidden;
         let sources = &mut self.sources;
+        let by_clock = &mut self.by_clock;
+        let mut conflict = None;
         plan.apply(|node| {
             match node {
                 LogicalPlan::TableScan(scan) => {
@@ -88,6 +97,14 @@ impl Lowering<'_> {
                         needs.watermark = true;
                         needs.tie |= aggregate.aggregates.iter().any(is_ordered);
                     }
+                    if let Some(windows) = extension.node.as_any().downcast_ref::<AssignWindows>() {
+                        let is_clock = windows.is_over_processing_time();
+                        for table in tables_of_rows(&windows.input) {
+                            if *by_clock.entry(table.clone()).or_insert(is_clock) != is_clock {
+                                conflict = Some(table);
+                            }
+                        }
+                    }
                     if let Some(work) = extension.node.as_any().downcast_ref::<PerWindow>() {
                         needs.watermark = true;
                         needs.tie |= work.is_ordered();
@@ -98,7 +115,13 @@ impl Lowering<'_> {
             Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
         })?;
         self.hidden = needs;
-        Ok(())
+        match conflict {
+            Some(table) => Err(Error::statement(format!(
+                "windows over both the event time and the processing time of {table} in one job"
+            ))
+            .hint("write two INSERT statements that are jobs of their own")),
+            None => Ok(()),
+        }
     }
 
     fn push(&mut self, op: Op, inputs: Vec<NodeId>, visible: SchemaRef, hidden: Hidden) -> NodeId {
@@ -231,9 +254,11 @@ impl Lowering<'_> {
             want(&table.columns[i].name, table)?;
         }
         let full = super::context::table_schema(table).to_dfschema()?;
+        let processing_time = self.by_clock.get(&table.name).copied().unwrap_or(false);
         let watermark = table
             .watermark
             .as_ref()
+            .filter(|_| !processing_time)
             .map(|w| Ok::<_, Error>((w, self.planner.expression(&w.expr, &full)?)))
             .transpose()?;
         if let Some((watermark, expr)) = &watermark {
@@ -276,6 +301,7 @@ impl Lowering<'_> {
             computed,
             output,
             watermark,
+            processing_time,
             ordinal: u16::try_from(ordinal).map_err(|_| Error::statement("a job reads at most 65,535 tables"))?,
         };
         Ok(self.push(Op::Source(Arc::new(node)), vec![], visible, self.hidden))
@@ -458,6 +484,15 @@ fn bounds_pass_through(plan: &LogicalPlan) -> bool {
 
 fn refers_to_bounds(expr: &Expr, schema: &DFSchema) -> bool {
     expr.column_refs().iter().any(|c| schema.maybe_index_of_column(c).is_some_and(|i| is_bound(schema.field(i))))
+}
+
+/// The tables whose rows a plan passes on one by one.
+fn tables_of_rows(plan: &LogicalPlan) -> Vec<String> {
+    match plan {
+        LogicalPlan::TableScan(scan) => vec![scan.table_name.table().to_owned()],
+        LogicalPlan::Extension(extension) if !extension.node.as_any().is::<AssignWindows>() => vec![],
+        other => other.inputs().into_iter().flat_map(tables_of_rows).collect(),
+    }
 }
 
 fn is_ordered(expr: &Expr) -> bool {

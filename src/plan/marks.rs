@@ -1,4 +1,4 @@
-//! Marks on fields: which column is event time, which are a window's bounds.
+//! Marks on fields: which column is event time or processing time, which are a window's bounds.
 //!
 //! They are kept in the Arrow field's metadata. A column that is only passed on or renamed keeps its mark; the result
 //! of an expression has none.
@@ -13,6 +13,7 @@ use chrono_tz::Tz;
 
 use crate::time::{Axis, CalendarUnit, Run, SlicedWindows, WindowShape, Windows};
 
+const PROCESSING_TIME: &str = "tidemill.processing_time";
 const EVENT_TIME: &str = "tidemill.event_time";
 const WINDOW: &str = "tidemill.window";
 const BOUND: &str = "tidemill.window.bound";
@@ -44,6 +45,11 @@ pub fn mark_event_time(field: Field) -> Field {
     with(field, [(EVENT_TIME, "true".to_owned())])
 }
 
+/// Marks a field as processing time: the clock when the row was read.
+pub fn mark_processing_time(field: Field) -> Field {
+    with(field, [(PROCESSING_TIME, "true".to_owned())])
+}
+
 /// Marks a field as a bound of these windows.
 pub fn mark_bound(field: Field, bound: Bound, windows: &Windows) -> Field {
     let field = with(field, [(BOUND, bound.column().to_owned()), (WINDOW, to_text(windows))]);
@@ -68,6 +74,12 @@ pub fn unmarked(field: &Field) -> Field {
 pub fn is_event_time(plan: &LogicalPlan, index: usize) -> bool {
     plan.schema().field(index).metadata().contains_key(EVENT_TIME)
         && at_origins(plan, index, &|p, i| p.schema().field(i).metadata().contains_key(EVENT_TIME))
+}
+
+/// Whether a column of a plan is processing time.
+pub fn is_processing_time(plan: &LogicalPlan, index: usize) -> bool {
+    let is_marked = |p: &LogicalPlan, i: usize| p.schema().field(i).metadata().contains_key(PROCESSING_TIME);
+    is_marked(plan, index) && at_origins(plan, index, &is_marked)
 }
 
 /// The windows whose bound a column of a plan is.

@@ -180,6 +180,8 @@ pub struct SourceNode {
     pub output: Vec<usize>,
     /// The event time (an index as above) and the watermark's expression over decoded and computed columns.
     pub watermark: Option<(usize, Arc<dyn PhysicalExpr>)>,
+    /// Windows are over the clock: rows are late for nothing, and time moves with the boundaries' clock.
+    pub processing_time: bool,
     /// The source's place among the sources of the plan, which orders rows of one event time.
     pub ordinal: u16,
 }

@@ -13,7 +13,7 @@ use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, Relati
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
 use sqlparser::ast;
 
-use super::marks::{Bound, column_behind, is_event_time, mark_bound};
+use super::marks::{Bound, column_behind, is_event_time, is_processing_time, mark_bound};
 use super::refusal::refuse;
 use crate::sql::table_marker;
 use crate::time::{CalendarUnit, SlicedWindows, TIME_MS_LIMIT, WindowShape, Windows};
@@ -53,6 +53,12 @@ impl AssignWindows {
         }
         let schema = DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?;
         Ok(Self { input, time, windows, partition, schema: Arc::new(schema) })
+    }
+
+    /// Whether the windows are over the clock.
+    pub fn is_over_processing_time(&self) -> bool {
+        let place = column_behind(&self.time).and_then(|c| self.input.schema().maybe_index_of_column(c));
+        place.is_some_and(|i| is_processing_time(&self.input, i))
     }
 
     /// The columns of the input that are in the output, by index, in order; the three bounds follow.
@@ -487,7 +493,7 @@ fn time_argument(expr: ast::Expr, input: &LogicalPlan, usage: &str) -> Result<Ex
             None => refusal.into(),
         };
     };
-    if !is_event_time(input, index) {
+    if !is_event_time(input, index) && !is_processing_time(input, index) {
         let is_time = matches!(schema.field(index).data_type(), DataType::Timestamp(..));
         let hint = if is_time {
             format!(

@@ -44,6 +44,7 @@ impl Committer {
     /// Runs until the job has ended; answers whether its sources had.
     pub fn run(&mut self) -> Result<End> {
         let mut sequence = 0;
+        let mut clock_ms = 0;
         let mut flushed = 0;
         let mut next_call = clock::now() + self.commit_interval;
         let mut next_checkpoint = clock::now() + self.checkpoint_interval;
@@ -61,7 +62,9 @@ impl Committer {
                     next_checkpoint = now + self.checkpoint_interval;
                 }
                 next_call = now + self.commit_interval;
-                self.shared.call(Boundary { sequence, clock_ms: clock::wall_ms(), checkpoint, end });
+                // Processing time never goes back, whatever the clock does.
+                clock_ms = clock_ms.max(clock::wall_ms());
+                self.shared.call(Boundary { sequence, clock_ms, checkpoint, end });
             }
             // While a boundary is on its way only messages matter; else the next call does.
             let wait = if sequence == flushed { (next_call - now).min(Duration::from_millis(5)) } else { PATIENCE };

@@ -179,7 +179,7 @@ impl Rehearsal {
                 let worker = left.swap_remove(choose(left.len()));
                 let mut entries: Vec<(usize, Progress)> = Vec::new();
                 if stage == 0 {
-                    entries.extend(self.progress(worker));
+                    entries.extend(self.progress(worker, boundary.clock_ms));
                 }
                 let edges = &self.parts[stage][worker].edges;
                 entries.extend(of_edges.iter().filter_map(|(edge, p)| Some((*edges.get(edge)?, *p))));
@@ -200,11 +200,12 @@ impl Rehearsal {
 
     /// How far the entries of a worker of stage 0 have come. Sources that it has no share of, and rows that were computed
     /// once, hold nothing back.
-    fn progress(&self, worker: usize) -> Vec<(usize, Progress)> {
+    fn progress(&mut self, worker: usize, clock_ms: i64) -> Vec<(usize, Progress)> {
+        let sources = &mut self.sources;
         let of_node = |(node, &entry): (&NodeId, &usize)| {
-            let source = self.sources.iter().find(|source| source.node == *node);
-            let stage = source.and_then(|source| source.stages[worker].1.as_ref());
-            (entry, stage.map_or(Progress::Active(WATERMARK_MAX), SourceStage::progress))
+            let source = sources.iter_mut().find(|source| source.node == *node);
+            let stage = source.and_then(|source| source.stages[worker].1.as_mut());
+            (entry, stage.map_or(Progress::Active(WATERMARK_MAX), |stage| stage.progress(clock_ms)))
         };
         self.parts[0][worker].sources.iter().map(of_node).collect()
     }

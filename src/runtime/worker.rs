@@ -100,7 +100,7 @@ impl SourceWorker {
         let mut progress = Vec::new();
         for input in &mut self.inputs {
             input.find_idle();
-            progress.push((input.entry, input.stage.progress()));
+            progress.push((input.entry, input.stage.progress(boundary.clock_ms)));
             self.outlets.shared.note_positions(boundary.sequence, input.source, input.positions());
         }
         let with_progress: Vec<usize> = progress.iter().map(|(entry, _)| *entry).collect();
