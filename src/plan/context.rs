@@ -18,7 +18,7 @@ use datafusion::logical_expr::{
     WindowUDF,
 };
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
-use datafusion::sql::planner::{ParserOptions, PlannerContext, SqlToRel};
+use datafusion::sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
 use sqlparser::ast;
 
 use super::clock_functions::clock_functions;
@@ -187,6 +187,8 @@ impl<'a> Planner<'a> {
         let options = ParserOptions::new()
             .with_enable_ident_normalization(false)
             .with_map_string_types_to_utf8view(false)
+            // As in Flink: null is less than every value.
+            .with_default_null_ordering(NullOrdering::NullsMin)
             .with_collect_spans(true);
         SqlToRel::new_with_options(self, options)
     }

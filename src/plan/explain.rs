@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
 
-use super::stream::{Hidden, NodeId, Op, OutputColumn, Step, StreamPlan};
+use super::stream::{AggregateNode, Hidden, NodeId, Op, OutputColumn, Step, StreamPlan};
 use crate::error::sql_words;
 use crate::time::{Axis, CalendarUnit, Run, SlicedWindows, WindowShape, Windows};
 
@@ -88,29 +88,84 @@ fn describe(plan: &StreamPlan, id: NodeId, depth: usize, text: &mut String) {
                 OutputColumn::Value(_) => None,
             });
             format!(
-                "Aggregate per window: {}, keys [{}], values [{}], bounds [{}], final rows when a window closes",
+                "Aggregate per window: {}, keys [{}], values [{}], bounds [{}], {}\n{indent}  {}\n{indent}  {}",
                 lengths(&aggregate.windows),
                 keys.join(", "),
                 values.join(", "),
-                bounds.collect::<Vec<_>>().join(", ")
+                bounds.collect::<Vec<_>>().join(", "),
+                emission(node.hidden),
+                aggregate_state(aggregate),
+                exchange("partial aggregates", &keys),
             )
         }
-        Op::PerWindow(work) => format!("{}: {}, final rows when a window closes", work.title, lengths(&work.windows)),
+        Op::PerWindow(work) => {
+            let below = &plan.nodes[node.inputs[0]].visible;
+            let keys: Vec<_> = work.keys[0].iter().map(|&key| below.field(key).name().as_str()).collect();
+            let keys = if keys.is_empty() { vec!["the window"] } else { keys };
+            format!(
+                "{}: {}, {}\n{indent}  state: the rows of open windows\n{indent}  {}",
+                work.title,
+                lengths(&work.windows),
+                emission(node.hidden),
+                exchange("rows", &keys),
+            )
+        }
         Op::Sink(sink) => match &sink.table {
             Some(table) => {
                 format!(
-                    "Sink: {} ({}) [{}], append-only",
+                    "Sink: {} ({}) [{}], {}",
                     table.name,
                     table.options.get("connector").unwrap_or("?"),
-                    columns()
+                    columns(),
+                    kind_of_stream(plan.nodes[node.inputs[0]].hidden)
                 )
             }
-            None => format!("Result: [{}], append-only", columns()),
+            None => format!("Result: [{}], {}", columns(), kind_of_stream(plan.nodes[node.inputs[0]].hidden)),
         },
     };
     let _ = writeln!(text, "{indent}{line}");
     for &input in &node.inputs {
         describe(plan, input, depth + 1, text);
+    }
+}
+
+fn kind_of_stream(hidden: Hidden) -> &'static str {
+    if hidden.kind { "changelog" } else { "append-only" }
+}
+
+fn emission(hidden: Hidden) -> &'static str {
+    if hidden.kind { "changelog: rows of open windows, corrected" } else { "final rows when a window closes" }
+}
+
+fn exchange(what: &str, keys: &[&str]) -> String {
+    match keys {
+        [] => format!("exchange: {what} to one worker"),
+        keys => format!("exchange: {what} by {}", keys.join(", ")),
+    }
+}
+
+/// What an aggregate keeps.
+fn aggregate_state(aggregate: &AggregateNode) -> String {
+    let keys = if aggregate.layout.keys().fields().is_empty() { "one group" } else { "the groups" };
+    match aggregate.windows.shape {
+        _ if aggregate.assigned => format!("state: {keys} of each open window"),
+        WindowShape::Session { gap_ms } => {
+            format!("state: {keys} with an open session, in slices of {}", milliseconds(gap_ms))
+        }
+        WindowShape::Sliced(windows) if windows.is_tumbling() => format!("state: {keys} of each open window"),
+        WindowShape::Sliced(windows) => format!(
+            "state: {keys} of each slice of {}, {} slices in a window, from the oldest open window on",
+            slice_length(&windows),
+            windows.size
+        ),
+    }
+}
+
+fn slice_length(windows: &SlicedWindows) -> String {
+    match windows.axis {
+        Axis::Fixed { slice_ms, .. } => milliseconds(slice_ms),
+        Axis::Calendar { unit: CalendarUnit::Day, count, .. } => format!("{count} d"),
+        Axis::Calendar { unit: CalendarUnit::Month, count, .. } => format!("{count} months"),
     }
 }
 
