@@ -88,8 +88,8 @@ pub struct SourceSpec {
     pub table: Table,
     /// The columns that the readers give, in this order.
     pub columns: Vec<SourceColumn>,
-    /// The positions that an earlier run recorded. They replace the table's scan modes; a partition that is not among
-    /// them appeared since, and is read from its beginning.
+    /// The positions that an earlier run recorded. They replace the table's scan modes, and their order is that of the
+    /// source's partitions; a partition that is not among them appeared since, follows, and is read from its beginning.
     pub resume: Option<Vec<PartitionPlan>>,
 }
 
@@ -202,7 +202,8 @@ pub(crate) fn shown(payload: &[u8]) -> String {
     payload[..end].escape_ascii().to_string()
 }
 
-/// A partition of a source. The order is the one that breaks ties between rows: topic, then partition.
+/// A partition of a source. The order is the one that breaks ties between rows: topic, then partition. (Those that a
+/// running job finds come after the others.)
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartitionId {
     /// The topic; the path for files, the table for generators.
@@ -226,8 +227,20 @@ pub struct PartitionPlan {
 
 /// A table that is read by one job.
 pub trait Source: Send + Sync {
-    /// All partitions, in the order of their ids. An index into this slice names a partition everywhere else.
+    /// The partitions that there were when the job began, in the order of their ids. An index into this slice names a
+    /// partition everywhere else; those that are found later have the indices behind it.
     fn partitions(&self) -> &[PartitionPlan];
+
+    /// How often to look for new partitions; `None` for a source whose partitions are those it began with.
+    fn discovery_interval(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Looks for partitions that nobody has been told of yet. They follow all others, also those told of earlier, so
+    /// that an index keeps its meaning. May wait for the outside; called by one thread.
+    fn discover(&self) -> Result<Vec<PartitionPlan>> {
+        Ok(Vec::new())
+    }
 
     /// A reader for some of the partitions, by index.
     fn reader(&self, share: &[usize]) -> Result<Box<dyn SourceReader>>;
@@ -267,6 +280,11 @@ pub trait SourceReader: Send {
 
     /// Waits until some partition of the share may have something to poll, at most `wait`.
     fn wait(&mut self, wait: Duration) -> Result<()>;
+
+    /// Takes a partition that was discovered into the share.
+    fn add(&mut self, partition: usize, plan: &PartitionPlan) -> Result<()> {
+        Err(Error::bug(format!("partition {partition} ({:?}) was not there when the reader was made", plan.id)))
+    }
 
     /// A sentence on why nothing arrives, if that is known: a broker that is away, for instance.
     fn trouble(&self) -> Option<String> {

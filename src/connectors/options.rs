@@ -10,8 +10,14 @@ use crate::error::{Error, Result};
 use crate::formats;
 
 /// Keys that the engine reads, whatever the connector.
-const ENGINE: &[&str] =
-    &["connector", "scan.watermark.idle-timeout", "scan.watermark.idle-advance", "sink.commit-interval"];
+const ENGINE: &[&str] = &[
+    "connector",
+    "scan.watermark.idle-timeout",
+    "scan.watermark.idle-advance",
+    "scan.watermark.alignment.group",
+    "scan.watermark.alignment.max-drift",
+    "sink.commit-interval",
+];
 
 /// Keys of Flink's without a meaning here, with the reason.
 const WITHOUT_MEANING: &[(&str, &str)] = &[
@@ -19,10 +25,7 @@ const WITHOUT_MEANING: &[(&str, &str)] = &[
     ("sink.parallelism", "a job has one writer per sink"),
     ("scan.watermark.emit.strategy", "watermarks are computed per record here"),
     ("scan.watermark.emit.on-event.gap", "watermarks are computed per record here"),
-    ("scan.watermark.alignment.group", "sources are not held back for each other yet"),
-    ("scan.watermark.alignment.max-drift", "sources are not held back for each other yet"),
-    ("scan.watermark.alignment.update-interval", "sources are not held back for each other yet"),
-    ("scan.topic-partition-discovery.interval", "partitions are looked up when a job begins"),
+    ("scan.watermark.alignment.update-interval", "partitions are compared at every turn"),
     ("sink.transactional-id-prefix", "the engine names its transactions after the job"),
     ("sink.transaction-naming-strategy", "the engine names its transactions after the job"),
     ("sink.semantic", "'sink.delivery-guarantee' is its new name"),
@@ -59,6 +62,7 @@ const KAFKA: &[&str] = &[
     "scan.bounded.mode",
     "scan.bounded.specific-offsets",
     "scan.bounded.timestamp-millis",
+    "scan.topic-partition-discovery.interval",
     "scan.on-error",
     "scan.dead-letter.topic",
     "sink.partitioner",

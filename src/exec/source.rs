@@ -48,6 +48,7 @@ pub struct SourceStage {
     is_away: bool,
     /// The greatest clock of a boundary so far.
     clock_ms: i64,
+    is_asleep: bool,
 }
 
 impl SourceStage {
@@ -75,8 +76,17 @@ impl SourceStage {
             advance_when_idle,
             is_away: false,
             clock_ms: WATERMARK_MIN + 1,
+            is_asleep: false,
             node,
         }
+    }
+
+    /// A partition that was found later; its index is the next one. `ours` if it belongs to the share.
+    pub fn add(&mut self, id: PartitionId, ours: bool) {
+        if ours {
+            self.share.push(self.partitions.len());
+        }
+        self.partitions.push(Partition { id, watermark: WATERMARK_MIN, idle: false, ended: false });
     }
 
     /// Rows of one partition, in the order of their offsets.
@@ -223,6 +233,21 @@ impl SourceStage {
         self.partitions[partition].idle = true;
     }
 
+    /// From the next boundary on the partition holds back what it has not come to.
+    pub fn set_active(&mut self, partition: usize) {
+        self.partitions[partition].idle = false;
+    }
+
+    /// While a table that was empty at the start is asleep, rows of it move nothing: not all workers know of them yet.
+    pub fn set_asleep(&mut self, is_asleep: bool) {
+        self.is_asleep = is_asleep;
+    }
+
+    /// Whether a table that was empty at the start still counts as such.
+    pub fn is_asleep(&self) -> bool {
+        self.is_asleep
+    }
+
     /// Whether the partition holds nothing back.
     pub fn is_idle(&self, partition: usize) -> bool {
         self.partitions[partition].idle
@@ -250,6 +275,7 @@ impl SourceStage {
             return Progress::Active(self.clock_ms - 1);
         }
         match open().filter(|p| !p.idle).map(|p| p.watermark).min() {
+            Some(_) if self.is_asleep => Progress::Active(WATERMARK_MIN),
             Some(least) => Progress::Active(least),
             None => {
                 // Those that have ended do not count: other workers do not know of them.

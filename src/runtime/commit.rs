@@ -11,9 +11,10 @@ use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
 
 use super::clock;
+use super::events::ClockEvents;
 use super::exchange::{Aligned, Next, cancelled};
 use super::job::Shared;
-use crate::connectors::{SinkEncoder, SinkRows, SinkWriter, Source};
+use crate::connectors::{PartitionPlan, SinkEncoder, SinkRows, SinkWriter, Source};
 use crate::error::{Error, Result};
 use crate::exec::{Boundary, End};
 
@@ -62,9 +63,12 @@ impl Committer {
                     next_checkpoint = now + self.checkpoint_interval;
                 }
                 next_call = now + self.commit_interval;
+                // A job that ends begins with nothing new.
+                let events = if end == End::GoesOn { self.shared.take_events() } else { ClockEvents::default() };
+                self.tell(&events);
                 // Processing time never goes back, whatever the clock does.
                 clock_ms = clock_ms.max(clock::wall_ms());
-                self.shared.call(Boundary { sequence, clock_ms, checkpoint, end });
+                self.shared.call(Boundary { sequence, clock_ms, checkpoint, end }, Arc::new(events));
             }
             // While a boundary is on its way only messages matter; else the next call does.
             let wait = if sequence == flushed { (next_call - now).min(Duration::from_millis(5)) } else { PATIENCE };
@@ -101,6 +105,14 @@ impl Committer {
             return Some(End::Stopped);
         }
         (next_call <= now).then_some(End::GoesOn)
+    }
+
+    fn tell(&self, events: &ClockEvents) {
+        for new in &events.found {
+            let PartitionPlan { id, start, .. } = &new.plan;
+            let (job, topic, partition) = (&self.shared.name, &id.topic, id.partition);
+            tracing::info!("{job}: topic \"{topic}\", partition {partition} is new and read from offset {start} on");
+        }
     }
 
     fn flush(&mut self, boundary: &Boundary) -> Result<()> {

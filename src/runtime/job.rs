@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::clock;
+use super::events::ClockEvents;
 use super::metrics::{JobInfo, JobMetrics};
 use crate::error::{Error, Result};
 use crate::exec::{Boundary, End};
@@ -60,15 +61,24 @@ pub(super) struct Shared {
     cancelled: AtomicBool,
     /// The last boundary that was called; workers look at the number at every turn.
     called: AtomicU64,
-    boundary: Mutex<Option<Boundary>>,
+    boundary: Mutex<Option<Call>>,
     /// Wakes workers that wait for a call.
     call: Condvar,
     /// Workers of stage 0 whose sources have all ended.
     ended_workers: AtomicUsize,
     /// Per boundary and source: partition indices and next offsets, until the boundary's rows are outside.
     positions: Mutex<BTreeMap<(u64, usize), Vec<(usize, i64)>>>,
+    /// What has happened and belongs to the next boundary.
+    events: Mutex<ClockEvents>,
     /// The first thing that went wrong.
     error: Mutex<Option<Error>>,
+}
+
+/// A boundary as the workers of stage 0 hear of it.
+#[derive(Clone)]
+pub(super) struct Call {
+    pub boundary: Boundary,
+    pub events: Arc<ClockEvents>,
 }
 
 struct Status {
@@ -93,6 +103,7 @@ impl Shared {
             call: Condvar::new(),
             ended_workers: AtomicUsize::new(0),
             positions: Mutex::default(),
+            events: Mutex::default(),
             error: Mutex::default(),
         })
     }
@@ -102,23 +113,33 @@ impl Shared {
     }
 
     /// Calls a boundary: workers of stage 0 take it up at their next turn.
-    pub(super) fn call(&self, boundary: Boundary) {
-        *lock(&self.boundary) = Some(boundary);
+    pub(super) fn call(&self, boundary: Boundary, events: Arc<ClockEvents>) {
+        *lock(&self.boundary) = Some(Call { boundary, events });
         self.called.store(boundary.sequence, Ordering::Release);
         self.call.notify_all();
     }
 
+    /// Notes something for the next boundary that is called.
+    pub(super) fn note_events(&self, note: impl FnOnce(&mut ClockEvents)) {
+        note(&mut lock(&self.events));
+    }
+
+    /// What has been noted since the last call.
+    pub(super) fn take_events(&self) -> ClockEvents {
+        std::mem::take(&mut lock(&self.events))
+    }
+
     /// The boundary that was called after the one with this number, if there is one.
-    pub(super) fn boundary_after(&self, sequence: u64) -> Option<Boundary> {
+    pub(super) fn boundary_after(&self, sequence: u64) -> Option<Call> {
         if self.called.load(Ordering::Acquire) <= sequence {
             return None;
         }
-        *lock(&self.boundary)
+        lock(&self.boundary).clone()
     }
 
     /// Waits for a boundary after the one with this number, at most so long.
     pub(super) fn wait_for_call(&self, sequence: u64, wait: Duration) {
-        let waiting = |boundary: &mut Option<Boundary>| boundary.is_none_or(|b| b.sequence <= sequence);
+        let waiting = |call: &mut Option<Call>| call.as_ref().is_none_or(|c| c.boundary.sequence <= sequence);
         drop(self.call.wait_timeout_while(lock(&self.boundary), wait, waiting));
     }
 
@@ -155,6 +176,13 @@ impl Shared {
     pub(super) fn fail(&self, error: Error) {
         lock(&self.error).get_or_insert(error);
         self.cancelled.store(true, Ordering::Release);
+    }
+
+    /// Whether all threads have ended, or do so within this time.
+    pub(super) fn has_ended_within(&self, wait: Duration) -> bool {
+        let runs = |now: &mut Status| !now.status.has_ended();
+        let waited = self.changed.wait_timeout_while(self.status(), wait, runs);
+        waited.unwrap_or_else(PoisonError::into_inner).0.status.has_ended()
     }
 
     /// All threads have ended.

@@ -1,6 +1,7 @@
 //! From a stream plan to a running job: sources and sinks are opened, threads started.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -12,10 +13,11 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 
 use super::commit::{AsTheyAre, CommitMessage, Committer, Hand};
+use super::events::{self, Discovering};
 use super::exchange::{Aligned, Message};
 use super::job::{Job, Shared};
 use super::outlets::{SinkLane, WorkerOutlets};
-use super::reading::{Alignment, ReadPartition, SourceInput};
+use super::reading::{Alignment, IDLE_TIMEOUT, ReadPartition, SourceInput};
 use super::session::Session;
 use super::topology::Topology;
 use super::worker::{SourceWorker, StageWorker};
@@ -29,9 +31,6 @@ use crate::time::WATERMARK_MAX;
 
 /// A partition may be ahead of the last one by at least so much event time (ms) before it is left alone.
 const DRIFT_MS_MIN: i64 = 60_000;
-
-/// How long a partition stays at its end before it holds nothing back, unless its table says otherwise.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Deep expressions are evaluated recursively.
 const STACK_BYTES: usize = 16 << 20;
@@ -90,7 +89,7 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
 
     let mut channels = Channels::new(&topology);
     let mut threads: Vec<(String, Box<dyn FnMut() -> Result<()> + Send>)> = Vec::new();
-    let alignments = alignments(&plan, &opened);
+    let alignments = alignments(&plan, &opened)?;
     for stage in 0..topology.stages() {
         for worker in 0..workers {
             let part = topology.part(stage)?;
@@ -121,6 +120,7 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
             }
         }
     }
+    let discovering = discovering(&plan, &opened)?;
     let committer = Committer {
         shared: Arc::clone(&shared),
         inputs: Aligned::new(channels.commit_receivers()),
@@ -132,6 +132,12 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
     };
     drop(channels);
     start(&shared, threads, committer)?;
+    if !discovering.is_empty() {
+        let (of_job, mut discovering) = (Arc::clone(&shared), discovering);
+        // Whoever waits for the job's end does not wait for an answer that this thread is still waiting for.
+        spawn("discovery", move || events::discover(&of_job, &mut discovering))
+            .inspect_err(|e| shared.fail(e.clone()))?;
+    }
     Ok((Job::new(shared), rows_out))
 }
 
@@ -186,13 +192,35 @@ fn source_node(plan: &StreamPlan, node: NodeId) -> Result<Arc<SourceNode>> {
     }
 }
 
-/// One alignment per source: partitions of one topic are kept together.
-fn alignments(plan: &StreamPlan, opened: &[Opened]) -> Vec<Arc<Alignment>> {
-    let drift_ms = plan.longest_window_ms().unwrap_or(DRIFT_MS_MIN).max(DRIFT_MS_MIN);
-    opened.iter().map(|o| Arc::new(Alignment::new(o.source.partitions().len(), drift_ms))).collect()
+/// What each source is aligned by, and by how much it may be ahead (ms). The partitions of one table are kept together,
+/// and those of tables that name the same group.
+fn alignments(plan: &StreamPlan, opened: &[Opened]) -> Result<Vec<(Arc<Alignment>, i64)>> {
+    let longest_ms = plan.longest_window_ms().unwrap_or(DRIFT_MS_MIN).max(DRIFT_MS_MIN);
+    let mut groups: BTreeMap<String, Arc<Alignment>> = BTreeMap::new();
+    let of = |opened: &Opened| {
+        let node = source_node(plan, opened.node)?;
+        let options = &node.table.options;
+        let drift = options.duration("scan.watermark.alignment.max-drift")?;
+        let drift_ms = drift.map_or(longest_ms, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
+        let alignment = match options.get("scan.watermark.alignment.group") {
+            Some(group) => Arc::clone(groups.entry(group.to_owned()).or_default()),
+            None => Arc::default(),
+        };
+        Ok((alignment, drift_ms))
+    };
+    opened.iter().map(of).collect()
 }
 
-/// A worker's share of a source; `None` when there are more workers than partitions.
+/// The sources whose partitions may become more.
+fn discovering(plan: &StreamPlan, opened: &[Opened]) -> Result<Vec<Discovering>> {
+    let of = |(number, opened): (usize, &Opened)| {
+        let node = source_node(plan, opened.node)?;
+        Ok(Discovering::new(number, &node.table.name, &opened.source))
+    };
+    opened.iter().enumerate().map(of).filter_map(Result::transpose).collect()
+}
+
+/// A worker's share of a source; `None` when there is none, and never will be.
 fn source_input(
     plan: &StreamPlan,
     opened: &Opened,
@@ -200,11 +228,11 @@ fn source_input(
     entry: usize,
     worker: usize,
     workers: usize,
-    alignment: &Arc<Alignment>,
+    (alignment, drift_ms): &(Arc<Alignment>, i64),
 ) -> Result<Option<SourceInput>> {
     let plans = opened.source.partitions();
     let share: Vec<usize> = (0..plans.len()).filter(|p| p % workers == worker).collect();
-    if share.is_empty() {
+    if share.is_empty() && opened.source.discovery_interval().is_none() {
         return Ok(None);
     }
     let node = source_node(plan, opened.node)?;
@@ -216,10 +244,12 @@ fn source_input(
     let stage = SourceStage::new(node, &from.visible, from.hidden, &ids, share.clone(), skip_bad, advance);
     let mut input = SourceInput {
         entry,
-        reader: opened.source.reader(&share)?,
+        opened: Arc::clone(&opened.source),
+        reader: if share.is_empty() { None } else { Some(opened.source.reader(&share)?) },
         stage,
         partitions: share.iter().map(|&index| ReadPartition::new(index, &plans[index])).collect(),
         alignment: Arc::clone(alignment),
+        drift_ms: *drift_ms,
         idle_timeout,
         source,
     };
@@ -241,7 +271,7 @@ pub fn idle_timeout(table: &Table) -> Result<Option<Duration>> {
 type Fixed = Vec<(usize, crate::plan::Hidden, Vec<RecordBatch>)>;
 
 /// The rows of the parts of a plan that read no stream.
-pub fn fixed_rows(plan: &StreamPlan, entries: &std::collections::BTreeMap<NodeId, usize>) -> Result<Fixed> {
+pub fn fixed_rows(plan: &StreamPlan, entries: &BTreeMap<NodeId, usize>) -> Result<Fixed> {
     let mut fixed = Vec::new();
     for (&node, &entry) in entries {
         if let Op::Static(logical) = &plan.nodes[node].op {
@@ -341,7 +371,7 @@ fn start(shared: &Arc<Shared>, threads: Vec<(String, Body)>, mut committer: Comm
     Ok(())
 }
 
-fn spawn(title: &str, body: impl FnOnce() -> End + Send + 'static) -> Result<thread::JoinHandle<End>> {
+fn spawn<T: Send + 'static>(title: &str, body: impl FnOnce() -> T + Send + 'static) -> Result<thread::JoinHandle<T>> {
     thread::Builder::new().name(title.to_owned()).stack_size(STACK_BYTES).spawn(body).map_err(|e| {
         Error::new(Blame::Usage, format!("cannot start a thread: {e}"))
             .hint("the system's limit of threads or memory is reached")

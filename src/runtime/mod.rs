@@ -11,6 +11,7 @@
 pub mod clock;
 mod commit;
 mod engine;
+mod events;
 mod exchange;
 mod job;
 mod launch;

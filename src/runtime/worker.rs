@@ -7,8 +7,9 @@ use std::time::Duration;
 use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, RecordBatchOptions};
 
 use super::clock;
+use super::events::ClockEvents;
 use super::exchange::{Aligned, Message, Next, cancelled};
-use super::job::Shared;
+use super::job::{Call, Shared};
 use super::outlets::WorkerOutlets;
 use super::reading::SourceInput;
 use super::topology::Part;
@@ -46,8 +47,9 @@ impl SourceWorker {
             if shared.is_cancelled() {
                 return Err(cancelled());
             }
-            if let Some(boundary) = shared.boundary_after(sequence) {
+            if let Some(Call { boundary, events }) = shared.boundary_after(sequence) {
                 sequence = boundary.sequence;
+                self.on_events(&events)?;
                 self.on_boundary(&boundary)?;
                 if boundary.end != End::GoesOn {
                     return Ok(());
@@ -83,7 +85,7 @@ impl SourceWorker {
     }
 
     fn wait(&mut self, shared: &Shared, sequence: u64) -> Result<()> {
-        let trouble = self.inputs.iter().find_map(|input| input.reader.trouble());
+        let trouble = self.inputs.iter().find_map(SourceInput::trouble);
         shared.metrics.set_trouble(self.outlets.worker, trouble);
         if shared.is_stopping() {
             shared.wait_for_call(sequence, PATIENCE);
@@ -91,7 +93,21 @@ impl SourceWorker {
         }
         let open = self.inputs.iter().filter(|i| !i.stage.has_ended()).count().max(1);
         for input in self.inputs.iter_mut().filter(|i| !i.stage.has_ended()) {
-            input.reader.wait(PATIENCE / u32::try_from(open).unwrap_or(1))?;
+            input.wait(PATIENCE / u32::try_from(open).unwrap_or(1))?;
+        }
+        Ok(())
+    }
+
+    /// What takes effect at the boundary that follows.
+    fn on_events(&mut self, events: &ClockEvents) -> Result<()> {
+        let (worker, workers) = (self.outlets.worker, self.outlets.topology.workers());
+        for new in &events.found {
+            if let Some(input) = self.inputs.iter_mut().find(|i| i.source == new.source) {
+                input.add(new.index, &new.plan, new.index % workers == worker)?;
+            }
+        }
+        for input in self.inputs.iter_mut().filter(|i| events.begun.contains(&i.source)) {
+            input.wake();
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
@@ -133,6 +133,21 @@ impl Broker {
             result.unwrap_or_else(|(topic, code)| panic!("Kafka does not create {topic}: {code}"));
         }
         name
+    }
+
+    /// Gives a topic more partitions: as many as this in all.
+    pub fn grow(&self, topic: &str, partitions: usize) {
+        let options = AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT));
+        let grown = block_on(self.admin().create_partitions([&NewPartitions::new(topic, partitions)], &options));
+        for result in grown.expect("Kafka answers") {
+            result.unwrap_or_else(|(topic, code)| panic!("Kafka does not grow {topic}: {code}"));
+        }
+        // The broker's answers lag behind its deeds.
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        while self.partition_count(topic).and_then(|n| usize::try_from(n).ok()) != Some(partitions) {
+            assert!(Instant::now() < deadline, "{topic} does not grow");
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Creates a compacted topic in which old records of a key go as fast as Kafka can make them. Only what lies before

@@ -21,6 +21,7 @@ mod closing;
 mod ends;
 mod flow;
 mod outages;
+mod several;
 
 /// How long anything may take that does not wait for a clock, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! BatchConsumer::new(consumer, partitions)    one queue per partition, in this order
+//!   .add(partitions)                          more of them, while it reads
 //!   .poll(slot, rows_max, |event| ..)         visits what has arrived; never waits
 //!   .wait(timeout)                            sleeps until something arrives anywhere
 //! ```
@@ -242,21 +243,32 @@ impl<C: ConsumerContext + 'static> BatchConsumer<C> {
             }
         });
         let mut this = Self { queues: Vec::new(), messages: Vec::new(), bell, main_pending, consumer: Some(consumer) };
+        this.add(assignments)?;
+        Ok(this)
+    }
+
+    /// Assigns further partitions: their slots follow. The others are read on undisturbed.
+    pub fn add(&mut self, assignments: &[Assignment<'_>]) -> Result<()> {
+        if assignments.is_empty() {
+            return Ok(());
+        }
         let mut list = TopicPartitionList::with_capacity(assignments.len());
         for assignment in assignments {
             // The queue is cut off from the common one *before* the assignment: librdkafka then leaves it alone, and
             // no record can slip into the common queue.
-            let queue = this.queue(assignment.topic, assignment.partition)?;
-            this.queues.push(queue);
+            let queue = self.queue(assignment.topic, assignment.partition)?;
+            self.queues.push(queue);
             list.add_partition_offset(assignment.topic, assignment.partition, Offset::Offset(assignment.start))
                 .map_err(|_| Error::bug(format!("the offset {} cannot be assigned", assignment.start)))?;
         }
-        if !assignments.is_empty() {
-            this.consumer()
-                .assign(&list)
-                .map_err(|e| Error::upstream(format!("the partitions cannot be assigned: {e}")))?;
-        }
-        Ok(this)
+        self.consumer()
+            .incremental_assign(&list)
+            .map_err(|e| Error::upstream(format!("the partitions cannot be assigned: {e}")))
+    }
+
+    /// The number of slots.
+    pub fn slots(&self) -> usize {
+        self.queues.len()
     }
 
     fn queue(&self, topic: &str, partition: i32) -> Result<Queue> {

@@ -5,9 +5,15 @@
 //! new job reads everything. Without a group id everything is read from the earliest offset.
 //!
 //! An end is a *position*, never a record's offset: a transactional topic ends in markers that no one sees.
+//!
+//! Partitions that appear while a job runs are read from their earliest record, whatever the modes say: nobody can have
+//! meant to leave out what was not there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
+
+use regex::Regex;
 
 use super::cluster::{Cluster, Topic};
 use crate::catalog::options::{Options, invalid, nearest};
@@ -21,53 +27,122 @@ struct Held {
     high: i64,
 }
 
-/// The topics that a table names.
-pub fn topics_of(options: &Options, cluster: &Cluster) -> Result<Vec<Topic>> {
-    let mut topics = match (options.get("topic"), options.get("topic-pattern")) {
-        (Some(_), Some(_)) => {
-            return Err(Error::statement("'topic' and 'topic-pattern' are both set").hint("keep one of them"));
-        }
-        (None, None) => return Err(options.require("topic").err().unwrap_or_else(|| Error::bug("no topic"))),
-        (Some(names), None) => {
-            let names: Vec<&str> = names.split(';').map(str::trim).filter(|n| !n.is_empty()).collect();
-            if names.is_empty() {
-                return Err(invalid("topic", "", "the name of a topic; several are separated by ';'"));
-            }
-            names.iter().map(|name| cluster.topic(name)).collect::<Result<Vec<_>>>()?
-        }
-        (None, Some(pattern)) => {
-            let regex = regex::Regex::new(&format!("^(?:{pattern})$"))
-                .map_err(|_| invalid("topic-pattern", pattern, "a regular expression"))?;
-            let all = cluster.topics()?;
-            // Topics of Kafka's own (offsets, transactions) are never meant by a pattern.
-            let matching: Vec<Topic> =
-                all.into_iter().filter(|t| !t.name.starts_with("__") && regex.is_match(&t.name)).collect();
-            if matching.is_empty() {
-                return Err(Error::upstream(format!("no topic at {} matches '{pattern}'", cluster.brokers()))
-                    .hint("SHOW TOPICS lists those that exist; a pattern must match a whole name"));
-            }
-            matching
-        }
-    };
-    topics.sort();
-    topics.dedup_by(|a, b| a.name == b.name);
-    Ok(topics)
+/// How often to look for new partitions, unless a table says otherwise: as in Flink.
+const DISCOVERY_INTERVAL: Duration = Duration::from_secs(300);
+
+const DISCOVERY_INTERVAL_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// The topics that a table names: a list, or a pattern for whole names.
+enum Topics<'a> {
+    Listed(Vec<&'a str>),
+    Matching(&'a str, Regex),
 }
 
-/// The partitions of a table with their start and end, in the order of their ids.
+impl<'a> Topics<'a> {
+    fn of(options: &'a Options) -> Result<Self> {
+        match (options.get("topic"), options.get("topic-pattern")) {
+            (Some(_), Some(_)) => {
+                Err(Error::statement("'topic' and 'topic-pattern' are both set").hint("keep one of them"))
+            }
+            (None, None) => Err(options.require("topic").err().unwrap_or_else(|| Error::bug("no topic"))),
+            (Some(names), None) => {
+                let mut names: Vec<&str> = names.split(';').map(str::trim).filter(|n| !n.is_empty()).collect();
+                if names.is_empty() {
+                    return Err(invalid("topic", "", "the name of a topic; several are separated by ';'"));
+                }
+                names.sort_unstable();
+                names.dedup();
+                Ok(Self::Listed(names))
+            }
+            (None, Some(pattern)) => {
+                let regex = Regex::new(&format!("^(?:{pattern})$"))
+                    .map_err(|_| invalid("topic-pattern", pattern, "a regular expression"))?;
+                Ok(Self::Matching(pattern, regex))
+            }
+        }
+    }
+
+    /// Those that must be there when a job begins, by name.
+    fn at_start(&self, cluster: &Cluster) -> Result<Vec<Topic>> {
+        match self {
+            Self::Listed(names) => names.iter().map(|name| cluster.topic(name)).collect(),
+            Self::Matching(pattern, _) => {
+                let matching = self.now(cluster)?;
+                if matching.is_empty() {
+                    return Err(Error::upstream(format!("no topic at {} matches '{pattern}'", cluster.brokers()))
+                        .hint("SHOW TOPICS lists those that exist; a pattern must match a whole name"));
+                }
+                Ok(matching)
+            }
+        }
+    }
+
+    /// Those that there are at this moment, by name.
+    fn now(&self, cluster: &Cluster) -> Result<Vec<Topic>> {
+        match self {
+            Self::Listed(names) => {
+                let found = names.iter().map(|name| cluster.find_topic(name)).collect::<Result<Vec<_>>>()?;
+                Ok(found.into_iter().flatten().collect())
+            }
+            // Topics of Kafka's own (offsets, transactions) are never meant by a pattern.
+            Self::Matching(_, regex) => {
+                let is_meant = |t: &Topic| !t.name.starts_with("__") && regex.is_match(&t.name);
+                Ok(cluster.topics()?.into_iter().filter(is_meant).collect())
+            }
+        }
+    }
+}
+
+/// The partitions of topics.
+fn ids_of(topics: &[Topic]) -> Vec<PartitionId> {
+    let ids = topics.iter().flat_map(|topic| {
+        let name: Arc<str> = topic.name.as_str().into();
+        topic.partitions.iter().map(move |p| PartitionId { topic: Arc::clone(&name), partition: *p })
+    });
+    ids.collect()
+}
+
+fn held(cluster: &Cluster, id: &PartitionId) -> Result<Held> {
+    cluster.watermarks(&id.topic, id.partition).map(|(low, high)| Held { low, high })
+}
+
+/// A partition that appeared while, or before, a job goes on: all of it is to be read.
+fn appeared(id: &PartitionId, held: Held) -> PartitionPlan {
+    PartitionPlan { id: id.clone(), start: held.low, end: None, empty_at_start: held.low >= held.high }
+}
+
+/// How often a job on this table looks for new partitions; `None`: never. One that ends has its end from the start.
+pub fn discovery_interval(options: &Options) -> Result<Option<Duration>> {
+    const KEY: &str = "scan.topic-partition-discovery.interval";
+    // Flink turns it off by zero or less.
+    let is_off = options.get(KEY).is_some_and(|value| value.trim_start().starts_with('-'));
+    let interval = if is_off { Duration::ZERO } else { options.duration(KEY)?.unwrap_or(DISCOVERY_INTERVAL) };
+    let is_bounded = options.get("scan.bounded.mode").is_some_and(|mode| !mode.eq_ignore_ascii_case("unbounded"));
+    // No clock counts further than a century.
+    Ok((!interval.is_zero() && !is_bounded).then_some(interval.min(DISCOVERY_INTERVAL_MAX)))
+}
+
+/// The partitions that there are beside the known ones, by topic and number. One whose offsets nobody can tell yet,
+/// because it has no leader, is left for the next time.
+pub fn discover(options: &Options, cluster: &Cluster, known: &BTreeSet<PartitionId>) -> Result<Vec<PartitionPlan>> {
+    let mut ids = ids_of(&Topics::of(options)?.now(cluster)?);
+    ids.retain(|id| !known.contains(id));
+    let plan = |id: &PartitionId| match held(cluster, id) {
+        Ok(held) => Some(appeared(id, held)),
+        Err(error) => {
+            tracing::debug!("topic \"{}\", partition {} is new, but not ready: {error}", id.topic, id.partition);
+            None
+        }
+    };
+    Ok(ids.iter().filter_map(plan).collect())
+}
+
+/// The partitions of a table with their start and end, in the order of their ids; if an earlier run recorded positions,
+/// in its order.
 pub fn resolve(options: &Options, cluster: &Cluster, resume: Option<&[PartitionPlan]>) -> Result<Vec<PartitionPlan>> {
-    let topics = topics_of(options, cluster)?;
-    let ids: Vec<PartitionId> = topics
-        .iter()
-        .flat_map(|topic| {
-            let name: Arc<str> = topic.name.as_str().into();
-            topic.partitions.iter().map(move |p| PartitionId { topic: Arc::clone(&name), partition: *p })
-        })
-        .collect();
-    let held = ids
-        .iter()
-        .map(|id| cluster.watermarks(&id.topic, id.partition).map(|(low, high)| Held { low, high }))
-        .collect::<Result<Vec<_>>>()?;
+    let topics = Topics::of(options)?.at_start(cluster)?;
+    let ids = ids_of(&topics);
+    let held = ids.iter().map(|id| held(cluster, id)).collect::<Result<Vec<_>>>()?;
     let resolver = Resolver { options, cluster, ids: &ids, held: &held, one_topic: topics.len() == 1 };
     if let Some(resume) = resume {
         return resolver.resumed(resume);
@@ -237,16 +312,17 @@ impl Resolver<'_> {
                 _ => error.hint("a topic that was deleted and made again is another one: start a new job"),
             });
         }
-        let plan = |(id, held): (&PartitionId, &Held)| match resume.iter().find(|r| r.id == *id) {
-            Some(recorded) => Ok(PartitionPlan {
-                start: check_range(id, *held, recorded.start, "the job goes on")?,
-                ..recorded.clone()
-            }),
-            None => {
-                Ok(PartitionPlan { id: id.clone(), start: held.low, end: None, empty_at_start: held.low >= held.high })
-            }
+        let held: BTreeMap<&PartitionId, Held> = self.ids.iter().zip(self.held.iter().copied()).collect();
+        // The recorded order stays, so that an index means what it meant.
+        let goes_on = |recorded: &PartitionPlan| {
+            let start = check_range(&recorded.id, held[&recorded.id], recorded.start, "the job goes on")?;
+            Ok(PartitionPlan { start, ..recorded.clone() })
         };
-        self.ids.iter().zip(self.held).map(plan).collect()
+        let mut plans = resume.iter().map(goes_on).collect::<Result<Vec<_>>>()?;
+        let known: BTreeSet<&PartitionId> = resume.iter().map(|r| &r.id).collect();
+        let new = held.iter().filter(|(id, _)| !known.contains(**id)).map(|(id, held)| appeared(id, *held));
+        plans.extend(new);
+        Ok(plans)
     }
 }
 

@@ -4,8 +4,9 @@
 //! A reader then has a consumer of its own, assigned its share at those offsets, and decodes records where librdkafka
 //! left them. A bad record is a value; only the table's `'scan.on-error'` makes it a failure.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -18,7 +19,9 @@ use super::layout::Layout;
 use super::positions;
 use super::properties::{ClientProperties, client_error};
 use super::rows::RowReader;
-use crate::connectors::{Defaults, OnError, PartitionPlan, Source, SourceReader, SourceRows, SourceSpec, shown};
+use crate::connectors::{
+    Defaults, OnError, PartitionId, PartitionPlan, Source, SourceReader, SourceRows, SourceSpec, shown,
+};
 use crate::error::{Error, Result};
 use crate::limits::BATCH_ROWS_MAX;
 
@@ -46,10 +49,11 @@ pub struct KafkaSource {
     spec: SourceSpec,
     partitions: Vec<PartitionPlan>,
     properties: ClientProperties,
-    /// Kept only to commit to the group.
-    committer: Option<Cluster>,
-    /// Per partition what was committed last.
-    committed: Mutex<Vec<Option<i64>>>,
+    /// Kept only to commit to the group, and to look for partitions.
+    cluster: Option<Cluster>,
+    discovery_interval: Option<Duration>,
+    /// All partitions, those found while the job runs behind the others, and per partition what was committed last.
+    known: Mutex<Vec<(PartitionId, Option<i64>)>>,
     on_error: OnError,
 }
 
@@ -63,11 +67,17 @@ impl KafkaSource {
         RowReader::new(&spec, &layout)?;
         let properties = ClientProperties::of_table(&spec.table.options, defaults)?;
         let cluster = Cluster::new(properties)?;
+        let discovery_interval = positions::discovery_interval(&spec.table.options)?;
         let partitions = positions::resolve(&spec.table.options, &cluster, spec.resume.as_deref())?;
         let properties = cluster.properties().clone();
-        let committer = properties.group().is_some().then_some(cluster);
-        let committed = Mutex::new(vec![None; partitions.len()]);
-        Ok(Self { spec, partitions, properties, committer, committed, on_error })
+        let is_kept = properties.group().is_some() || discovery_interval.is_some();
+        let cluster = is_kept.then_some(cluster);
+        let known = Mutex::new(partitions.iter().map(|p| (p.id.clone(), None)).collect());
+        Ok(Self { spec, partitions, properties, cluster, discovery_interval, known, on_error })
+    }
+
+    fn known(&self) -> MutexGuard<'_, Vec<(PartitionId, Option<i64>)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn consumer(&self, share: usize) -> Result<BaseConsumer<Watcher>> {
@@ -109,6 +119,18 @@ impl Source for KafkaSource {
         &self.partitions
     }
 
+    fn discovery_interval(&self) -> Option<Duration> {
+        self.discovery_interval
+    }
+
+    fn discover(&self) -> Result<Vec<PartitionPlan>> {
+        let Some(cluster) = &self.cluster else { return Ok(Vec::new()) };
+        let known: BTreeSet<PartitionId> = self.known().iter().map(|(id, _)| id.clone()).collect();
+        let found = positions::discover(&self.spec.table.options, cluster, &known)?;
+        self.known().extend(found.iter().map(|p| (p.id.clone(), None)));
+        Ok(found)
+    }
+
     fn reader(&self, share: &[usize]) -> Result<Box<dyn SourceReader>> {
         let layout = Layout::of(&self.spec.table)?;
         let rows = RowReader::new(&self.spec, &layout)?;
@@ -141,17 +163,20 @@ impl Source for KafkaSource {
     }
 
     fn note_progress(&self, next_offsets: &[(usize, i64)]) {
-        let Some(committer) = &self.committer else { return };
-        let mut committed = self.committed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(committer) = self.cluster.as_ref().filter(|c| c.properties().group().is_some()) else { return };
         let mut moved = Vec::new();
+        let mut known = self.known();
         for &(index, offset) in next_offsets {
-            if committed[index].replace(offset) != Some(offset) {
-                let id = &self.partitions[index].id;
-                moved.push((&*id.topic, id.partition, offset));
+            let (id, committed) = &mut known[index];
+            if committed.replace(offset) != Some(offset) {
+                moved.push((Arc::clone(&id.topic), id.partition, offset));
             }
         }
+        drop(known);
         // Nobody wants to hear five times a second that nothing has happened.
         if !moved.is_empty() {
+            let moved: Vec<_> =
+                moved.iter().map(|(topic, partition, offset)| (&**topic, *partition, *offset)).collect();
             committer.commit(&moved);
         }
     }
@@ -257,6 +282,15 @@ impl SourceReader for Reader {
 
     fn trouble(&self) -> Option<String> {
         self.watcher().trouble()
+    }
+
+    fn add(&mut self, partition: usize, plan: &PartitionPlan) -> Result<()> {
+        let slot = self.batch.slots();
+        self.batch.add(&[Assignment { topic: &plan.id.topic, partition: plan.id.partition, start: plan.start }])?;
+        self.states.resize(self.states.len().max(partition + 1), None);
+        self.states[partition] =
+            Some(State { plan: plan.clone(), slot: Some(slot), next: plan.start, told_end: false });
+        Ok(())
     }
 }
 

@@ -82,7 +82,7 @@ fn every_record_is_accounted_for() {
 }
 
 /// The greatest state that a job had, in windows and bytes, as far as it was seen.
-fn greatest_state(job: &Job) -> (usize, usize) {
+pub fn greatest_state(job: &Job) -> (usize, usize) {
     let (mut windows, mut bytes) = (0, 0);
     while job.wait_for(Duration::from_millis(2)).is_none() {
         let info = job.info();
