@@ -70,6 +70,26 @@ const KAFKA: &[&str] = &[
     "sink.topic.partitions",
 ];
 
+const UPSERT_KAFKA: &[&str] = &[
+    "topic",
+    "value.format",
+    "value.fields-include",
+    "key.format",
+    "key.fields-prefix",
+    "scan.bounded.mode",
+    "scan.bounded.specific-offsets",
+    "scan.bounded.timestamp-millis",
+    "sink.delivery-guarantee",
+    "sink.topic.partitions",
+];
+
+/// Options of `kafka` that `upsert-kafka` has not, with what there is instead.
+const UPSERT_KAFKA_INSTEAD: &[(&str, &str)] = &[
+    ("format", "key and value have a format each: set 'key.format' and 'value.format'"),
+    ("key.fields", "the key is the table's: PRIMARY KEY (column, ..) NOT ENFORCED"),
+    ("sink.partitioner", "records go to the partition of their key, so that the changes of a key stay in order"),
+];
+
 const FILESYSTEM: &[&str] = &["path", "format", "csv.skip-header", "scan.on-error"];
 
 const DATAGEN: &[&str] = &["rows-per-second", "number-of-rows", "seed"];
@@ -85,6 +105,7 @@ pub fn check_options(table: &Table) -> Result<Vec<String>> {
     let connector = connector_of(table)?;
     let own: &[&str] = match connector {
         "kafka" => KAFKA,
+        "upsert-kafka" => UPSERT_KAFKA,
         "filesystem" => FILESYSTEM,
         "datagen" => DATAGEN,
         "print" => PRINT,
@@ -92,9 +113,11 @@ pub fn check_options(table: &Table) -> Result<Vec<String>> {
     };
     let prefixes: &[&str] = match connector {
         "kafka" => &["", "value.", "key."],
+        "upsert-kafka" => &["value.", "key."],
         "filesystem" => &[""],
         _ => &[],
     };
+    let is_kafka = matches!(connector, "kafka" | "upsert-kafka");
     let mut notices = Vec::new();
     for (key, value) in table.options.iter() {
         if own.contains(&key) || ENGINE.contains(&key) {
@@ -104,9 +127,7 @@ pub fn check_options(table: &Table) -> Result<Vec<String>> {
             notices.push(format!("'{key}' has no meaning here and is ignored: {why}"));
             continue;
         }
-        if connector == "kafka"
-            && let Some(property) = key.strip_prefix("properties.")
-        {
+        if is_kafka && let Some(property) = key.strip_prefix("properties.") {
             notices.extend(kafka::property_notice(property, value)?);
             continue;
         }
@@ -125,6 +146,9 @@ pub fn check_options(table: &Table) -> Result<Vec<String>> {
             None => return Err(unknown(connector, key, own, prefixes)),
         }
     }
+    if connector == "upsert-kafka" {
+        kafka::check_upsert(table)?;
+    }
     Ok(notices)
 }
 
@@ -136,11 +160,18 @@ fn without_meaning(key: &str) -> Option<(&str, &'static str)> {
 
 fn unknown(connector: &str, key: &str, own: &[&str], prefixes: &[&str]) -> Error {
     let error = Error::statement(format!("connector '{connector}' has no option '{key}'"));
+    if connector == "upsert-kafka"
+        && let Some((_, instead)) = UPSERT_KAFKA_INSTEAD.iter().find(|(k, _)| *k == key)
+    {
+        return error.hint(*instead);
+    }
     let prefixed = prefixes.iter().flat_map(|p| formats::OPTION_KEYS.iter().map(move |k| format!("{p}{k}")));
     let known: Vec<String> = own.iter().chain(ENGINE).map(|k| (*k).to_owned()).chain(prefixed).collect();
     match nearest(key, known.iter().map(String::as_str)) {
         Some(near) => error.hint(format!("did you mean '{near}'?")),
-        None if connector == "kafka" => error.hint("settings of the Kafka client itself start with 'properties.'"),
+        None if matches!(connector, "kafka" | "upsert-kafka") => {
+            error.hint("settings of the Kafka client itself start with 'properties.'")
+        }
         None => error.hint("remove it"),
     }
 }
@@ -219,11 +250,95 @@ mod tests {
     }
 
     #[test]
-    fn connectors_of_others_are_not_taken_for_misspellings() {
-        let available = "available are 'kafka', 'filesystem', 'datagen', 'print', 'blackhole'";
+    fn upsert_kafka_wants_a_key_and_two_formats() {
+        let check = |columns: &str, options: &str, want: Result<&[&str], &str>| {
+            let text =
+                format!("CREATE TABLE t ({columns}) WITH ('connector' = 'upsert-kafka', 'topic' = 'a', {options})");
+            let statement = crate::sql::parse_script(&text).unwrap().remove(0).statement;
+            let crate::sql::statement::Statement::CreateTable(create) = statement else { panic!("{text}") };
+            match (check_options(&create.table), want) {
+                (Ok(notices), Ok(want)) => {
+                    assert_eq!(notices.len(), want.len(), "{notices:?}");
+                    assert!(notices.iter().zip(want).all(|(n, w)| n.contains(w)), "{notices:?}");
+                }
+                (Err(e), Err(want)) => assert_eq!(format!("{e}; {}", e.hint.clone().unwrap_or_default()), want),
+                (got, want) => panic!("{text}: {got:?}, not {want:?}"),
+            }
+        };
+        let keyed = "k STRING, n INT, PRIMARY KEY (k) NOT ENFORCED";
+        let formats = "'key.format' = 'json', 'value.format' = 'json'";
+        check(keyed, formats, Ok(&[]));
         check(
-            &[("connector", "upsert-kafka")],
-            Err(&format!("connector 'upsert-kafka' is not available yet; {available}")),
+            keyed,
+            &format!("{formats}, 'key.json.ignore-parse-errors' = 'true', 'properties.acks' = 'all'"),
+            Ok(&[]),
         );
+        check(
+            keyed,
+            &format!("{formats}, 'sink.parallelism' = '2', 'sink.buffer-flush.max-rows' = '9'"),
+            Ok(&["sink.buffer-flush.max-rows", "sink.parallelism"]),
+        );
+        check(
+            "k STRING, n INT",
+            formats,
+            Err("table t needs a primary key: 'upsert-kafka' keeps the last row of each key; \
+                 add PRIMARY KEY (column, ..) NOT ENFORCED behind the columns"),
+        );
+        check(
+            keyed,
+            "'value.format' = 'json'",
+            Err("the option 'key.format' is missing; add 'key.format' = '..' to WITH (..)"),
+        );
+        check(
+            keyed,
+            "'key.format' = 'json'",
+            Err("the option 'value.format' is missing; add 'value.format' = '..' to WITH (..)"),
+        );
+        for (options, hint) in [
+            ("'format' = 'json'", "key and value have a format each: set 'key.format' and 'value.format'"),
+            ("'key.fields' = 'k'", "the key is the table's: PRIMARY KEY (column, ..) NOT ENFORCED"),
+            ("'value.field-include' = 'ALL'", "did you mean 'value.fields-include'?"),
+            ("'value.json.ignore-parse-error' = 'true'", "did you mean 'value.json.ignore-parse-errors'?"),
+            (
+                "'sink.partitioner' = 'fixed'",
+                "records go to the partition of their key, so that the changes of a key stay in order",
+            ),
+        ] {
+            let key = options.split('\'').nth(1).unwrap();
+            let want = format!("connector 'upsert-kafka' has no option '{key}'; {hint}");
+            check(keyed, &format!("{formats}, {options}"), Err(&want));
+        }
+        check(
+            keyed,
+            "'key.format' = 'debezium-json', 'value.format' = 'json'",
+            Err("a key cannot have the format 'debezium-json'; a key says which row, not what became of it: \
+                 set 'key.format' = 'json'"),
+        );
+        check(
+            keyed,
+            "'key.format' = 'json', 'value.format' = 'debezium-json'",
+            Err(
+                "'upsert-kafka' does not take the format 'debezium-json'; its records are rows, and one without a value \
+                 says that a row is gone: set 'value.format' = 'json'; 'connector' = 'kafka' takes this format",
+            ),
+        );
+        check(
+            keyed,
+            &format!("{formats}, 'key.fields-prefix' = 'x_', 'value.fields-include' = 'EXCEPT_KEY'"),
+            Err("the key column \"k\" does not start with 'x_'; \
+                 with 'key.fields-prefix' all columns in the primary key must start with it"),
+        );
+        check(
+            "k STRING METADATA FROM 'topic', n INT, PRIMARY KEY (k) NOT ENFORCED",
+            formats,
+            Err("the primary key names \"k\", which is no physical column; \
+                 it must be a column of the table, without METADATA and without an expression"),
+        );
+    }
+
+    #[test]
+    fn connectors_of_others_are_not_taken_for_misspellings() {
+        let available = "available are 'kafka', 'upsert-kafka', 'filesystem', 'datagen', 'print', 'blackhole'";
+        check(&[("connector", "jdbc")], Err(&format!("connector 'jdbc' is not available yet; {available}")));
     }
 }

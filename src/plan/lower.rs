@@ -19,6 +19,7 @@ use super::aggregate::{WindowAggregate, reads_stream};
 use super::context::{Planner, ScannedTable, base_schema};
 use super::marks::{column_behind, is_bound};
 use super::per_window::{PerWindow, requalified};
+use super::sink::check_takes_changes;
 use super::stream::{
     AggregateNode, Hidden, Node, NodeId, Op, OutputColumn, PerWindowNode, SinkNode, SourceNode, Step, StreamPlan,
     WindowsNode,
@@ -49,6 +50,9 @@ impl Planner<'_> {
         for (plan, sink) in queries {
             let input = lowering.node(&plan, Bounds::Repeat { judge: false })?;
             let visible = Arc::clone(&lowering.nodes[input].visible);
+            if let Some(table) = sink.table.as_ref().filter(|_| lowering.nodes[input].hidden.kind) {
+                check_takes_changes(table)?;
+            }
             lowering.push(Op::Sink(sink), vec![input], visible, Hidden::default());
         }
         Ok(StreamPlan { nodes: lowering.nodes })

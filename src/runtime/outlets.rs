@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int8Type;
 use crossbeam_channel::Sender;
 
 use super::commit::CommitMessage;
@@ -98,6 +99,8 @@ pub struct SinkLane {
     pub encoder: Box<dyn SinkEncoder>,
     /// The number of the sink's columns: what rows carry behind them ends here.
     pub visible: usize,
+    /// The column of the rows' kinds, if they are a changelog.
+    pub kind: Option<usize>,
     /// The columns that may not be null.
     pub not_null: Vec<usize>,
 }
@@ -106,10 +109,36 @@ impl SinkLane {
     fn encode(&mut self, batch: &RecordBatch) -> Result<SinkRows> {
         check_not_null(batch, &self.not_null)?;
         if batch.num_columns() == self.visible {
-            return self.encoder.encode(batch);
+            return self.encoder.encode(batch, None);
         }
+        let kinds = self.kind.map(|kind| batch.column(kind).as_primitive::<Int8Type>());
         let columns: Vec<usize> = (0..self.visible).collect();
-        self.encoder.encode(&batch.project(&columns)?)
+        self.encoder.encode(&batch.project(&columns)?, kinds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int8Array, Int64Array};
+
+    use super::*;
+    use crate::runtime::commit::AsTheyAre;
+
+    #[test]
+    fn what_rows_carry_behind_their_columns_ends_at_the_sink_and_their_kinds_are_heard() {
+        let columns: [(&str, ArrayRef); 3] = [
+            ("n", Arc::new(Int64Array::from(vec![7, 8]))),
+            ("__tidemill_watermark", Arc::new(Int64Array::from(vec![0, 0]))),
+            ("__tidemill_kind", Arc::new(Int8Array::from(vec![1, 2]))),
+        ];
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        for (kind, want) in [(None, &["n"][..]), (Some(2), &["op", "n"])] {
+            let mut lane = SinkLane { encoder: Box::new(AsTheyAre), visible: 1, kind, not_null: vec![0] };
+            let SinkRows::Batch(rows) = lane.encode(&batch).unwrap() else { panic!("encoded") };
+            let names: Vec<_> = rows.schema().fields().iter().map(|f| f.name().clone()).collect();
+            assert_eq!(names, want);
+            assert_eq!(rows.column(want.len() - 1), batch.column(0));
+        }
     }
 }
 
