@@ -228,15 +228,9 @@ impl Rehearsal {
         counts
     }
 
-    /// The node of the plan whose state is that of a node of a stage's fragment. With one worker the graph is one stage
-    /// whose nodes are in the plan's order; with several, a stage has the aggregates whose partials it takes.
-    pub fn plan_node(&self, stage: usize, node: usize) -> Option<NodeId> {
-        if self.topology.workers() > 1 {
-            let (edge, _) = self.parts[stage][0].edges.iter().find(|(_, entry)| **entry == node)?;
-            return Some(self.topology.edges()[*edge].to);
-        }
-        let others = self.plan.nodes.iter().enumerate().filter(|(_, n)| !matches!(n.op, Op::Sink(_)));
-        others.map(|(id, _)| id).nth(node)
+    /// The node of the plan whose state is that of a node of a stage's fragment.
+    pub fn plan_node(&self, stage: usize, node: usize) -> NodeId {
+        self.parts[stage][0].nodes[node]
     }
 
     /// Something that a worker does, and what comes of it: how far its outlets have come.

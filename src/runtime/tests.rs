@@ -50,7 +50,7 @@ const TABLES: &str = "
 const COUNTED: [(i64, i64); 4] = [(50, 50), (20, 50), (70, 40), (30, 90)];
 
 /// What else is run.
-const OTHERS: [&str; 6] = [
+const OTHERS: [&str; 11] = [
     // No key: one owner for everything.
     "INSERT INTO o SELECT window_start, 'all', count(*), sum(n) FROM TUMBLE(a, ts, INTERVAL '0.040' SECOND)
      GROUP BY window_start, window_end",
@@ -69,6 +69,28 @@ const OTHERS: [&str; 6] = [
     "INSERT INTO o SELECT window_start, k, count(*), sum(n) FROM TUMBLE(
         (SELECT k, n, ts FROM a UNION ALL SELECT k, n, ts FROM b), ts, INTERVAL '0.050' SECOND)
      GROUP BY window_start, window_end, k",
+    // Windows of two sources joined, rows of one side alone.
+    "INSERT INTO o SELECT l.window_start, l.k, l.n, r.n FROM TUMBLE(a, ts, INTERVAL '0.040' SECOND) l
+     LEFT JOIN TUMBLE(b, ts, INTERVAL '0.040' SECOND) r
+     ON l.window_start = r.window_start AND l.window_end = r.window_end AND l.k = r.k AND l.n <> r.n",
+    "INSERT INTO o SELECT l.window_start, l.k, l.n, 0 FROM HOP(a, ts, INTERVAL '0.020' SECOND, INTERVAL '0.060' SECOND) l
+     WHERE l.n IN (SELECT r.n FROM HOP(b, ts, INTERVAL '0.020' SECOND, INTERVAL '0.060' SECOND) r
+                   WHERE r.window_start = l.window_start AND r.window_end = l.window_end)",
+    // The best per window, of rows and of aggregates; ties are broken by what the log says.
+    "INSERT INTO o SELECT window_start, k, n, rn FROM (
+        SELECT *, ROW_NUMBER() OVER (PARTITION BY window_start, window_end, k ORDER BY n DESC) AS rn
+        FROM TUMBLE(a, ts, INTERVAL '0.050' SECOND)) WHERE rn <= 2",
+    "INSERT INTO o SELECT window_start, k, c, rn FROM (
+        SELECT *, ROW_NUMBER() OVER (PARTITION BY window_start, window_end ORDER BY c DESC) AS rn FROM (
+            SELECT window_start, window_end, k, count(*) AS c FROM TUMBLE(a, ts, INTERVAL '0.050' SECOND)
+            GROUP BY window_start, window_end, k)) WHERE rn <= 2",
+    // What a join gives is aggregated again, in the same windows.
+    "INSERT INTO o SELECT window_start, 'all', count(*), sum(c) FROM (
+        SELECT l.window_start, l.window_end, l.c FROM (
+            SELECT window_start, window_end, k, count(*) AS c FROM TUMBLE(a, ts, INTERVAL '0.050' SECOND)
+            GROUP BY window_start, window_end, k) l
+        JOIN TUMBLE(b, ts, INTERVAL '0.050' SECOND) r ON l.window_start = r.window_start AND l.window_end = r.window_end)
+     GROUP BY window_start, window_end",
     // One source, two sinks.
     "EXECUTE STATEMENT SET BEGIN
      INSERT INTO o SELECT window_start, k, count(*), sum(n) FROM TUMBLE(a, ts, INTERVAL '0.050' SECOND)
@@ -246,7 +268,12 @@ impl Job {
 
     /// The groups of partials, merged.
     fn merged(&self, aggregate: usize, partials: &[RecordBatch]) -> Vec<String> {
-        let Op::Aggregate(node) = &self.rehearsal.plan().nodes[aggregate].op else { panic!("an aggregate") };
+        let Op::Aggregate(node) = &self.rehearsal.plan().nodes[aggregate].op else {
+            // Rows as they are.
+            let mut rows: Vec<String> = partials.iter().flat_map(|p| texts(p.columns())).collect();
+            rows.sort_unstable();
+            return rows;
+        };
         let mut table = GroupTable::new(&node.layout).unwrap();
         for partial in partials {
             table.merge(partial).unwrap();
@@ -265,7 +292,7 @@ impl Job {
             self.rows.extend(texts(&batch.columns()[..visible]).into_iter().map(|row| format!("{sink}: {row}")));
         }
         for (stage, node, pane, delta) in given.deltas {
-            let aggregate = self.rehearsal.plan_node(stage, node).unwrap();
+            let aggregate = self.rehearsal.plan_node(stage, node);
             self.deltas.entry((aggregate, pane)).or_default().push(delta);
         }
         let counts = self.rehearsal.counts();
@@ -281,9 +308,15 @@ impl Job {
         }
         let Some(watermark) = seen.watermark else { return seen };
         for (&(aggregate, pane), partials) in &self.all_deltas {
-            let Op::Aggregate(node) = &self.rehearsal.plan().nodes[aggregate].op else { continue };
-            let windows = if node.assigned { SlicedWindows::hop_ms(1, 1, 0) } else { node.windows.sliced().unwrap() };
-            if windows.first_open(watermark) <= windows.last_window(pane.0) {
+            let is_open = match &self.rehearsal.plan().nodes[aggregate].op {
+                Op::Aggregate(node) => {
+                    let own = || node.windows.sliced().unwrap();
+                    let windows = if node.assigned { SlicedWindows::hop_ms(1, 1, 0) } else { own() };
+                    windows.first_open(watermark) <= windows.last_window(pane.0)
+                }
+                _ => watermark < pane.0 - 1,
+            };
+            if is_open {
                 seen.state.insert((aggregate, pane), self.merged(aggregate, partials));
             }
         }

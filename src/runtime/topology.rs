@@ -54,6 +54,15 @@ pub struct Part {
     pub sources: BTreeMap<NodeId, usize>,
     /// Per edge into this stage, its entry.
     pub edges: BTreeMap<usize, usize>,
+    /// Per node of the fragment, the node of the plan that it is or leads to.
+    pub nodes: Vec<NodeId>,
+}
+
+impl Part {
+    fn add(&mut self, id: NodeId, operator: Option<Box<dyn Operator>>, inputs: &[usize]) -> usize {
+        self.nodes.push(id);
+        self.fragment.add(operator, inputs)
+    }
 }
 
 /// Per input of a node, the columns whose rows must come together at one worker; `None` if rows may be anywhere.
@@ -134,7 +143,8 @@ impl Topology {
 
     /// The part of the graph that one worker of a stage runs.
     pub fn part(&self, stage: usize) -> Result<Part> {
-        let mut part = Part { fragment: Fragment::default(), sources: BTreeMap::new(), edges: BTreeMap::new() };
+        let mut part =
+            Part { fragment: Fragment::default(), sources: BTreeMap::new(), edges: BTreeMap::new(), nodes: Vec::new() };
         let mut local: BTreeMap<NodeId, usize> = BTreeMap::new();
         for (id, node) in self.plan.nodes.iter().enumerate() {
             if let (Op::Aggregate(aggregate), true) = (&node.op, 1 < self.workers) {
@@ -142,12 +152,12 @@ impl Topology {
                 let below = &self.plan.nodes[input];
                 if self.stage_of[input] == stage {
                     let partial = PartialAggregate::new(aggregate, below.visible.fields().len(), below.hidden)?;
-                    let at = part.fragment.add(Some(Box::new(partial)), &[local[&input]]);
+                    let at = part.add(id, Some(Box::new(partial)), &[local[&input]]);
                     part.fragment.send_out(at, self.edge(input, id));
                 }
                 if self.stage_of[id] == stage {
                     let whole = WindowAggregate::over_partials(aggregate, &node.visible, node.hidden)?;
-                    let at = part.fragment.add(Some(Box::new(whole)), &[]);
+                    let at = part.add(id, Some(Box::new(whole)), &[]);
                     part.edges.insert(self.edge(input, id), at);
                     local.insert(id, at);
                 }
@@ -168,7 +178,7 @@ impl Topology {
                 .map(|&input| match local.get(&input) {
                     Some(&at) => at,
                     None => {
-                        let at = part.fragment.add(None, &[]);
+                        let at = part.add(id, None, &[]);
                         part.edges.insert(self.edge(input, id), at);
                         at
                     }
@@ -179,7 +189,7 @@ impl Topology {
                 part.fragment.send_out(inputs[0], self.edges.len() + sink);
                 continue;
             }
-            let at = part.fragment.add(self.operator(id)?, &inputs);
+            let at = part.add(id, self.operator(id)?, &inputs);
             if node.inputs.is_empty() {
                 part.sources.insert(id, at);
             }
