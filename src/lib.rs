@@ -2,6 +2,7 @@
 //!
 //! The modules are the stages that a statement and its data pass, in this order.
 
+pub mod change;
 pub mod error;
 pub mod limits;
 pub mod time;

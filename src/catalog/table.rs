@@ -79,6 +79,11 @@ impl Table {
         })
     }
 
+    /// Whether a row that is written needs a value for the column: it is `NOT NULL`, or part of the primary key.
+    pub fn needs_value(&self, column: &Column) -> bool {
+        column.not_null || self.primary_key.contains(&column.name)
+    }
+
     /// The column of the given name.
     pub fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|c| c.name == name)

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, Int8Array, RecordBatch};
 use arrow::datatypes::DataType;
 
 use crate::catalog::options::{Options, nearest};
@@ -26,10 +26,10 @@ pub mod options;
 pub mod print;
 
 /// The connectors that exist here.
-pub const CONNECTORS: &[&str] = &["kafka", "filesystem", "datagen", "print", "blackhole"];
+pub const CONNECTORS: &[&str] = &["kafka", "upsert-kafka", "filesystem", "datagen", "print", "blackhole"];
 
 /// Connectors of Flink's that scripts may name and that do not exist here.
-const CONNECTORS_ELSEWHERE: &[&str] = &["upsert-kafka", "jdbc", "hbase-2.2", "elasticsearch-7", "kinesis", "mongodb"];
+const CONNECTORS_ELSEWHERE: &[&str] = &["jdbc", "hbase-2.2", "elasticsearch-7", "kinesis", "mongodb"];
 
 /// What the engine was started with, for tables that do not say otherwise.
 #[derive(Clone, Default)]
@@ -123,6 +123,11 @@ pub fn open_source(spec: SourceSpec, defaults: &Defaults) -> Result<Arc<dyn Sour
         "kafka" => Ok(Arc::new(kafka::KafkaSource::open(spec, defaults)?)),
         "filesystem" => Ok(Arc::new(filesystem::FileSource::open(spec)?)),
         "datagen" => Ok(Arc::new(datagen::DatagenSource::open(spec)?)),
+        "upsert-kafka" => Err(Error::statement(format!(
+            "table {} cannot be read from: reading a changelog is not available yet",
+            spec.table.name
+        ))
+        .hint("a table with 'connector' = 'kafka' over the same topic reads its records, each as a row of its own")),
         other => Err(Error::statement(format!("connector '{other}' cannot be read from"))
             .hint("it only takes rows: name the table in INSERT INTO, not in FROM")),
     }
@@ -131,13 +136,26 @@ pub fn open_source(spec: SourceSpec, defaults: &Defaults) -> Result<Arc<dyn Sour
 /// Opens a table for writing.
 pub fn open_sink(table: &Table, defaults: &Defaults) -> Result<Arc<dyn Sink>> {
     match connector_of(table)? {
-        "kafka" => Ok(Arc::new(kafka::KafkaSink::open(table, defaults)?)),
+        "kafka" | "upsert-kafka" => Ok(Arc::new(kafka::KafkaSink::open(table, defaults)?)),
         "filesystem" => Ok(Arc::new(filesystem::FileSink::open(table)?)),
         "print" => Ok(Arc::new(print::PrintSink::open(table)?)),
         "blackhole" => Ok(Arc::new(blackhole::BlackholeSink)),
         other => Err(Error::statement(format!("connector '{other}' cannot be written to"))
             .hint("it only makes rows: name the table in FROM, not in INSERT INTO")),
     }
+}
+
+/// Whether a table can hold a changelog: rows that change or go, and not only new ones.
+pub fn accepts_changes(table: &Table) -> Result<bool> {
+    let options = &table.options;
+    Ok(match connector_of(table)? {
+        "upsert-kafka" | "print" | "blackhole" => true,
+        "kafka" | "filesystem" => match options.get("format").or(options.get("value.format")) {
+            Some(name) => name == "debezium-json",
+            None => false,
+        },
+        _ => false,
+    })
 }
 
 /// What happens to a record that does not decode.
@@ -312,8 +330,9 @@ pub trait Sink: Send + Sync {
 
 /// Turns batches of the sink's columns into rows to write. Runs on the workers.
 pub trait SinkEncoder: Send {
-    /// Encodes a batch whose columns are the table's sink columns, in their order.
-    fn encode(&mut self, batch: &RecordBatch) -> Result<SinkRows>;
+    /// Encodes a batch whose columns are the table's sink columns, in their order. `kinds` are the rows'
+    /// [kinds](crate::change::RowKind) where they are a changelog; else all are new.
+    fn encode(&mut self, batch: &RecordBatch, kinds: Option<&Int8Array>) -> Result<SinkRows>;
 }
 
 /// Writes rows outside. Runs on the job's committing thread, as does everything between two boundaries.

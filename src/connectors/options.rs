@@ -66,6 +66,26 @@ const KAFKA: &[&str] = &[
     "sink.topic.partitions",
 ];
 
+const UPSERT_KAFKA: &[&str] = &[
+    "topic",
+    "value.format",
+    "value.fields-include",
+    "key.format",
+    "key.fields-prefix",
+    "scan.bounded.mode",
+    "scan.bounded.specific-offsets",
+    "scan.bounded.timestamp-millis",
+    "sink.delivery-guarantee",
+    "sink.topic.partitions",
+];
+
+/// Options of `kafka` that `upsert-kafka` has not, with what there is instead.
+const UPSERT_KAFKA_INSTEAD: &[(&str, &str)] = &[
+    ("format", "key and value have a format each: set 'key.format' and 'value.format'"),
+    ("key.fields", "the key is the table's: PRIMARY KEY (column, ..) NOT ENFORCED"),
+    ("sink.partitioner", "records go to the partition of their key, so that the changes of a key stay in order"),
+];
+
 const FILESYSTEM: &[&str] = &["path", "format", "csv.skip-header", "scan.on-error"];
 
 const DATAGEN: &[&str] = &["rows-per-second", "number-of-rows", "seed"];
@@ -81,6 +101,7 @@ pub fn check_options(table: &Table) -> Result<Vec<String>> {
     let connector = connector_of(table)?;
     let own: &[&str] = match connector {
         "kafka" => KAFKA,
+        "upsert-kafka" => UPSERT_KAFKA,
         "filesystem" => FILESYSTEM,
         "datagen" => DATAGEN,
         "print" => PRINT,
@@ -88,9 +109,11 @@ pub fn check_options(table: &Table) -> Result<Vec<String>> {
     };
     let prefixes: &[&str] = match connector {
         "kafka" => &["", "value.", "key."],
+        "upsert-kafka" => &["value.", "key."],
         "filesystem" => &[""],
         _ => &[],
     };
+    let is_kafka = matches!(connector, "kafka" | "upsert-kafka");
     let mut notices = Vec::new();
     for (key, value) in table.options.iter() {
         if own.contains(&key) || ENGINE.contains(&key) {
@@ -100,9 +123,7 @@ pub fn check_options(table: &Table) -> Result<Vec<String>> {
             notices.push(format!("'{key}' has no meaning here and is ignored: {why}"));
             continue;
         }
-        if connector == "kafka"
-            && let Some(property) = key.strip_prefix("properties.")
-        {
+        if is_kafka && let Some(property) = key.strip_prefix("properties.") {
             notices.extend(kafka::property_notice(property, value)?);
             continue;
         }
@@ -121,6 +142,9 @@ pub fn check_options(table: &Table) -> Result<Vec<String>> {
             None => return Err(unknown(connector, key, own, prefixes)),
         }
     }
+    if connector == "upsert-kafka" {
+        kafka::check_upsert(table)?;
+    }
     Ok(notices)
 }
 
@@ -132,11 +156,18 @@ fn without_meaning(key: &str) -> Option<(&str, &'static str)> {
 
 fn unknown(connector: &str, key: &str, own: &[&str], prefixes: &[&str]) -> Error {
     let error = Error::statement(format!("connector '{connector}' has no option '{key}'"));
+    if connector == "upsert-kafka"
+        && let Some((_, instead)) = UPSERT_KAFKA_INSTEAD.iter().find(|(k, _)| *k == key)
+    {
+        return error.hint(*instead);
+    }
     let prefixed = prefixes.iter().flat_map(|p| formats::OPTION_KEYS.iter().map(move |k| format!("{p}{k}")));
     let known: Vec<String> = own.iter().chain(ENGINE).map(|k| (*k).to_owned()).chain(prefixed).collect();
     match nearest(key, known.iter().map(String::as_str)) {
         Some(near) => error.hint(format!("did you mean '{near}'?")),
-        None if connector == "kafka" => error.hint("settings of the Kafka client itself start with 'properties.'"),
+        None if matches!(connector, "kafka" | "upsert-kafka") => {
+            error.hint("settings of the Kafka client itself start with 'properties.'")
+        }
         None => error.hint("remove it"),
     }
 }
@@ -216,10 +247,7 @@ mod tests {
 
     #[test]
     fn connectors_of_others_are_not_taken_for_misspellings() {
-        let available = "available are 'kafka', 'filesystem', 'datagen', 'print', 'blackhole'";
-        check(
-            &[("connector", "upsert-kafka")],
-            Err(&format!("connector 'upsert-kafka' is not available yet; {available}")),
-        );
+        let available = "available are 'kafka', 'upsert-kafka', 'filesystem', 'datagen', 'print', 'blackhole'";
+        check(&[("connector", "jdbc")], Err(&format!("connector 'jdbc' is not available yet; {available}")));
     }
 }

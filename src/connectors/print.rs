@@ -1,4 +1,5 @@
-//! A sink that shows rows on the terminal: one JSON object per line.
+//! A sink that shows rows on the terminal: one JSON object per line, with the kind of change before it where the rows
+//! are a changelog: `+U {"k":"a","n":2}`.
 //!
 //! JSON escapes control characters, but not those that only mean something to terminals and to eyes: DEL, the C1
 //! range, and the marks that turn the direction of text. They are escaped here, so that no data can play with the
@@ -7,12 +8,13 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Int8Array, RecordBatch};
 use arrow::datatypes::{Field, Schema};
 
 use super::{EncodedRows, Sink, SinkEncoder, SinkRows, SinkWriter};
 use crate::catalog::Table;
 use crate::catalog::options::Options;
+use crate::change::RowKind;
 use crate::error::{Error, Result};
 use crate::formats::{Encoded, Format, RowEncoder};
 
@@ -53,14 +55,29 @@ struct JsonLines {
 }
 
 impl SinkEncoder for JsonLines {
-    fn encode(&mut self, batch: &RecordBatch) -> Result<SinkRows> {
+    fn encode(&mut self, batch: &RecordBatch, kinds: Option<&Int8Array>) -> Result<SinkRows> {
         // The columns are the table's, whatever the query called them.
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), batch.columns().to_vec())
             .map_err(|e| Error::bug(format!("the sink's rows do not fit its table: {e}")))?;
         let mut values = Encoded::default();
         self.encoder.encode(&batch, &mut values)?;
+        if let Some(kinds) = kinds {
+            values = with_kinds(&values, kinds);
+        }
         Ok(SinkRows::Encoded(EncodedRows { values, ..EncodedRows::default() }))
     }
+}
+
+/// Rows with their kinds before them.
+fn with_kinds(rows: &Encoded, kinds: &Int8Array) -> Encoded {
+    let mut out = Encoded::default();
+    for (row, kind) in kinds.values().iter().enumerate() {
+        out.bytes.extend_from_slice(RowKind::of(*kind).sign().as_bytes());
+        out.bytes.push(b' ');
+        out.bytes.extend_from_slice(rows.row(row).unwrap_or(b"null"));
+        out.end_row();
+    }
+    out
 }
 
 struct Writer {

@@ -33,6 +33,18 @@ impl JsonEncoder {
 
 impl RowEncoder for JsonEncoder {
     fn encode(&mut self, batch: &RecordBatch, out: &mut Encoded) -> Result<()> {
+        self.encode_between(batch, |_| ("", ""), out)
+    }
+}
+
+impl JsonEncoder {
+    /// Writes rows as objects, each between two texts.
+    pub(super) fn encode_between(
+        &self,
+        batch: &RecordBatch,
+        around: impl Fn(usize) -> (&'static str, &'static str),
+        out: &mut Encoded,
+    ) -> Result<()> {
         let cells = Cells::new(batch)?;
         if cells.columns.len() != self.keys.len() {
             let (found, want) = (cells.columns.len(), self.keys.len());
@@ -40,11 +52,14 @@ impl RowEncoder for JsonEncoder {
         }
         let rows = out.len();
         for i in 0..batch.num_rows() {
+            let (before, after) = around(i);
+            out.bytes.extend_from_slice(before.as_bytes());
             let columns = self.keys.iter().zip(&cells.columns).map(|(key, (name, cell))| (key, name, cell));
             if let Err(error) = write_object(columns, i, &self.options, &mut out.bytes) {
                 out.truncate(rows);
                 return Err(error);
             }
+            out.bytes.extend_from_slice(after.as_bytes());
             out.end_row();
         }
         Ok(())

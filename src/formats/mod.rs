@@ -10,7 +10,7 @@
 
 use std::fmt;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, Int8Array, RecordBatch};
 use arrow::datatypes::{DataType, Schema};
 
 use crate::catalog::options::{Options, invalid, nearest};
@@ -21,6 +21,7 @@ mod cells;
 mod columns;
 mod csv;
 mod csv_write;
+mod debezium;
 mod json;
 mod json_scan;
 mod json_write;
@@ -36,12 +37,15 @@ mod tests;
 pub use columns::ColumnBuilder;
 pub use csv::CsvDecoder;
 pub use csv_write::CsvEncoder;
+pub use debezium::DebeziumEncoder;
 pub use json::JsonDecoder;
 pub use json_write::JsonEncoder;
 pub use raw::{RawDecoder, RawEncoder};
 
 /// The formats there are.
-pub const FORMATS: &[&str] = &["json", "csv", "raw"];
+pub const FORMATS: &[&str] = &["json", "csv", "raw", "debezium-json"];
+
+const FORMATS_HINT: &str = "the formats are 'json', 'csv', 'raw', and 'debezium-json' for a table that is written to";
 
 /// Flink's other formats: known by name, so that the answer is not a guess at a misspelling.
 const FORMATS_TO_COME: &[&str] = &[
@@ -49,7 +53,6 @@ const FORMATS_TO_COME: &[&str] = &[
     "avro-confluent",
     "canal-json",
     "debezium-avro-confluent",
-    "debezium-json",
     "maxwell-json",
     "ogg-json",
     "orc",
@@ -68,6 +71,13 @@ pub const OPTION_KEYS: &[&str] = &[
     "csv.null-literal",
     "csv.quote-character",
     "csv.write-bigdecimal-in-scientific-notation",
+    "debezium-json.encode.decimal-as-plain-number",
+    "debezium-json.encode.ignore-null-fields",
+    "debezium-json.ignore-parse-errors",
+    "debezium-json.map-null-key.literal",
+    "debezium-json.map-null-key.mode",
+    "debezium-json.schema-include",
+    "debezium-json.timestamp-format.standard",
     "json.decode.json-parser.enabled",
     "json.encode.decimal-as-plain-number",
     "json.encode.ignore-null-fields",
@@ -84,6 +94,9 @@ pub const OPTION_KEYS: &[&str] = &[
 /// parser, and the keys of a map are never null.
 pub const OPTION_KEYS_WITHOUT_EFFECT: &[&str] = &[
     "csv.write-bigdecimal-in-scientific-notation",
+    "debezium-json.encode.decimal-as-plain-number",
+    "debezium-json.map-null-key.literal",
+    "debezium-json.map-null-key.mode",
     "json.decode.json-parser.enabled",
     "json.encode.decimal-as-plain-number",
     "json.map-null-key.literal",
@@ -99,6 +112,8 @@ pub enum Format {
     Csv(CsvOptions),
     /// The bytes of one column.
     Raw(RawOptions),
+    /// A change as one JSON object, which holds the row before or after it.
+    DebeziumJson(JsonOptions),
 }
 
 /// Options of the format `json`.
@@ -143,18 +158,18 @@ impl Format {
     pub fn from_options(name: &str, options: &Options, prefix: &str) -> Result<Self> {
         let options = Scoped { options, prefix };
         match name {
-            "json" => Ok(Self::Json(json_options(&options)?)),
+            "json" => Ok(Self::Json(json_options(&options, name)?)),
             "csv" => Ok(Self::Csv(csv_options(&options)?)),
             "raw" => Ok(Self::Raw(raw_options(&options)?)),
+            "debezium-json" => Ok(Self::DebeziumJson(debezium_options(&options, name)?)),
             _ if FORMATS_TO_COME.contains(&name) => {
-                Err(Error::statement(format!("the format '{name}' is not available yet"))
-                    .hint("the formats are 'json', 'csv' and 'raw'"))
+                Err(Error::statement(format!("the format '{name}' is not available yet")).hint(FORMATS_HINT))
             }
             _ => {
                 let error = Error::statement(format!("there is no format '{name}'"));
                 Err(match nearest(name, FORMATS.iter().copied()) {
                     Some(near) => error.hint(format!("did you mean '{near}'?")),
-                    None => error.hint("the formats are 'json', 'csv' and 'raw'"),
+                    None => error.hint(FORMATS_HINT),
                 })
             }
         }
@@ -166,7 +181,13 @@ impl Format {
             Self::Json(_) => "json",
             Self::Csv(_) => "csv",
             Self::Raw(_) => "raw",
+            Self::DebeziumJson(_) => "debezium-json",
         }
+    }
+
+    /// Whether records can say that a row has changed or is gone, not only that there is a new one.
+    pub fn has_changes(&self) -> bool {
+        matches!(self, Self::DebeziumJson(_))
     }
 
     /// A decoder. `all` are the columns of the record in their order, `wanted` those to read, each once; the decoder's
@@ -184,6 +205,16 @@ impl Format {
             }
             Self::Csv(options) => Box::new(CsvDecoder::new(all, wanted, options.clone())?),
             Self::Raw(options) => Box::new(RawDecoder::new(all, wanted, options)?),
+            Self::DebeziumJson(_) => {
+                return Err(Error::statement(
+                    "the format 'debezium-json' can only be written: reading a changelog is \
+                                             not available yet",
+                )
+                .hint(
+                    "'format' = 'json' reads the records as they are, with the columns `before` ROW<..>, `after` \
+                     ROW<..> and `op` STRING",
+                ));
+            }
         })
     }
 
@@ -193,13 +224,14 @@ impl Format {
             Self::Json(options) => Box::new(JsonEncoder::new(schema, options.clone())?),
             Self::Csv(options) => Box::new(CsvEncoder::new(schema, options.clone())?),
             Self::Raw(options) => Box::new(RawEncoder::new(schema, options)?),
+            Self::DebeziumJson(options) => Box::new(DebeziumEncoder::new(schema, options.clone())?),
         })
     }
 
     /// Whether the options of the format say to skip bad records, whatever the table's error policy is.
     pub fn ignores_parse_errors(&self) -> bool {
         match self {
-            Self::Json(options) => options.ignore_parse_errors,
+            Self::Json(options) | Self::DebeziumJson(options) => options.ignore_parse_errors,
             Self::Csv(options) => options.ignore_parse_errors,
             Self::Raw(_) => false,
         }
@@ -246,22 +278,33 @@ impl<'a> Scoped<'a> {
     }
 }
 
-fn json_options(options: &Scoped<'_>) -> Result<JsonOptions> {
-    let fail_on_missing_field = options.bool("json.fail-on-missing-field", false)?;
-    let ignore_parse_errors = options.bool("json.ignore-parse-errors", false)?;
+/// Options of JSON, whose keys start with the format's name.
+fn json_options(options: &Scoped<'_>, format: &str) -> Result<JsonOptions> {
+    let key = |key: &str| format!("{format}.{key}");
+    let fail_on_missing_field = options.bool(&key("fail-on-missing-field"), false)?;
+    let ignore_parse_errors = options.bool(&key("ignore-parse-errors"), false)?;
     if fail_on_missing_field && ignore_parse_errors {
-        let (a, b) = (options.key("json.fail-on-missing-field"), options.key("json.ignore-parse-errors"));
+        let (a, b) = (options.key(&key("fail-on-missing-field")), options.key(&key("ignore-parse-errors")));
         return Err(Error::statement(format!("'{a}' and '{b}' contradict each other")).hint("set only one to 'true'"));
     }
-    options.bool("json.decode.json-parser.enabled", true)?;
-    options.bool("json.encode.decimal-as-plain-number", true)?;
-    options.choice("json.map-null-key.mode", &["FAIL", "DROP", "LITERAL"])?;
+    options.bool(&key("decode.json-parser.enabled"), true)?;
+    options.bool(&key("encode.decimal-as-plain-number"), true)?;
+    options.choice(&key("map-null-key.mode"), &["FAIL", "DROP", "LITERAL"])?;
     Ok(JsonOptions {
         fail_on_missing_field,
         ignore_parse_errors,
-        iso_8601: options.choice("json.timestamp-format.standard", &["SQL", "ISO-8601"])? == "ISO-8601",
-        ignore_null_fields: options.bool("json.encode.ignore-null-fields", false)?,
+        iso_8601: options.choice(&key("timestamp-format.standard"), &["SQL", "ISO-8601"])? == "ISO-8601",
+        ignore_null_fields: options.bool(&key("encode.ignore-null-fields"), false)?,
     })
+}
+
+fn debezium_options(options: &Scoped<'_>, format: &str) -> Result<JsonOptions> {
+    if options.bool("debezium-json.schema-include", false)? {
+        let key = options.key("debezium-json.schema-include");
+        return Err(Error::statement(format!("'{key}' = 'true' is not available"))
+            .hint("records are written without their schema: remove the option"));
+    }
+    json_options(options, format)
 }
 
 fn csv_options(options: &Scoped<'_>) -> Result<CsvOptions> {
@@ -438,4 +481,10 @@ impl Encoded {
 pub trait RowEncoder: Send {
     /// Appends one payload per row of `batch` to `out`. All columns of the batch are written, in their order.
     fn encode(&mut self, batch: &RecordBatch, out: &mut Encoded) -> Result<()>;
+
+    /// The same for a changelog, of which each row has its [kind](crate::change::RowKind). Only formats that
+    /// [have changes](Format::has_changes) can.
+    fn encode_changes(&mut self, _batch: &RecordBatch, _kinds: &Int8Array, _out: &mut Encoded) -> Result<()> {
+        Err(Error::bug("a changelog in a format of plain rows"))
+    }
 }

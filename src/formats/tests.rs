@@ -17,8 +17,8 @@ fn from(name: &str, options: &[(&str, &str)], prefix: &str) -> Result<Format> {
 fn options_are_checked() {
     for (name, options, message, hint) in [
         ("jsno", &[][..], "there is no format 'jsno'", "did you mean 'json'?"),
-        ("xml", &[], "there is no format 'xml'", "the formats are 'json', 'csv' and 'raw'"),
-        ("avro", &[], "the format 'avro' is not available yet", "the formats are 'json', 'csv' and 'raw'"),
+        ("xml", &[], "there is no format 'xml'", FORMATS_HINT),
+        ("avro", &[], "the format 'avro' is not available yet", FORMATS_HINT),
         (
             "json",
             &[("json.ignore-parse-errors", "yes")],

@@ -25,7 +25,7 @@ use super::stream::{
 };
 use super::windows::AssignWindows;
 use crate::catalog::{ColumnKind, Table};
-use crate::connectors::SourceColumn;
+use crate::connectors::{SourceColumn, accepts_changes};
 use crate::error::{Error, Result};
 use crate::state::{Aggregate, AggregateLayout};
 
@@ -49,10 +49,31 @@ impl Planner<'_> {
         for (plan, sink) in queries {
             let input = lowering.node(&plan, Bounds::Repeat { judge: false })?;
             let visible = Arc::clone(&lowering.nodes[input].visible);
+            if let Some(table) = sink.table.as_ref().filter(|_| lowering.nodes[input].hidden.kind) {
+                check_takes_changes(table)?;
+            }
             lowering.push(Op::Sink(sink), vec![input], visible, Hidden::default());
         }
         Ok(StreamPlan { nodes: lowering.nodes })
     }
+}
+
+/// Refuses a changelog for a table of new rows only.
+fn check_takes_changes(table: &Table) -> Result<()> {
+    if accepts_changes(table)? {
+        return Ok(());
+    }
+    let connector = table.options.get("connector").unwrap_or_default();
+    let format = table.options.get("value.format").or(table.options.get("format"));
+    let how = format.map_or(format!("'{connector}'"), |format| format!("'{connector}' with '{format}'"));
+    Err(Error::statement(format!(
+        "the query's rows change after they were written, and table {} ({how}) only takes new ones",
+        table.name
+    ))
+    .hint(
+        "write only final rows: leave the EMIT clause (and 'table.exec.emit.allow-lateness') out; or let the table hold \
+         changes: 'connector' = 'upsert-kafka' with a PRIMARY KEY, or 'format' = 'debezium-json'",
+    ))
 }
 
 struct Lowering<'a> {

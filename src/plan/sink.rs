@@ -42,7 +42,7 @@ impl Planner<'_> {
                     check_assignable(field, column, table)?;
                     to_type(from, field.data_type(), &column.data_type)
                 }
-                None if column.not_null => {
+                None if table.needs_value(column) => {
                     return Err(Error::statement(format!(
                         "column {} of {} is NOT NULL and gets no value",
                         column.name, table.name
@@ -57,7 +57,7 @@ impl Planner<'_> {
 
     /// The sink node of an `INSERT`.
     pub fn sink_node(table: &Table) -> SinkNode {
-        let not_null = table.sink_columns().enumerate().filter(|(_, c)| c.not_null).map(|(i, _)| i).collect();
+        let not_null = table.sink_columns().enumerate().filter(|(_, c)| table.needs_value(c)).map(|(i, _)| i).collect();
         SinkNode { table: Some(Arc::new(table.clone())), title: format!("INSERT INTO {}", table.name), not_null }
     }
 }

@@ -31,44 +31,8 @@ pub struct Hidden {
     pub raw: bool,
     /// The first instant after the row's window, where rows belong to one window each (Int64, ms).
     pub window: bool,
-    /// The kind of change ([`RowKind`], Int8), where the rows are a changelog.
+    /// The kind of change ([`RowKind`](crate::change::RowKind), Int8), where the rows are a changelog.
     pub kind: bool,
-}
-
-/// What a row of a changelog says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(i8)]
-pub enum RowKind {
-    /// `+I`: a new row.
-    Insert = 0,
-    /// `-U`: the row as it was before a change; its `+U` follows.
-    UpdateBefore = 1,
-    /// `+U`: the row as it is after a change.
-    UpdateAfter = 2,
-    /// `-D`: the row is gone.
-    Delete = 3,
-}
-
-impl RowKind {
-    /// From a value of the hidden column.
-    pub fn of(value: i8) -> Self {
-        match value {
-            1 => Self::UpdateBefore,
-            2 => Self::UpdateAfter,
-            3 => Self::Delete,
-            _ => Self::Insert,
-        }
-    }
-
-    /// As Flink writes it: `+I`, `-U`, `+U`, `-D`.
-    pub fn sign(self) -> &'static str {
-        match self {
-            Self::Insert => "+I",
-            Self::UpdateBefore => "-U",
-            Self::UpdateAfter => "+U",
-            Self::Delete => "-D",
-        }
-    }
 }
 
 impl Hidden {
@@ -281,6 +245,11 @@ impl StreamPlan {
                 _ => None,
             })
             .max()
+    }
+
+    /// The hidden columns of the rows that a node takes from its first input: what a sink leaves out.
+    pub fn input_hidden(&self, of: NodeId) -> Hidden {
+        self.nodes[of].inputs.first().map_or(Hidden::default(), |&input| self.nodes[input].hidden)
     }
 
     /// The nodes that read from a node.

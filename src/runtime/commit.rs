@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
+use arrow::array::{Int8Array, RecordBatch};
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
 
 use super::clock;
 use super::exchange::{Aligned, Next, cancelled};
 use super::job::Shared;
+use super::query::with_op;
 use crate::connectors::{SinkEncoder, SinkRows, SinkWriter, Source};
 use crate::error::{Error, Result};
 use crate::exec::{Boundary, End};
@@ -153,7 +154,10 @@ impl SinkWriter for Hand {
 pub struct AsTheyAre;
 
 impl SinkEncoder for AsTheyAre {
-    fn encode(&mut self, batch: &RecordBatch) -> Result<SinkRows> {
-        Ok(SinkRows::Batch(batch.clone()))
+    fn encode(&mut self, batch: &RecordBatch, kinds: Option<&Int8Array>) -> Result<SinkRows> {
+        Ok(SinkRows::Batch(match kinds {
+            Some(kinds) => with_op(batch, kinds)?,
+            None => batch.clone(),
+        }))
     }
 }

@@ -24,7 +24,7 @@ use crate::connectors::{self, Defaults, Sink, SinkEncoder, SinkWriter, Source, S
 use crate::error::{Blame, Error, Result};
 use crate::exec::{End, SourceStage};
 use crate::limits::CHANNEL_BATCHES_MAX;
-use crate::plan::{NodeId, Op, SourceNode, StreamPlan};
+use crate::plan::{Hidden, NodeId, Op, SourceNode, StreamPlan};
 use crate::time::WATERMARK_MAX;
 
 /// A partition may be ahead of the last one by at least so much event time (ms) before it is left alone.
@@ -174,7 +174,9 @@ fn sink_lanes(plan: &StreamPlan, topology: &Topology, targets: &[Target]) -> Res
                 Target::Table(sink) => sink.encoder()?,
                 Target::Caller => Box::new(AsTheyAre),
             };
-            Ok(SinkLane { encoder, visible: plan.nodes[node].visible.fields().len(), not_null })
+            let visible = plan.nodes[node].visible.fields().len();
+            let kind = plan.input_hidden(node).index(Hidden::KIND, visible);
+            Ok(SinkLane { encoder, visible, kind, not_null })
         })
         .collect()
 }
@@ -238,7 +240,7 @@ pub fn idle_timeout(table: &Table) -> Result<Option<Duration>> {
     Ok((!timeout.is_zero()).then_some(timeout))
 }
 
-type Fixed = Vec<(usize, crate::plan::Hidden, Vec<RecordBatch>)>;
+type Fixed = Vec<(usize, Hidden, Vec<RecordBatch>)>;
 
 /// The rows of the parts of a plan that read no stream.
 pub fn fixed_rows(plan: &StreamPlan, entries: &std::collections::BTreeMap<NodeId, usize>) -> Result<Fixed> {

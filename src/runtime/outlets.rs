@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int8Type;
 use crossbeam_channel::Sender;
 
 use super::commit::CommitMessage;
@@ -98,6 +99,8 @@ pub struct SinkLane {
     pub encoder: Box<dyn SinkEncoder>,
     /// The number of the sink's columns: what rows carry behind them ends here.
     pub visible: usize,
+    /// The column of the rows' kinds, if they are a changelog.
+    pub kind: Option<usize>,
     /// The columns that may not be null.
     pub not_null: Vec<usize>,
 }
@@ -106,10 +109,11 @@ impl SinkLane {
     fn encode(&mut self, batch: &RecordBatch) -> Result<SinkRows> {
         check_not_null(batch, &self.not_null)?;
         if batch.num_columns() == self.visible {
-            return self.encoder.encode(batch);
+            return self.encoder.encode(batch, None);
         }
+        let kinds = self.kind.map(|kind| batch.column(kind).as_primitive::<Int8Type>());
         let columns: Vec<usize> = (0..self.visible).collect();
-        self.encoder.encode(&batch.project(&columns)?)
+        self.encoder.encode(&batch.project(&columns)?, kinds)
     }
 }
 

@@ -1,12 +1,14 @@
 //! The rows of a `SELECT`, as they come.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, Int8Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::job::Job;
+use crate::change::RowKind;
 use crate::error::{Error, Result};
 
 /// The rows of a running `SELECT`. Dropping it stops the query.
@@ -14,6 +16,7 @@ use crate::error::{Error, Result};
 /// It is an iterator over batches; it ends when the query has (a bounded one, a `LIMIT`, or [`stop`](Self::stop)).
 pub struct QueryStream {
     schema: SchemaRef,
+    has_changes: bool,
     batches: Receiver<RecordBatch>,
     job: Job,
     /// Rows still wanted, for a `LIMIT`.
@@ -25,17 +28,23 @@ pub struct QueryStream {
 impl QueryStream {
     pub(super) fn new(
         schema: SchemaRef,
+        has_changes: bool,
         batches: Receiver<RecordBatch>,
         job: Job,
         skip: usize,
         limit: Option<usize>,
     ) -> Self {
-        Self { schema, batches, job, limit, skip }
+        Self { schema, has_changes, batches, job, limit, skip }
     }
 
     /// The columns.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
+    }
+
+    /// Whether the rows are a changelog. Then the first column, `op`, says of each row what it is: `+I`, `-U`, `+U`, `-D`.
+    pub fn has_changes(&self) -> bool {
+        self.has_changes
     }
 
     /// The job behind the query.
@@ -95,4 +104,21 @@ impl Drop for QueryStream {
         // The job may be blocked on handing over rows: take them until it has ended.
         while self.batches.recv().is_ok() {}
     }
+}
+
+/// The columns of a changelog's rows with their kinds before them, under a name that none of them has.
+pub(super) fn op_schema(rows: &Schema) -> SchemaRef {
+    let mut name = "op".to_owned();
+    while rows.fields().iter().any(|field| *field.name() == name) {
+        name.insert(0, '_');
+    }
+    let op: FieldRef = Arc::new(Field::new(name, DataType::Utf8, false));
+    Arc::new(Schema::new(std::iter::once(op).chain(rows.fields().iter().cloned()).collect::<Vec<_>>()))
+}
+
+/// Rows with their kinds before them.
+pub(super) fn with_op(batch: &RecordBatch, kinds: &Int8Array) -> Result<RecordBatch> {
+    let signs: StringArray = kinds.values().iter().map(|kind| Some(RowKind::of(*kind).sign())).collect();
+    let columns = std::iter::once(Arc::new(signs) as ArrayRef).chain(batch.columns().iter().cloned()).collect();
+    Ok(RecordBatch::try_new(op_schema(&batch.schema()), columns)?)
 }

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Int8Array, RecordBatch};
 use arrow::datatypes::{Field, Schema};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -74,12 +74,15 @@ struct Encoder {
 }
 
 impl SinkEncoder for Encoder {
-    fn encode(&mut self, batch: &RecordBatch) -> Result<SinkRows> {
+    fn encode(&mut self, batch: &RecordBatch, kinds: Option<&Int8Array>) -> Result<SinkRows> {
         // The columns are the table's, whatever the query called them.
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), batch.columns().to_vec())
             .map_err(|e| Error::bug(format!("the sink's rows do not fit its table: {e}")))?;
         let mut values = Encoded::default();
-        self.encoder.encode(&batch, &mut values)?;
+        match kinds {
+            Some(kinds) => self.encoder.encode_changes(&batch, kinds, &mut values)?,
+            None => self.encoder.encode(&batch, &mut values)?,
+        }
         Ok(SinkRows::Encoded(EncodedRows { values, ..EncodedRows::default() }))
     }
 }

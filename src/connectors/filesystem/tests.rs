@@ -72,9 +72,9 @@ fn what_is_written_is_read() {
         let table = table(&path, format, &[]);
         let sink = open_sink(&table, &Defaults::default()).unwrap();
         let (mut encoder, mut writer) = (sink.encoder().unwrap(), sink.writer().unwrap());
-        writer.write(encoder.encode(&rows(0, 5)).unwrap()).unwrap();
+        writer.write(encoder.encode(&rows(0, 5), None).unwrap()).unwrap();
         writer.flush().unwrap();
-        writer.write(encoder.encode(&rows(5, 8)).unwrap()).unwrap();
+        writer.write(encoder.encode(&rows(5, 8), None).unwrap()).unwrap();
         writer.close().unwrap();
         let want: Vec<String> = (0..8).map(|i| format!("{i}:n,\"{i}\"")).collect();
         assert_eq!(read(SourceSpec::all_columns(table.clone())).unwrap(), (vec![want.clone()], 0), "{name}");

@@ -168,6 +168,17 @@ impl Cluster {
 
     /// Creates a topic and waits until it can be seen. `None` and -1 leave the choice to the broker.
     pub fn create_topic(&self, name: &str, partitions: Option<i32>, replication: i32) -> Result<()> {
+        self.create_topic_with(name, partitions, replication, &[])
+    }
+
+    /// The same, with settings of the topic.
+    pub fn create_topic_with(
+        &self,
+        name: &str,
+        partitions: Option<i32>,
+        replication: i32,
+        settings: &[(&str, &str)],
+    ) -> Result<()> {
         check_topic_name(name)?;
         let partitions = partitions.unwrap_or(-1);
         if let Some(embedded) = self.properties.embedded() {
@@ -177,6 +188,7 @@ impl Cluster {
         let watcher = Watcher::new("the cluster's client", self.brokers());
         let admin: AdminClient<Watcher> = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
         let new = NewTopic::new(name, partitions, TopicReplication::Fixed(replication));
+        let new = settings.iter().fold(new, |new, (key, value)| new.set(key, value));
         let options = AdminOptions::new().request_timeout(Some(self.wait)).operation_timeout(Some(self.wait));
         let answer = futures::executor::block_on(admin.create_topics([&new], &options));
         client::end(admin);

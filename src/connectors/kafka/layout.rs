@@ -2,7 +2,8 @@
 //!
 //! `'key.fields'` names the columns of the key, `'value.fields-include'` says whether the value repeats them (`ALL`,
 //! the default) or leaves them out (`EXCEPT_KEY`), and `'key.fields-prefix'` is what the table's names have before the
-//! key format's own names, so that a key field and a value field may share theirs.
+//! key format's own names, so that a key field and a value field may share theirs. In a table of `upsert-kafka` the key
+//! is the primary key.
 
 use crate::catalog::options::nearest;
 use crate::catalog::{Column, ColumnKind, Table};
@@ -34,11 +35,13 @@ impl Layout {
     /// Reads the layout from a table's options.
     pub fn of(table: &Table) -> Result<Self> {
         let options = &table.options;
+        let is_upsert = is_upsert(table);
         let value_format = match (options.get("format"), options.get("value.format")) {
             (Some(_), Some(_)) => {
                 return Err(Error::statement("'format' and 'value.format' are both set").hint("keep one of them"));
             }
             (None, Some(name)) => Format::from_options(name, options, "value.")?,
+            (_, None) if is_upsert => Format::from_options(options.require("value.format")?, options, "value.")?,
             (name, None) => Format::from_options(
                 name.ok_or_else(|| {
                     Error::statement("the option 'format' is missing").hint("add 'format' = 'json' to WITH (..)")
@@ -47,9 +50,24 @@ impl Layout {
                 "",
             )?,
         };
-        let key_names: Vec<&str> =
-            options.get("key.fields").unwrap_or("").split(';').map(str::trim).filter(|n| !n.is_empty()).collect();
         let key_format = options.get("key.format");
+        let key_names: Vec<&str> = match is_upsert {
+            true => table.primary_key.iter().map(String::as_str).collect(),
+            false => {
+                options.get("key.fields").unwrap_or("").split(';').map(str::trim).filter(|n| !n.is_empty()).collect()
+            }
+        };
+        if is_upsert {
+            options.require("key.format")?;
+            if key_names.is_empty() {
+                return Err(Error::statement(format!(
+                    "table {} needs a primary key: 'upsert-kafka' keeps the last row \
+                                                     of each key",
+                    table.name
+                ))
+                .hint("add PRIMARY KEY (column, ..) NOT ENFORCED behind the columns"));
+            }
+        }
         if key_format.is_none() && !key_names.is_empty() {
             return Err(Error::statement("'key.fields' is set but 'key.format' is not")
                 .hint("add 'key.format' = 'json' (or 'raw' for a single column)"));
@@ -58,19 +76,33 @@ impl Layout {
             return Err(Error::statement("'key.format' is set but 'key.fields' is not")
                 .hint("add 'key.fields' = 'column' (several are separated by ';')"));
         }
+        if is_upsert && value_format.has_changes() {
+            return Err(Error::statement(format!("'upsert-kafka' does not take the format '{}'", value_format.name()))
+                .hint(
+                    "its records are rows, and one without a value says that a row is gone: set 'value.format' = \
+                       'json'; 'connector' = 'kafka' takes this format",
+                ));
+        }
         let value_has_key = options.choice("value.fields-include", &["ALL", "EXCEPT_KEY"])? == "ALL";
         let prefix = options.get("key.fields-prefix").unwrap_or("");
         if !prefix.is_empty() && value_has_key {
             return Err(Error::statement("'key.fields-prefix' needs 'value.fields-include' = 'EXCEPT_KEY'")
                 .hint("the prefixed columns cannot be in the value too"));
         }
-        let key_fields = key_names.iter().map(|name| key_field(table, name, prefix)).collect::<Result<Vec<_>>>()?;
+        let named_by = if is_upsert { "the primary key" } else { "'key.fields'" };
+        let key_fields = key_names.iter().map(|name| key_field(table, name, prefix, named_by));
+        let key_fields = key_fields.collect::<Result<Vec<_>>>()?;
         let value = physical(table)
             .filter(|c| value_has_key || !key_names.contains(&c.name.as_str()))
             .map(|c| Field { column: c.name.clone(), decode: decode_column(c, &c.name) })
             .collect();
         let key = key_format.map(|f| Ok::<_, Error>((Format::from_options(f, options, "key.")?, key_fields)));
-        Ok(Self { value_format, value, key: key.transpose()?, value_has_key })
+        let key = key.transpose()?;
+        if let Some((format, _)) = key.as_ref().filter(|(format, _)| format.has_changes()) {
+            return Err(Error::statement(format!("a key cannot have the format '{}'", format.name()))
+                .hint("a key says which row, not what became of it: set 'key.format' = 'json'"));
+        }
+        Ok(Self { value_format, value, key, value_has_key })
     }
 
     /// Where a column is read from: its index among the key's or the value's. The value wins when both have it.
@@ -79,6 +111,11 @@ impl Layout {
         let in_key = || self.key.as_ref().and_then(|(_, fields)| index(fields)).map(Place::Key);
         index(&self.value).map(Place::Value).or_else(in_key)
     }
+}
+
+/// Whether a table's records are the last states of rows, by key.
+pub fn is_upsert(table: &Table) -> bool {
+    table.options.get("connector") == Some("upsert-kafka")
 }
 
 /// Where a column is read from.
@@ -92,9 +129,9 @@ fn physical(table: &Table) -> impl Iterator<Item = &Column> {
     table.columns.iter().filter(|c| c.kind == ColumnKind::Physical)
 }
 
-fn key_field(table: &Table, name: &str, prefix: &str) -> Result<Field> {
+fn key_field(table: &Table, name: &str, prefix: &str, named_by: &str) -> Result<Field> {
     let Some(column) = physical(table).find(|c| c.name == name) else {
-        let error = Error::statement(format!("'key.fields' names \"{name}\", which is no physical column"));
+        let error = Error::statement(format!("{named_by} names \"{name}\", which is no physical column"));
         return Err(match nearest(name, physical(table).map(|c| c.name.as_str())) {
             Some(near) => error.hint(format!("did you mean \"{near}\"?")),
             None => error.hint("it must be a column of the table, without METADATA and without an expression"),
@@ -102,7 +139,7 @@ fn key_field(table: &Table, name: &str, prefix: &str) -> Result<Field> {
     };
     let Some(in_record) = name.strip_prefix(prefix).filter(|n| !n.is_empty()) else {
         return Err(Error::statement(format!("the key column \"{name}\" does not start with '{prefix}'"))
-            .hint("with 'key.fields-prefix' all columns in 'key.fields' must start with it"));
+            .hint(format!("with 'key.fields-prefix' all columns in {named_by} must start with it")));
     };
     Ok(Field { column: name.to_owned(), decode: decode_column(column, in_record) })
 }

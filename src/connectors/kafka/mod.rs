@@ -24,12 +24,21 @@ mod sink;
 mod source;
 #[cfg(test)]
 mod tests;
+mod upsert;
 
 pub use cluster::{Cluster, Topic};
 pub use embedded::Embedded;
 pub use properties::{ClientProperties, property_notice};
 pub use sink::KafkaSink;
 pub use source::KafkaSource;
+
+use crate::catalog::Table;
+use crate::error::Result;
+
+/// Checks the key and the formats of a table of `upsert-kafka`.
+pub fn check_upsert(table: &Table) -> Result<()> {
+    layout::Layout::of(table).map(|_| ())
+}
 
 /// The word that stands for the broker inside this process, in place of `host:port`.
 pub const EMBEDDED: &str = "embedded";

@@ -3,12 +3,14 @@
 //! Workers encode batches into slabs; one writer hands them to one idempotent producer. At-least-once: when `flush`
 //! returns, every row written before it is acknowledged by all in-sync replicas. While a broker is away the writer
 //! waits, and says so once; a row that can never be delivered is an error.
+//!
+//! A changelog is told by the value (`debezium-json`) or by the key (`upsert-kafka`, [`upsert`](super::upsert)).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::compute::cast;
+use arrow::array::{Array, AsArray, Int8Array, RecordBatch};
+use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimeUnit, TimestampMillisecondType};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -16,8 +18,9 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::client::{self, Watcher};
 use super::cluster::{Cluster, check_topic_name};
-use super::layout::Layout;
+use super::layout::{Layout, is_upsert};
 use super::properties::{ClientProperties, client_error};
+use super::upsert::Upserts;
 use crate::catalog::options::invalid;
 use crate::catalog::{ColumnKind, Table};
 use crate::connectors::{Defaults, EncodedRows, RecordHeaders, Sink, SinkEncoder, SinkRows, SinkWriter, TroubleProbe};
@@ -67,6 +70,10 @@ impl KafkaSink {
             return Err(Error::statement("'sink.delivery-guarantee' = 'exactly-once' is not available yet")
                 .hint("'at-least-once' is: after a crash some rows may be there twice"));
         }
+        if is_upsert(table) && options.get("properties.partitioner") == Some("random") {
+            return Err(Error::statement("'properties.partitioner' = 'random' would scatter the changes of a key")
+                .hint("remove it: records of one key must be in one partition to stay in order"));
+        }
         let partitioner = match options.choice("sink.partitioner", &["default", "fixed", "round-robin"])? {
             "fixed" => Partitioner::Fixed,
             "round-robin" => Partitioner::RoundRobin,
@@ -84,7 +91,9 @@ impl KafkaSink {
         let found = match cluster.find_topic(topic)? {
             Some(found) => found,
             None => {
-                cluster.create_topic(topic, partitions, -1)?;
+                // Without compaction a row that nobody changes would be gone with the retention.
+                let config = if is_upsert(table) { &[("cleanup.policy", "compact")][..] } else { &[] };
+                cluster.create_topic_with(topic, partitions, -1, config)?;
                 tracing::info!("created topic \"{topic}\"");
                 cluster.topic(topic)?
             }
@@ -105,6 +114,10 @@ impl Sink for KafkaSink {
     }
 
     fn writer(&self) -> Result<Box<dyn SinkWriter>> {
+        let is_idempotent = may_be_idempotent(&self.properties);
+        // Without idempotence a retry may overtake, and then an older state of a row would be the last one.
+        let in_order = [("max.in.flight.requests.per.connection", "1")];
+        let forced = if is_upsert(&self.table) && !is_idempotent { &in_order[..] } else { &[] };
         let config = self.properties.config(
             &[
                 ("linger.ms", "5"),
@@ -119,9 +132,9 @@ impl Sink for KafkaSink {
                 // Never give a row up: a broker that is away is waited for.
                 ("message.timeout.ms", "0"),
                 ("acks", "all"),
-                ("enable.idempotence", if may_be_idempotent(&self.properties) { "true" } else { "false" }),
+                ("enable.idempotence", if is_idempotent { "true" } else { "false" }),
             ],
-            &[],
+            forced,
         );
         let watcher = Watcher::new(format!("the sink \"{}\"", self.table.name), self.properties.brokers());
         let producer = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
@@ -147,10 +160,22 @@ fn may_be_idempotent(properties: &ClientProperties) -> bool {
 
 /// Turns batches of the sink's columns into records.
 struct Encoder {
+    changes: Changes,
     value: Part,
     key: Option<Part>,
     timestamp: Option<usize>,
     headers: Option<usize>,
+}
+
+/// How records tell changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Changes {
+    /// Not at all.
+    Untold,
+    /// By the key: the last record of a key counts, and one without a value says that there is no row.
+    ByKey,
+    /// In the value.
+    InValue,
 }
 
 /// Some of the sink's columns, encoded together.
@@ -180,9 +205,14 @@ impl Encoder {
             let encoder = format.encoder(&schema)?;
             Ok::<_, Error>(Part { columns: indices, schema, encoder })
         };
+        let changes = match layout.value_format.has_changes() {
+            _ if is_upsert(table) => Changes::ByKey,
+            true => Changes::InValue,
+            false => Changes::Untold,
+        };
         let value = part(&layout.value_format, &layout.value)?;
         let key = layout.key.as_ref().map(|(format, fields)| part(format, fields)).transpose()?;
-        let mut encoder = Self { value, key, timestamp: None, headers: None };
+        let mut encoder = Self { changes, value, key, timestamp: None, headers: None };
         for (index, column) in columns.iter().enumerate() {
             let ColumnKind::Metadata { key, .. } = &column.kind else { continue };
             match (key.as_str(), &column.data_type) {
@@ -213,25 +243,46 @@ impl Encoder {
 }
 
 impl Part {
-    fn encode(&mut self, batch: &RecordBatch) -> Result<Encoded> {
+    fn encode(&mut self, batch: &RecordBatch, kinds: Option<&Int8Array>) -> Result<Encoded> {
         let columns = self.columns.iter().map(|i| batch.column(*i).clone()).collect();
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let part = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)
             .map_err(|e| Error::bug(format!("the sink's rows do not fit its table: {e}")))?;
         let mut out = Encoded::default();
-        self.encoder.encode(&part, &mut out)?;
+        match kinds {
+            Some(kinds) => self.encoder.encode_changes(&part, kinds, &mut out)?,
+            None => self.encoder.encode(&part, &mut out)?,
+        }
         Ok(out)
     }
 }
 
 impl SinkEncoder for Encoder {
-    fn encode(&mut self, batch: &RecordBatch) -> Result<SinkRows> {
-        Ok(SinkRows::Encoded(EncodedRows {
-            values: self.value.encode(batch)?,
-            keys: self.key.as_mut().map(|k| k.encode(batch)).transpose()?,
+    fn encode(&mut self, batch: &RecordBatch, kinds: Option<&Int8Array>) -> Result<SinkRows> {
+        let keys = self.key.as_mut().map(|k| k.encode(batch, None)).transpose()?;
+        let rows = match (self.changes, kinds, keys) {
+            (Changes::ByKey, Some(kinds), Some(keys)) => {
+                let upserts = Upserts::of(kinds, &keys);
+                let keys = upserts.keys(&keys);
+                let mut rows = self.rows(&take_record_batch(batch, upserts.rows())?, None, Some(keys))?;
+                upserts.bury(&mut rows.values);
+                rows
+            }
+            (Changes::Untold, Some(_), _) => return Err(Error::bug("a changelog for a topic of plain rows")),
+            (_, kinds, keys) => self.rows(batch, kinds, keys)?,
+        };
+        Ok(SinkRows::Encoded(rows))
+    }
+}
+
+impl Encoder {
+    fn rows(&mut self, batch: &RecordBatch, kinds: Option<&Int8Array>, keys: Option<Encoded>) -> Result<EncodedRows> {
+        Ok(EncodedRows {
+            values: self.value.encode(batch, kinds)?,
+            keys,
             timestamps: self.timestamp.map(|i| timestamps(batch.column(i))).transpose()?,
             headers: self.headers.map(|i| headers(batch.column(i))).transpose()?,
-        }))
+        })
     }
 }
 

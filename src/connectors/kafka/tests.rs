@@ -173,7 +173,7 @@ fn what_is_written_is_read() {
     let ids: ArrayRef = Arc::new(Int64Array::from((0..1_000).collect::<Vec<i64>>()));
     let names: ArrayRef = Arc::new(StringArray::from((0..1_000).map(|i| format!("n{i}")).collect::<Vec<_>>()));
     let batch = RecordBatch::try_new(Arc::new(schema), vec![ids, names]).unwrap();
-    let rows = sink.encoder().unwrap().encode(&batch).unwrap();
+    let rows = sink.encoder().unwrap().encode(&batch, None).unwrap();
     let mut writer = sink.writer().unwrap();
     writer.write(rows).unwrap();
     writer.flush().unwrap();
@@ -234,7 +234,7 @@ fn keys_and_metadata() {
     let names = ["a", "b", "c", "d"];
     let batch = RecordBatch::try_from_iter(names.into_iter().zip(columns)).unwrap();
     let mut writer = sink.writer().unwrap();
-    writer.write(sink.encoder().unwrap().encode(&batch).unwrap()).unwrap();
+    writer.write(sink.encoder().unwrap().encode(&batch, None).unwrap()).unwrap();
     writer.close().unwrap();
     // A record without a key: its key columns are null.
     world.produce("keyed", &[(None, Some(r#"{"id":30}"#))]);

@@ -9,7 +9,7 @@ use crate::error::{Blame, Error, Result};
 use crate::plan::{Op, Planner, SinkNode, StreamPlan, explain, reads_stream, split_limit};
 use crate::runtime::Job;
 use crate::runtime::launch::{Launch, compute, launch};
-use crate::runtime::query::QueryStream;
+use crate::runtime::query::{QueryStream, op_schema};
 use crate::runtime::session::Session;
 use crate::sql::statement::{Insert, Query, Statement};
 
@@ -97,11 +97,12 @@ impl Engine {
         limit: Option<usize>,
     ) -> Result<Outcome> {
         let Some(last) = plan.nodes.last() else { return Err(Error::bug("a plan without nodes")) };
-        let schema = Arc::clone(&last.visible);
+        let has_changes = plan.input_hidden(plan.nodes.len() - 1).kind;
+        let schema = if has_changes { op_schema(&last.visible) } else { Arc::clone(&last.visible) };
         let name = format!("select-{:04x}", digest(text) & 0xffff);
         let (job, rows) = launch(Launch { name, statement: text.to_owned(), plan, session, defaults })?;
         match rows {
-            Some(rows) => Ok(Outcome::Query(QueryStream::new(schema, rows, job, skip, limit))),
+            Some(rows) => Ok(Outcome::Query(QueryStream::new(schema, has_changes, rows, job, skip, limit))),
             None => Err(Error::bug("a query whose rows go nowhere")),
         }
     }
