@@ -246,6 +246,93 @@ mod tests {
     }
 
     #[test]
+    fn upsert_kafka_wants_a_key_and_two_formats() {
+        let check = |columns: &str, options: &str, want: Result<&[&str], &str>| {
+            let text =
+                format!("CREATE TABLE t ({columns}) WITH ('connector' = 'upsert-kafka', 'topic' = 'a', {options})");
+            let statement = crate::sql::parse_script(&text).unwrap().remove(0).statement;
+            let crate::sql::statement::Statement::CreateTable(create) = statement else { panic!("{text}") };
+            match (check_options(&create.table), want) {
+                (Ok(notices), Ok(want)) => {
+                    assert_eq!(notices.len(), want.len(), "{notices:?}");
+                    assert!(notices.iter().zip(want).all(|(n, w)| n.contains(w)), "{notices:?}");
+                }
+                (Err(e), Err(want)) => assert_eq!(format!("{e}; {}", e.hint.clone().unwrap_or_default()), want),
+                (got, want) => panic!("{text}: {got:?}, not {want:?}"),
+            }
+        };
+        let keyed = "k STRING, n INT, PRIMARY KEY (k) NOT ENFORCED";
+        let formats = "'key.format' = 'json', 'value.format' = 'json'";
+        check(keyed, formats, Ok(&[]));
+        check(
+            keyed,
+            &format!("{formats}, 'key.json.ignore-parse-errors' = 'true', 'properties.acks' = 'all'"),
+            Ok(&[]),
+        );
+        check(
+            keyed,
+            &format!("{formats}, 'sink.parallelism' = '2', 'sink.buffer-flush.max-rows' = '9'"),
+            Ok(&["sink.buffer-flush.max-rows", "sink.parallelism"]),
+        );
+        check(
+            "k STRING, n INT",
+            formats,
+            Err("table t needs a primary key: 'upsert-kafka' keeps the last row of each key; \
+                 add PRIMARY KEY (column, ..) NOT ENFORCED behind the columns"),
+        );
+        check(
+            keyed,
+            "'value.format' = 'json'",
+            Err("the option 'key.format' is missing; add 'key.format' = '..' to WITH (..)"),
+        );
+        check(
+            keyed,
+            "'key.format' = 'json'",
+            Err("the option 'value.format' is missing; add 'value.format' = '..' to WITH (..)"),
+        );
+        for (options, hint) in [
+            ("'format' = 'json'", "key and value have a format each: set 'key.format' and 'value.format'"),
+            ("'key.fields' = 'k'", "the key is the table's: PRIMARY KEY (column, ..) NOT ENFORCED"),
+            ("'value.field-include' = 'ALL'", "did you mean 'value.fields-include'?"),
+            ("'value.json.ignore-parse-error' = 'true'", "did you mean 'value.json.ignore-parse-errors'?"),
+            (
+                "'sink.partitioner' = 'fixed'",
+                "records go to the partition of their key, so that the changes of a key stay in order",
+            ),
+        ] {
+            let key = options.split('\'').nth(1).unwrap();
+            let want = format!("connector 'upsert-kafka' has no option '{key}'; {hint}");
+            check(keyed, &format!("{formats}, {options}"), Err(&want));
+        }
+        check(
+            keyed,
+            "'key.format' = 'debezium-json', 'value.format' = 'json'",
+            Err("a key cannot have the format 'debezium-json'; a key says which row, not what became of it: \
+                 set 'key.format' = 'json'"),
+        );
+        check(
+            keyed,
+            "'key.format' = 'json', 'value.format' = 'debezium-json'",
+            Err(
+                "'upsert-kafka' does not take the format 'debezium-json'; its records are rows, and one without a value \
+                 says that a row is gone: set 'value.format' = 'json'; 'connector' = 'kafka' takes this format",
+            ),
+        );
+        check(
+            keyed,
+            &format!("{formats}, 'key.fields-prefix' = 'x_', 'value.fields-include' = 'EXCEPT_KEY'"),
+            Err("the key column \"k\" does not start with 'x_'; \
+                 with 'key.fields-prefix' all columns in the primary key must start with it"),
+        );
+        check(
+            "k STRING METADATA FROM 'topic', n INT, PRIMARY KEY (k) NOT ENFORCED",
+            formats,
+            Err("the primary key names \"k\", which is no physical column; \
+                 it must be a column of the table, without METADATA and without an expression"),
+        );
+    }
+
+    #[test]
     fn connectors_of_others_are_not_taken_for_misspellings() {
         let available = "available are 'kafka', 'upsert-kafka', 'filesystem', 'datagen', 'print', 'blackhole'";
         check(&[("connector", "jdbc")], Err(&format!("connector 'jdbc' is not available yet; {available}")));

@@ -163,4 +163,16 @@ mod tests {
             assert_eq!(String::from_utf8(escaped(text.as_bytes())).unwrap(), want, "{text:?}");
         }
     }
+
+    #[test]
+    fn changes_have_their_kind_before_them() {
+        let mut rows = Encoded::default();
+        for text in ["{\"n\":1}", "{\"n\":1}", "{\"n\":2}", "{}"] {
+            rows.bytes.extend_from_slice(text.as_bytes());
+            rows.end_row();
+        }
+        let out = with_kinds(&rows, &vec![0, 1, 2, 3].into());
+        let lines: Vec<_> = (0..4).map(|i| std::str::from_utf8(out.row(i).unwrap()).unwrap()).collect();
+        assert_eq!(lines, ["+I {\"n\":1}", "-U {\"n\":1}", "+U {\"n\":2}", "-D {}"]);
+    }
 }

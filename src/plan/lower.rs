@@ -19,13 +19,14 @@ use super::aggregate::{WindowAggregate, reads_stream};
 use super::context::{Planner, ScannedTable, base_schema};
 use super::marks::{column_behind, is_bound};
 use super::per_window::{PerWindow, requalified};
+use super::sink::check_takes_changes;
 use super::stream::{
     AggregateNode, Hidden, Node, NodeId, Op, OutputColumn, PerWindowNode, SinkNode, SourceNode, Step, StreamPlan,
     WindowsNode,
 };
 use super::windows::AssignWindows;
 use crate::catalog::{ColumnKind, Table};
-use crate::connectors::{SourceColumn, accepts_changes};
+use crate::connectors::SourceColumn;
 use crate::error::{Error, Result};
 use crate::state::{Aggregate, AggregateLayout};
 
@@ -56,24 +57,6 @@ impl Planner<'_> {
         }
         Ok(StreamPlan { nodes: lowering.nodes })
     }
-}
-
-/// Refuses a changelog for a table of new rows only.
-fn check_takes_changes(table: &Table) -> Result<()> {
-    if accepts_changes(table)? {
-        return Ok(());
-    }
-    let connector = table.options.get("connector").unwrap_or_default();
-    let format = table.options.get("value.format").or(table.options.get("format"));
-    let how = format.map_or(format!("'{connector}'"), |format| format!("'{connector}' with '{format}'"));
-    Err(Error::statement(format!(
-        "the query's rows change after they were written, and table {} ({how}) only takes new ones",
-        table.name
-    ))
-    .hint(
-        "write only final rows: leave the EMIT clause (and 'table.exec.emit.allow-lateness') out; or let the table hold \
-         changes: 'connector' = 'upsert-kafka' with a PRIMARY KEY, or 'format' = 'debezium-json'",
-    ))
 }
 
 struct Lowering<'a> {

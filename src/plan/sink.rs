@@ -10,6 +10,7 @@ use datafusion::logical_expr::{Expr, FetchType, LogicalPlan, LogicalPlanBuilder,
 use super::context::Planner;
 use super::stream::SinkNode;
 use crate::catalog::{Column, ColumnKind, Table};
+use crate::connectors::accepts_changes;
 use crate::error::{Error, Result};
 use crate::sql::types::sql_type;
 
@@ -60,6 +61,24 @@ impl Planner<'_> {
         let not_null = table.sink_columns().enumerate().filter(|(_, c)| table.needs_value(c)).map(|(i, _)| i).collect();
         SinkNode { table: Some(Arc::new(table.clone())), title: format!("INSERT INTO {}", table.name), not_null }
     }
+}
+
+/// Refuses a changelog for a table of new rows only.
+pub(super) fn check_takes_changes(table: &Table) -> Result<()> {
+    if accepts_changes(table)? {
+        return Ok(());
+    }
+    let connector = table.options.get("connector").unwrap_or_default();
+    let format = table.options.get("value.format").or(table.options.get("format"));
+    let how = format.map_or(format!("'{connector}'"), |format| format!("'{connector}' with '{format}'"));
+    Err(Error::statement(format!(
+        "the query's rows change after they were written, and table {} ({how}) only takes new ones",
+        table.name
+    ))
+    .hint(
+        "write only final rows: leave the EMIT clause (and 'table.exec.emit.allow-lateness') out; or let the table hold \
+         changes: 'connector' = 'upsert-kafka' with a PRIMARY KEY, or 'format' = 'debezium-json'",
+    ))
 }
 
 /// A value as another type. Rows become rows field by field in their order, whatever the fields are called: `ROW(1, 'a')`
@@ -157,4 +176,41 @@ pub fn split_limit(plan: LogicalPlan) -> Result<(LogicalPlan, usize, Option<usiz
         return Err(Error::statement("LIMIT and OFFSET take whole numbers"));
     };
     Ok((Arc::unwrap_or_clone(limit.input), skip, fetch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::parse_script;
+    use crate::sql::statement::Statement;
+
+    #[test]
+    fn a_changelog_goes_where_it_can_be_told() {
+        for (options, how) in [
+            ("'connector' = 'kafka', 'topic' = 'a', 'format' = 'json'", "'kafka' with 'json'"),
+            ("'connector' = 'kafka', 'topic' = 'a', 'value.format' = 'csv'", "'kafka' with 'csv'"),
+            ("'connector' = 'filesystem', 'path' = 'a', 'format' = 'json'", "'filesystem' with 'json'"),
+            ("'connector' = 'upsert-kafka', 'topic' = 'a', 'key.format' = 'json', 'value.format' = 'json'", ""),
+            ("'connector' = 'kafka', 'topic' = 'a', 'format' = 'debezium-json'", ""),
+            ("'connector' = 'kafka', 'topic' = 'a', 'value.format' = 'debezium-json'", ""),
+            ("'connector' = 'filesystem', 'path' = 'a', 'format' = 'debezium-json'", ""),
+            ("'connector' = 'print'", ""),
+            ("'connector' = 'blackhole'", ""),
+        ] {
+            let text = format!("CREATE TABLE o (a INT, PRIMARY KEY (a) NOT ENFORCED) WITH ({options})");
+            let Statement::CreateTable(create) = parse_script(&text).unwrap().remove(0).statement else { panic!() };
+            match check_takes_changes(&create.table) {
+                Ok(()) => assert_eq!(how, "", "{options}"),
+                Err(error) => {
+                    let want =
+                        format!("the query's rows change after they were written, and table o ({how}) only takes");
+                    assert!(error.message.starts_with(&want), "{error}");
+                    let hint = error.hint.unwrap();
+                    for way in ["leave the EMIT clause", "'upsert-kafka' with a PRIMARY KEY", "'debezium-json'"] {
+                        assert!(hint.contains(way), "{hint}");
+                    }
+                }
+            }
+        }
+    }
 }

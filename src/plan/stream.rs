@@ -9,6 +9,7 @@ use datafusion::physical_expr::PhysicalExpr;
 
 use super::marks::Bound;
 use crate::catalog::Table;
+pub use crate::change::RowKind;
 use crate::connectors::SourceColumn;
 use crate::state::AggregateLayout;
 use crate::time::{SlicedWindows, Windows};
@@ -31,7 +32,7 @@ pub struct Hidden {
     pub raw: bool,
     /// The first instant after the row's window, where rows belong to one window each (Int64, ms).
     pub window: bool,
-    /// The kind of change ([`RowKind`](crate::change::RowKind), Int8), where the rows are a changelog.
+    /// The kind of change ([`RowKind`], Int8), where the rows are a changelog.
     pub kind: bool,
 }
 

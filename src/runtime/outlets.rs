@@ -128,3 +128,28 @@ pub fn check_not_null(batch: &RecordBatch, columns: &[usize]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int8Array, Int64Array};
+
+    use super::*;
+    use crate::runtime::commit::AsTheyAre;
+
+    #[test]
+    fn what_rows_carry_behind_their_columns_ends_at_the_sink_and_their_kinds_are_heard() {
+        let columns: [(&str, ArrayRef); 3] = [
+            ("n", Arc::new(Int64Array::from(vec![7, 8]))),
+            ("__tidemill_watermark", Arc::new(Int64Array::from(vec![0, 0]))),
+            ("__tidemill_kind", Arc::new(Int8Array::from(vec![1, 2]))),
+        ];
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        for (kind, want) in [(None, &["n"][..]), (Some(2), &["op", "n"])] {
+            let mut lane = SinkLane { encoder: Box::new(AsTheyAre), visible: 1, kind, not_null: vec![0] };
+            let SinkRows::Batch(rows) = lane.encode(&batch).unwrap() else { panic!("encoded") };
+            let names: Vec<_> = rows.schema().fields().iter().map(|f| f.name().clone()).collect();
+            assert_eq!(names, want);
+            assert_eq!(rows.column(want.len() - 1), batch.column(0));
+        }
+    }
+}

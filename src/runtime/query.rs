@@ -122,3 +122,24 @@ pub(super) fn with_op(batch: &RecordBatch, kinds: &Int8Array) -> Result<RecordBa
     let columns = std::iter::once(Arc::new(signs) as ArrayRef).chain(batch.columns().iter().cloned()).collect();
     Ok(RecordBatch::try_new(op_schema(&batch.schema()), columns)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{AsArray, Int64Array};
+
+    use super::*;
+
+    #[test]
+    fn a_changelog_says_of_each_row_what_it_is() {
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1, 1, 2, 2]));
+        for (column, op) in [("n", "op"), ("op", "_op")] {
+            let batch = RecordBatch::try_from_iter([(column, Arc::clone(&numbers))]).unwrap();
+            let changes = with_op(&batch, &vec![0, 1, 2, 3].into()).unwrap();
+            let names: Vec<_> = changes.schema().fields().iter().map(|f| f.name().clone()).collect();
+            assert_eq!(names, [op, column]);
+            let signs: Vec<_> = changes.column(0).as_string::<i32>().iter().flatten().collect();
+            assert_eq!(signs, ["+I", "-U", "+U", "-D"]);
+            assert_eq!(changes.column(1), &numbers);
+        }
+    }
+}

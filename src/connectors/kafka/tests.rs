@@ -189,6 +189,93 @@ fn what_is_written_is_read() {
     assert!(raw.strings(0).contains(&Some(r#"{"id":7,"name":"n7"}"#.to_owned())), "the value is exactly the object");
 }
 
+/// Writes rows `(k, n)` of these kinds into a table with these options; the records' keys and values.
+fn changes(world: &World, options: &[(&str, &str)], rows: &[(i8, &str, i64)]) -> Vec<(Option<String>, Option<String>)> {
+    let mut written = table(&[("k", DataType::Utf8), ("n", DataType::Int64)], options);
+    written.primary_key = vec!["k".to_owned()];
+    let keys: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|r| r.1)));
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.2)));
+    let batch = RecordBatch::try_from_iter([("a", keys), ("b", numbers)]).unwrap();
+    let kinds = rows.iter().map(|r| r.0).collect::<Vec<_>>().into();
+    let sink = open_sink(&written, &world.defaults).unwrap();
+    let SinkRows::Encoded(rows) = sink.encoder().unwrap().encode(&batch, Some(&kinds)).unwrap() else { panic!() };
+    let text = |bytes: Option<&[u8]>| bytes.map(|b| String::from_utf8(b.to_vec()).unwrap());
+    let keys = rows.keys.as_ref();
+    let records = (0..rows.values.len()).map(|i| (text(keys.and_then(|k| k.row(i))), text(rows.values.row(i))));
+    let records: Vec<_> = records.collect();
+    let mut writer = sink.writer().unwrap();
+    writer.write(SinkRows::Encoded(rows)).unwrap();
+    writer.close().unwrap();
+    records
+}
+
+const CHANGES: &[(i8, &str, i64)] =
+    &[(0, "a", 1), (0, "b", 5), (1, "a", 1), (2, "a", 2), (3, "b", 5), (1, "a", 2), (0, "c", 9)];
+
+#[test]
+fn an_upsert_table_has_the_last_row_of_each_key() {
+    let world = World::new();
+    let options = [
+        ("connector", "upsert-kafka"),
+        ("topic", "upserts"),
+        ("key.format", "json"),
+        ("value.format", "json"),
+        ("sink.topic.partitions", "3"),
+    ];
+    let written = changes(&world, &options, CHANGES);
+    let shown: Vec<_> = written.iter().map(|(k, v)| (k.as_deref().unwrap(), v.as_deref())).collect();
+    let want = [
+        (r#"{"k":"a"}"#, Some(r#"{"k":"a","n":1}"#)),
+        (r#"{"k":"b"}"#, Some(r#"{"k":"b","n":5}"#)),
+        (r#"{"k":"a"}"#, Some(r#"{"k":"a","n":2}"#)),
+        (r#"{"k":"b"}"#, None),
+        (r#"{"k":"a"}"#, None),
+        (r#"{"k":"c"}"#, Some(r#"{"k":"c","n":9}"#)),
+    ];
+    assert_eq!(shown, want);
+    let read = world.read(table(
+        &[("k", DataType::Utf8), ("n", DataType::Int64)],
+        &[&[("topic", "upserts"), ("format", "json")], BOUNDED].concat(),
+    ));
+    assert_eq!((read.records, read.tombstones), (6, 2));
+
+    let options = [&options[..], &[("value.fields-include", "EXCEPT_KEY"), ("key.format", "raw")]].concat();
+    let written = changes(&world, &options, &[(1, "a", 1), (2, "b", 1)]);
+    let record = |key: &str, value: Option<&str>| (Some(key.to_owned()), value.map(str::to_owned));
+    assert_eq!(written, [record("a", None), record("b", Some(r#"{"n":1}"#))]);
+}
+
+#[test]
+fn debezium_records_tell_every_change() {
+    let world = World::new();
+    let options = [("topic", "changes"), ("format", "debezium-json"), ("key.format", "raw"), ("key.fields", "k")];
+    let written = changes(&world, &options, &[(0, "a", 1), (1, "a", 1), (2, "a", 2), (3, "a", 2)]);
+    let there = |n: i64| format!(r#"{{"before":null,"after":{{"k":"a","n":{n}}},"op":"c"}}"#);
+    let gone = |n: i64| format!(r#"{{"before":{{"k":"a","n":{n}}},"after":null,"op":"d"}}"#);
+    let want = [there(1), gone(1), there(2), gone(2)].map(|value| (Some("a".to_owned()), Some(value)));
+    assert_eq!(written, want);
+}
+
+#[test]
+fn changelogs_are_not_read_and_their_keys_stay_together() {
+    let world = World::new();
+    let columns = [("k", DataType::Utf8)];
+    let upsert = [("connector", "upsert-kafka"), ("topic", "u"), ("key.format", "raw"), ("value.format", "json")];
+    let mut upsert = table(&columns, &upsert);
+    upsert.primary_key = vec!["k".to_owned()];
+    let unread = |table: Table| open_source(SourceSpec::all_columns(table), &world.defaults).err().unwrap();
+    let error = unread(upsert.clone());
+    assert_eq!(error.message, "table t cannot be read from: reading a changelog is not available yet");
+    assert!(error.hint.unwrap().contains("'connector' = 'kafka'"));
+    world.topic("d", 1);
+    let error = world.try_read(table(&columns, &[("topic", "d"), ("format", "debezium-json")])).err().unwrap();
+    assert!(error.message.contains("'debezium-json' can only be written"), "{error}");
+
+    let scattered = with(upsert, &[("properties.partitioner", "random")]);
+    let error = open_sink(&scattered, &world.defaults).err().unwrap();
+    assert_eq!(error.message, "'properties.partitioner' = 'random' would scatter the changes of a key");
+}
+
 #[test]
 fn keys_and_metadata() {
     let world = World::new();
