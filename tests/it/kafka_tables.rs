@@ -2,18 +2,21 @@
 //! sees, aborted rows leave holes, an open transaction holds the end back; retention passes readers, and topics are
 //! deleted and made anew under them.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::AsArray;
+use arrow::array::{ArrayRef, AsArray, Int8Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::DataType;
 use futures::executor::block_on;
-use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::producer::Producer;
 use rdkafka::{Offset, TopicPartitionList};
 use tidemill::catalog::options::Options;
 use tidemill::catalog::{Column, ColumnKind, Table};
 use tidemill::connectors::{Defaults, Source, SourceReader, SourceSpec, open_sink, open_source};
 use tidemill::error::{Error, Result};
+use tidemill::runtime::{Engine, EngineConfig, Outcome};
 
 use crate::common::broker::{Broker, REQUEST_TIMEOUT, shared, unique_name};
 use crate::common::records::Ending;
@@ -49,7 +52,7 @@ fn table(topic: &str, pairs: &[(&str, &str)]) -> Table {
     }
 }
 
-fn open(broker: &Broker, table: Table) -> std::sync::Arc<dyn Source> {
+fn open(broker: &Broker, table: Table) -> Arc<dyn Source> {
     open_source(SourceSpec::all_columns(table), &defaults(broker)).expect("a source")
 }
 
@@ -179,4 +182,124 @@ fn a_sink_creates_its_topic() {
         open_sink(&table, &defaults(broker)).expect("a sink");
         assert_eq!(broker.partition_count(&topic), Some(want));
     }
+}
+
+/// A table of `k STRING` (the key) and `n BIGINT`.
+fn upserts(topic: &str) -> Table {
+    let mut table = table(
+        topic,
+        &[
+            ("connector", "upsert-kafka"),
+            ("key.format", "json"),
+            ("value.format", "json"),
+            ("sink.topic.partitions", "4"),
+        ],
+    );
+    let pairs = table.options.iter().filter(|(key, _)| *key != "format");
+    table.options =
+        Options::from_pairs(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect::<Vec<_>>());
+    let column = table.columns.remove(0);
+    table.columns = vec![
+        Column { name: "k".into(), not_null: true, ..column.clone() },
+        Column { name: "n".into(), data_type: DataType::Int64, sql_type: "BIGINT".into(), ..column },
+    ];
+    table.primary_key = vec!["k".into()];
+    table
+}
+
+/// What a reader that keeps the last record of each key has in the end, and per key all records in their order.
+type ByKey = BTreeMap<String, (i32, Vec<Option<i64>>)>;
+
+/// The records of a topic by key: the partition, which is one per key, and the values in their order.
+fn by_key(broker: &Broker, topic: &str) -> ByKey {
+    let mut keys = ByKey::new();
+    for record in broker.read_all(topic) {
+        let key: serde_json::Value = serde_json::from_slice(record.key.as_deref().expect("a key")).expect("JSON");
+        let key = key["k"].as_str().expect("a string").to_owned();
+        let value = record.value.as_ref().map(|_| record.json());
+        if let Some(value) = &value {
+            assert_eq!(value["k"], key, "the value has the key's columns too");
+        }
+        let (partition, values) = keys.entry(key).or_insert((record.partition, Vec::new()));
+        assert_eq!(*partition, record.partition, "a key has one partition");
+        values.push(value.map(|value| value["n"].as_i64().expect("a number")));
+    }
+    keys
+}
+
+#[test]
+fn a_changelog_by_key_is_in_order_and_what_is_gone_has_no_value() {
+    let broker = shared();
+    let topic = unique_name("tables-upserts");
+    let sink = open_sink(&upserts(&topic), &defaults(broker)).expect("a sink");
+    let (mut encoder, mut writer) = (sink.encoder().expect("an encoder"), sink.writer().expect("a writer"));
+    // Every key appears, changes 50 times; then every third one goes.
+    let name = |key: i64| format!("key {key}");
+    let mut write = |rows: &[(i8, i64, i64)]| {
+        let keys: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| name(row.1))));
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.2)));
+        let batch = RecordBatch::try_from_iter([("k", keys), ("n", numbers)]).expect("a batch");
+        let kinds: Int8Array = rows.iter().map(|row| Some(row.0)).collect();
+        writer.write(encoder.encode(&batch, Some(&kinds)).expect("records")).expect("written");
+    };
+    let (insert, before, after, delete) = (0, 1, 2, 3);
+    write(&(0..30).map(|key| (insert, key, 0)).collect::<Vec<_>>());
+    for n in 1..=50 {
+        write(&(0..30).flat_map(|key| [(before, key, n - 1), (after, key, n)]).collect::<Vec<_>>());
+    }
+    write(&(0..30).step_by(3).map(|key| (delete, key, 50)).collect::<Vec<_>>());
+    writer.close().expect("closed");
+
+    let keys = by_key(broker, &topic);
+    assert_eq!(keys.len(), 30);
+    for key in 0..30 {
+        let end = if key % 3 == 0 { vec![None] } else { Vec::new() };
+        assert_eq!(keys[&name(key)].1, (0..=50).map(Some).chain(end).collect::<Vec<_>>(), "{key}");
+    }
+    assert!((0..4).all(|partition| keys.values().any(|(p, _)| *p == partition)), "all four partitions have keys");
+
+    let resource = [ResourceSpecifier::Topic(&topic)];
+    let configs = block_on(broker.admin().describe_configs(&resource, &AdminOptions::new())).expect("an answer");
+    let config = configs.into_iter().next().expect("a topic").expect("its settings");
+    let policy = config.get("cleanup.policy").and_then(|entry| entry.value.clone());
+    assert_eq!(policy.as_deref(), Some("compact"), "rows that nobody changes must not expire");
+}
+
+#[test]
+fn rows_that_are_only_new_overwrite_each_other_by_key() {
+    let broker = shared();
+    let (source, topic) = (broker.topic("tables-upsert-source", 1), unique_name("tables-upserts"));
+    broker.produce(&source, (0..40).map(|n| format!(r#"{{"k":"k{}","n":{n}}}"#, n % 4)));
+    let config = EngineConfig { brokers: Some(broker.addresses().into()), ..EngineConfig::default() };
+    let engine = Engine::open(config).expect("an engine");
+    let run = |sql: &str| -> Result<()> {
+        for outcome in engine.run(sql) {
+            if let Outcome::Started(job) = outcome? {
+                job.wait()?;
+            }
+        }
+        Ok(())
+    };
+    let tables = format!(
+        "CREATE TABLE i (k STRING, n BIGINT) WITH ('connector' = 'kafka', 'topic' = '{source}', 'format' = 'json',
+             'scan.startup.mode' = 'earliest-offset', 'scan.bounded.mode' = 'latest-offset');
+         CREATE TABLE u (k STRING, n BIGINT, PRIMARY KEY (k) NOT ENFORCED) WITH ('connector' = 'upsert-kafka',
+             'topic' = '{topic}', 'key.format' = 'json', 'value.format' = 'json', 'sink.topic.partitions' = '3')"
+    );
+    run(&tables).expect("tables");
+    run("INSERT INTO u SELECT k, n FROM i").expect("rows");
+    run("INSERT INTO u VALUES ('k1', 100)").expect("a row");
+    let keys = by_key(broker, &topic);
+    for key in 0..4 {
+        let last = if key == 1 { vec![Some(100)] } else { Vec::new() };
+        let want: Vec<_> = (0..40).filter(|n| n % 4 == key).map(Some).chain(last).collect();
+        assert_eq!(keys[&format!("k{key}")].1, want);
+    }
+
+    let error = run("INSERT INTO u SELECT CAST(NULL AS STRING), n FROM i").expect_err("no key");
+    assert!(error.message.contains("column k is NOT NULL in the sink"), "{error}");
+    let error = run("INSERT INTO u (n) SELECT n FROM i").expect_err("no key");
+    assert_eq!(error.message, "column k of u is NOT NULL and gets no value");
+    let error = engine.run("SELECT * FROM u").next().and_then(Result::err).expect("no reading");
+    assert_eq!(error.message, "table u cannot be read from: reading a changelog is not available yet");
 }
