@@ -117,6 +117,18 @@ impl SinkLane {
     }
 }
 
+/// The columns of a sink that may not be null are not.
+pub fn check_not_null(batch: &RecordBatch, columns: &[usize]) -> Result<()> {
+    for &column in columns {
+        if batch.column(column).null_count() > 0 {
+            let name = batch.schema().field(column).name().clone();
+            return Err(Error::data(format!("column {name} is NOT NULL in the sink, and a row has no value for it"))
+                .hint(format!("leave such rows out with WHERE {name} IS NOT NULL, or give a value with COALESCE")));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use arrow::array::{ArrayRef, Int8Array, Int64Array};
@@ -140,16 +152,4 @@ mod tests {
             assert_eq!(rows.column(want.len() - 1), batch.column(0));
         }
     }
-}
-
-/// The columns of a sink that may not be null are not.
-pub fn check_not_null(batch: &RecordBatch, columns: &[usize]) -> Result<()> {
-    for &column in columns {
-        if batch.column(column).null_count() > 0 {
-            let name = batch.schema().field(column).name().clone();
-            return Err(Error::data(format!("column {name} is NOT NULL in the sink, and a row has no value for it"))
-                .hint(format!("leave such rows out with WHERE {name} IS NOT NULL, or give a value with COALESCE")));
-        }
-    }
-    Ok(())
 }
