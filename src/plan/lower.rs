@@ -46,6 +46,17 @@ impl Planner<'_> {
         }
         Ok(StreamPlan { nodes: lowering.nodes })
     }
+
+    /// How some columns of a table are read, by their indices.
+    pub(super) fn source_node(&self, table: &Arc<Table>, wanted: &BTreeSet<usize>) -> Result<Arc<SourceNode>> {
+        let mut lowering =
+            Lowering { planner: self, nodes: Vec::new(), sources: BTreeMap::new(), hidden: Hidden::default() };
+        let node = lowering.source(table, wanted)?;
+        match lowering.nodes.swap_remove(node).op {
+            Op::Source(source) => Ok(source),
+            _ => Err(Error::bug("a source that is none")),
+        }
+    }
 }
 
 struct Lowering<'a> {
@@ -396,7 +407,7 @@ fn is_ordered(expr: &Expr) -> bool {
 
 /// Gives an aggregate whose value depends on the order of rows one that does not depend on luck: what it asks for, then
 /// event time, then the tie-breaker.
-fn in_order(expr: Expr, hidden: Hidden) -> Expr {
+pub(super) fn in_order(expr: Expr, hidden: Hidden) -> Expr {
     match expr {
         Expr::Alias(mut alias) => {
             alias.expr = Box::new(in_order(*alias.expr, hidden));
