@@ -110,7 +110,8 @@ pub struct SinkLane {
 }
 
 impl SinkLane {
-    fn encode(&mut self, batch: &RecordBatch) -> Result<SinkRows> {
+    /// Encodes a batch, once it is known that its columns have the values they must have.
+    pub fn encode(&mut self, batch: &RecordBatch) -> Result<SinkRows> {
         for &column in &self.not_null {
             if batch.column(column).null_count() > 0 {
                 let name = batch.schema().field(column).name().clone();
