@@ -112,6 +112,7 @@ impl Session {
         let starts_job = match &parsed.statement {
             Statement::Insert(_) | Statement::StatementSet(_) => true,
             Statement::CreateTable(create) => create.query.is_some(),
+            Statement::Query(_) => self.engine.runs_batches(),
             _ => false,
         };
         if starts_job {

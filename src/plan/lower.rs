@@ -37,13 +37,7 @@ impl Planner<'_> {
     /// The stream plan of one job: each query, already continuous, with the sink it feeds. Tables are read once,
     /// however many queries read them.
     pub fn lower(&self, queries: Vec<(LogicalPlan, SinkNode)>) -> Result<StreamPlan> {
-        let mut lowering = Lowering {
-            planner: self,
-            nodes: Vec::new(),
-            sources: BTreeMap::new(),
-            by_clock: BTreeMap::new(),
-            hidden: Hidden::default(),
-        };
+        let mut lowering = Lowering::over(self);
         for (plan, _) in &queries {
             lowering.note_needs(plan)?;
         }
@@ -56,6 +50,16 @@ impl Planner<'_> {
             lowering.push(Op::Sink(sink), vec![input], visible, Hidden::default());
         }
         Ok(StreamPlan { nodes: lowering.nodes })
+    }
+
+    /// How some columns of a table are read, by their indices.
+    pub(super) fn source_node(&self, table: &Arc<Table>, wanted: &BTreeSet<usize>) -> Result<Arc<SourceNode>> {
+        let mut lowering = Lowering::over(self);
+        let node = lowering.source(table, wanted)?;
+        match lowering.nodes.swap_remove(node).op {
+            Op::Source(source) => Ok(source),
+            _ => Err(Error::bug("a source that is none")),
+        }
     }
 }
 
@@ -82,7 +86,17 @@ enum Bounds {
     },
 }
 
-impl Lowering<'_> {
+impl<'a> Lowering<'a> {
+    fn over(planner: &'a Planner<'a>) -> Self {
+        Self {
+            planner,
+            nodes: Vec::new(),
+            sources: BTreeMap::new(),
+            by_clock: BTreeMap::new(),
+            hidden: Hidden::default(),
+        }
+    }
+
     /// Collects the columns that the plans want of each table, and what their rows must carry.
     fn note_needs(&mut self, plan: &LogicalPlan) -> Result<()> {
         let mut needs = self.hidden;
@@ -509,7 +523,7 @@ fn is_ordered(expr: &Expr) -> bool {
 
 /// Gives an aggregate whose value depends on the order of rows one that does not depend on luck: what it asks for, then
 /// event time, then the tie-breaker.
-fn in_order(expr: Expr, hidden: Hidden) -> Expr {
+pub(super) fn in_order(expr: Expr, hidden: Hidden) -> Expr {
     match expr {
         Expr::Alias(mut alias) => {
             alias.expr = Box::new(in_order(*alias.expr, hidden));

@@ -13,6 +13,8 @@
 //! through projections, filters, views and unions, and are lost in every expression.
 
 mod aggregate;
+mod batch;
+mod batch_functions;
 mod clock_functions;
 mod context;
 mod explain;
@@ -29,6 +31,7 @@ mod syntax;
 mod windows;
 
 pub use aggregate::reads_stream;
+pub use batch::{BatchTable, LateRows, hidden_fields};
 pub use context::{PlanSettings, Planner};
 pub use explain::explain;
 pub use marks::Bound;

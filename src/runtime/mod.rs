@@ -8,6 +8,9 @@
 //!   channel behind the rows before it and is aligned at every input. When all have arrived, everything up to the
 //!   boundary is with the sinks, and is flushed.
 
+mod batch;
+#[cfg(test)]
+mod batch_tests;
 pub mod clock;
 mod commit;
 mod engine;

@@ -106,7 +106,8 @@ pub struct SinkLane {
 }
 
 impl SinkLane {
-    fn encode(&mut self, batch: &RecordBatch) -> Result<SinkRows> {
+    /// Encodes a batch, once it is known that its columns have the values they must have.
+    pub fn encode(&mut self, batch: &RecordBatch) -> Result<SinkRows> {
         check_not_null(batch, &self.not_null)?;
         if batch.num_columns() == self.visible {
             return self.encoder.encode(batch, None);

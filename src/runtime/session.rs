@@ -7,7 +7,7 @@ use chrono_tz::Tz;
 
 use crate::catalog::options::{invalid, nearest, parse_duration};
 use crate::error::{Error, Result};
-use crate::plan::PlanSettings;
+use crate::plan::{LateRows, PlanSettings};
 
 /// Keys that mean something here.
 const KEYS: &[&str] = &[
@@ -19,6 +19,7 @@ const KEYS: &[&str] = &[
     "kafka.bootstrap.servers",
     "table.local-time-zone",
     "execution.runtime-mode",
+    "execution.batch.late-rows",
     "sql-client.execution.result-mode",
 ];
 
@@ -125,6 +126,21 @@ impl Session {
         Ok(PlanSettings { zone, ..PlanSettings::default() })
     }
 
+    /// In batch mode, what happens to late rows; `None` when statements run as streams.
+    pub fn batch(&self) -> Result<Option<LateRows>> {
+        let value = |key| self.values.get(key).map(|value| value.to_ascii_lowercase());
+        let late = match value("execution.batch.late-rows").as_deref() {
+            None | Some("drop") => LateRows::Drop,
+            Some("keep") => LateRows::Keep,
+            Some(other) => return Err(invalid("execution.batch.late-rows", other, "'drop' or 'keep'")),
+        };
+        match value("execution.runtime-mode").as_deref() {
+            None | Some("streaming") => Ok(None),
+            Some("batch") => Ok(Some(late)),
+            Some(other) => Err(invalid("execution.runtime-mode", other, "'streaming' or 'batch'")),
+        }
+    }
+
     /// Between two commit boundaries.
     pub fn commit_interval(&self) -> Result<Duration> {
         self.duration("sink.commit-interval", Duration::from_millis(200))
@@ -149,13 +165,7 @@ impl Session {
         self.commit_interval()?;
         self.checkpoint_interval()?;
         self.plan_settings()?;
-        if let Some(mode) = self.values.get("execution.runtime-mode")
-            && !mode.eq_ignore_ascii_case("streaming")
-        {
-            return Err(Error::statement("'execution.runtime-mode' = 'batch' is not available yet").hint(
-                "bounded sources ('scan.bounded.mode' = 'latest-offset') give the same rows and end by themselves",
-            ));
-        }
+        self.batch()?;
         Ok(())
     }
 }

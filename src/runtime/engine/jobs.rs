@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Engine, Outcome, Rows, State, done};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Table};
 use crate::connectors::Defaults;
 use crate::error::{Blame, Error, Result};
 use crate::plan::{Op, Planner, SinkNode, StreamPlan, explain, reads_stream, split_limit};
@@ -19,13 +19,7 @@ impl Engine {
         let planner = Planner::with_settings(&state.catalog, state.session.plan_settings()?);
         let mut queries = Vec::new();
         for insert in inserts {
-            let table = state.catalog.table(&insert.table).ok_or_else(|| {
-                if state.catalog.view(&insert.table).is_some() {
-                    Error::statement(format!("{} is a view, which cannot be written to", insert.table))
-                } else {
-                    state.catalog.unknown(&insert.table)
-                }
-            })?;
+            let table = sink_table(&state.catalog, insert)?;
             let plan = planner.query(&insert.query)?;
             let plan = planner.into_sink(plan, table, &insert.columns).map_err(|e| e.at(insert.query.span.clone()))?;
             let plan = planner.continuous(plan, &insert.query)?;
@@ -36,16 +30,12 @@ impl Engine {
 
     pub(super) fn insert(&self, inserts: &[Insert], text: &str) -> Result<Outcome> {
         let state = self.state();
+        if let Some(late) = state.session.batch()? {
+            return self.insert_batch(state, inserts, text, late);
+        }
         let plan = Self::plan_inserts(&state, inserts)?;
         let is_finite = !plan.nodes.iter().any(|n| matches!(n.op, Op::Source(_)));
-        let name = match state.session.job_name() {
-            Some(name) => name.to_owned(),
-            None => job_name(inserts, text),
-        };
-        if state.jobs.iter().any(|j| j.name() == name && !j.status().has_ended()) {
-            return Err(Error::statement(format!("a job named {name} is running already"))
-                .hint(format!("STOP JOB `{name}`, or give this one a name: SET 'pipeline.name' = '..'")));
-        }
+        let name = state.free_name(inserts, text)?;
         let (session, defaults) = (state.session.clone(), state.defaults());
         drop(state);
         let (job, _) =
@@ -57,8 +47,7 @@ impl Engine {
             let ended = job.wait();
             self.state().jobs.retain(|j| !j.is(&job));
             ended?;
-            let rows = job.info().rows_out;
-            return done(format!("{rows} {} written", if rows == 1 { "row is" } else { "rows are" }));
+            return written(job.info().rows_out);
         }
         if session.waits_for_jobs()? {
             job.wait()?;
@@ -68,6 +57,9 @@ impl Engine {
 
     pub(super) fn query(&self, query: &Query, text: &str) -> Result<Outcome> {
         let state = self.state();
+        if let Some(late) = state.session.batch()? {
+            return self.query_batch(state, query, text, late);
+        }
         let planner = Planner::with_settings(&state.catalog, state.session.plan_settings()?);
         let plan = planner.query(query)?;
         if !reads_stream(&plan)? {
@@ -99,7 +91,7 @@ impl Engine {
         let Some(last) = plan.nodes.last() else { return Err(Error::bug("a plan without nodes")) };
         let has_changes = plan.input_hidden(plan.nodes.len() - 1).kind;
         let schema = if has_changes { op_schema(&last.visible) } else { Arc::clone(&last.visible) };
-        let name = format!("select-{:04x}", digest(text) & 0xffff);
+        let name = select_name(text);
         let (job, rows) = launch(Launch { name, statement: text.to_owned(), plan, session, defaults })?;
         match rows {
             Some(rows) => Ok(Outcome::Query(QueryStream::new(schema, has_changes, rows, job, skip, limit))),
@@ -113,6 +105,9 @@ impl Engine {
                 .hint("SHOW JOBS shows what running jobs count"));
         }
         let state = self.state();
+        if let Some(late) = state.session.batch()? {
+            return Self::explain_batch(&state, statement, late);
+        }
         let plan = match statement {
             Statement::Insert(insert) => Self::plan_inserts(&state, std::slice::from_ref(insert))?,
             Statement::StatementSet(inserts) => Self::plan_inserts(&state, inserts)?,
@@ -185,10 +180,46 @@ impl Engine {
     }
 }
 
+impl State {
+    /// The name for a job of inserts; no other that runs has it.
+    pub(super) fn free_name(&self, inserts: &[Insert], text: &str) -> Result<String> {
+        let name = match self.session.job_name() {
+            Some(name) => name.to_owned(),
+            None => job_name(inserts, text),
+        };
+        if self.jobs.iter().any(|j| j.name() == name && !j.status().has_ended()) {
+            return Err(Error::statement(format!("a job named {name} is running already"))
+                .hint(format!("STOP JOB `{name}`, or give this one a name: SET 'pipeline.name' = '..'")));
+        }
+        Ok(name)
+    }
+}
+
+/// The table that an insert writes to.
+pub(super) fn sink_table<'a>(catalog: &'a Catalog, insert: &Insert) -> Result<&'a Table> {
+    catalog.table(&insert.table).ok_or_else(|| {
+        if catalog.view(&insert.table).is_some() {
+            Error::statement(format!("{} is a view, which cannot be written to", insert.table))
+        } else {
+            catalog.unknown(&insert.table)
+        }
+    })
+}
+
 /// A job that was given no name is called after its sinks and its statement.
 fn job_name(inserts: &[Insert], text: &str) -> String {
     let sinks = inserts.iter().map(|i| i.table.as_str()).collect::<Vec<_>>().join("-");
     format!("{sinks}-{:04x}", digest(text) & 0xffff)
+}
+
+/// What the job behind a query is called.
+pub(super) fn select_name(text: &str) -> String {
+    format!("select-{:04x}", digest(text) & 0xffff)
+}
+
+/// How many rows an insert has written.
+pub(super) fn written(rows: u64) -> Result<Outcome> {
+    done(format!("{rows} {} written", if rows == 1 { "row is" } else { "rows are" }))
 }
 
 /// FNV-1a over a statement's words: how it is laid out does not count.

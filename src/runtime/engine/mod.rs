@@ -1,5 +1,6 @@
 //! The facade that every surface calls: statements in, outcomes out.
 
+mod batches;
 mod ddl;
 mod jobs;
 mod listing;
