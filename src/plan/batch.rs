@@ -117,7 +117,9 @@ impl Planner<'_> {
         late: LateRows,
     ) -> Result<LogicalPlan> {
         let allowed_lateness_ms = self.settings().allowed_lateness_ms;
-        let plan = Batching { tables, late, allowed_lateness_ms }.visible(plan, Above::Nothing)?;
+        // A subquery in a condition is a join, above which lateness has been judged.
+        let plan = optimize::find_joins(plan.clone(), Self::config())?;
+        let plan = Batching { tables, late, allowed_lateness_ms }.visible(&plan, Above::Nothing)?;
         Ok(plan)
     }
 }

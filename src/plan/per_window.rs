@@ -34,6 +34,14 @@ pub struct PerWindow {
 impl PerWindow {
     /// A join whose condition says that both sides' windows are equal.
     pub fn join(join: Join) -> Result<LogicalPlan> {
+        if join.null_aware {
+            return refuse(
+                "NOT IN over windows is not available: one null among the values would make it true for no row",
+            )
+            .hint("write NOT EXISTS (SELECT 1 FROM .. WHERE ..), or LEFT ANTI JOIN .. ON ..")
+            .clause(Clause::Subquery)
+            .into();
+        }
         let pairs = equal_columns(&join);
         let mut other = None;
         let windows = pairs.iter().find_map(|(left, right)| {
@@ -141,8 +149,7 @@ impl PerWindow {
                         keys[1].push(r);
                     }
                 }
-                // One null on the right decides for all rows on the left.
-                if join.null_aware { vec![Vec::new(), Vec::new()] } else { keys }
+                keys
             }
             LogicalPlan::Window(window) => {
                 let partitions: Vec<Vec<usize>> = window
