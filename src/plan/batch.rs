@@ -307,9 +307,9 @@ impl Batching<'_> {
             JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => &SIDES[1..],
             _ => &SIDES[..],
         };
-        let all = |at: usize| sides.iter().map(|side| column(side[at])).collect::<Vec<_>>();
+        let ties_of = sides.iter().map(|[_, tie, _]| column(tie)).collect();
         // Rows of windows that have closed are late for nothing above.
-        let hidden = [lit(WATERMARK_MIN), ties(all(1)), greatest(all(2))];
+        let hidden = [lit(WATERMARK_MIN), ties(ties_of), lit(i64::MIN)];
         with_hidden(plan, exprs, hidden)
     }
 
@@ -320,12 +320,15 @@ impl Batching<'_> {
         let passed: Vec<Expr> = AssignWindows::passed(windows.input.schema()).map(|i| columns[i].clone()).collect();
         let schema = datafusion::logical_expr::UserDefinedLogicalNodeCore::schema(windows);
         let time_type = schema.field(schema.fields().len() - 1).data_type().clone();
-        let watermark = match (above, self.late, self.allowed_lateness_ms) {
-            (Above::Judge, LateRows::Drop, 0) => column(Hidden::WATERMARK),
-            (Above::Judge, LateRows::Drop, lateness) => {
+        // Nothing is late for the clock.
+        let keeps_late = self.late == LateRows::Keep || windows.is_over_processing_time();
+        let watermark = match (above, self.allowed_lateness_ms) {
+            (Above::Nothing, _) => lit(WATERMARK_MIN),
+            _ if keeps_late => lit(WATERMARK_MIN),
+            (Above::Judge, 0) => column(Hidden::WATERMARK),
+            (Above::Judge, lateness) => {
                 greatest(vec![column(Hidden::WATERMARK), lit(WATERMARK_MIN + lateness)]) - lit(lateness)
             }
-            _ => lit(WATERMARK_MIN),
         };
         let local = cast(windows.time.clone(), DataType::Timestamp(TimeUnit::Millisecond, None));
         let hidden = [column(Hidden::WATERMARK), column(Hidden::TIE), cast(local, DataType::Int64)];
@@ -513,6 +516,9 @@ fn in_event_order(mut sorts: Vec<SortExpr>) -> Vec<SortExpr> {
     sorts
 }
 
+/// Functions that say of equal rows that they are equal.
+const TIES_COUNT: [&str; 4] = ["rank", "dense_rank", "percent_rank", "cume_dist"];
+
 /// A function with `OVER` whose value depends on which of two equal rows comes first is told by event time and tie.
 fn rows_in_order(expr: Expr) -> Expr {
     match expr {
@@ -521,9 +527,13 @@ fn rows_in_order(expr: Expr) -> Expr {
             Expr::Alias(alias)
         }
         Expr::WindowFunction(mut function) => {
-            let by_place = matches!(function.fun.name(), "row_number" | "ntile" | "lag" | "lead");
             let params = &mut function.params;
-            if by_place || params.window_frame.units == WindowFrameUnits::Rows {
+            let by_rows = match &function.fun {
+                WindowFunctionDefinition::WindowUDF(f) => !TIES_COUNT.contains(&f.name()),
+                // With RANGE, rows that are equal for the query are one.
+                WindowFunctionDefinition::AggregateUDF(_) => params.window_frame.units == WindowFrameUnits::Rows,
+            };
+            if by_rows {
                 params.order_by = in_event_order(std::mem::take(&mut params.order_by));
             }
             Expr::WindowFunction(function)
