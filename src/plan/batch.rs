@@ -26,12 +26,12 @@ use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::functions_window::expr_fn::lag;
 use datafusion::logical_expr::expr::{Sort as SortExpr, WindowFunction};
 use datafusion::logical_expr::{
-    Aggregate, AggregateUDF, BinaryExpr, Distinct, DistinctOn, Expr, ExprFunctionExt, ExprSchemable, Filter, Join,
-    Limit, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Sort, SubqueryAlias, TableScan, Union, Unnest,
+    Aggregate, AggregateUDF, BinaryExpr, Distinct, DistinctOn, Expr, ExprFunctionExt, ExprSchemable, Extension, Filter,
+    Join, Limit, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Sort, SubqueryAlias, TableScan, Union, Unnest,
     Window, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition, cast, lit, when,
 };
 
-use super::batch_functions::{checked, shown, ties, windows_of};
+use super::batch_functions::{bigint, checked, shown, ties, windows_of};
 use super::context::{Planner, ScannedTable};
 use super::lower::in_order;
 use super::optimize;
@@ -226,7 +226,8 @@ impl Batching<'_> {
     }
 
     fn aggregate(&self, aggregate: &Aggregate) -> Result<LogicalPlan> {
-        let input = self.node(&aggregate.input, Above::Judge)?;
+        let sessions = sessions_of_groups(&aggregate.input, &aggregate.group_expr, Vec::new())?;
+        let input = self.node(sessions.as_ref().unwrap_or(&aggregate.input), Above::Judge)?;
         let group = self.exprs(&aggregate.group_expr, input.schema())?;
         let mut narrow = Vec::new();
         let mut aggregates = Vec::new();
@@ -309,9 +310,9 @@ impl Batching<'_> {
             JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => &SIDES[1..],
             _ => &SIDES[..],
         };
-        let all = |at: usize| sides.iter().map(|side| column(side[at])).collect::<Vec<_>>();
+        let ties_of = sides.iter().map(|[_, tie, _]| column(tie)).collect();
         // Rows of windows that have closed are late for nothing above.
-        let hidden = [lit(WATERMARK_MIN), ties(all(1)), greatest(all(2))];
+        let hidden = [lit(WATERMARK_MIN), ties(ties_of), lit(i64::MIN)];
         with_hidden(plan, exprs, hidden)
     }
 
@@ -322,12 +323,15 @@ impl Batching<'_> {
         let passed: Vec<Expr> = AssignWindows::passed(windows.input.schema()).map(|i| columns[i].clone()).collect();
         let schema = datafusion::logical_expr::UserDefinedLogicalNodeCore::schema(windows);
         let time_type = schema.field(schema.fields().len() - 1).data_type().clone();
-        let watermark = match (above, self.late, self.allowed_lateness_ms) {
-            (Above::Judge, LateRows::Drop, 0) => column(Hidden::WATERMARK),
-            (Above::Judge, LateRows::Drop, lateness) => {
+        // Nothing is late for the clock.
+        let keeps_late = self.late == LateRows::Keep || windows.is_over_processing_time();
+        let watermark = match (above, self.allowed_lateness_ms) {
+            (Above::Nothing, _) => lit(WATERMARK_MIN),
+            _ if keeps_late => lit(WATERMARK_MIN),
+            (Above::Judge, 0) => column(Hidden::WATERMARK),
+            (Above::Judge, lateness) => {
                 greatest(vec![column(Hidden::WATERMARK), lit(WATERMARK_MIN + lateness)]) - lit(lateness)
             }
-            _ => lit(WATERMARK_MIN),
         };
         let local = cast(windows.time.clone(), DataType::Timestamp(TimeUnit::Millisecond, None));
         let hidden = [column(Hidden::WATERMARK), column(Hidden::TIE), cast(local, DataType::Int64)];
@@ -437,6 +441,58 @@ impl Batching<'_> {
     }
 }
 
+/// The plan below an aggregate, if it leads to a `GROUP BY SESSION(..)`: sessions are of what else is grouped by, and of the
+/// rows for which the conditions on the way are true.
+fn sessions_of_groups(plan: &LogicalPlan, keys: &[Expr], conditions: Vec<Expr>) -> Result<Option<LogicalPlan>> {
+    // The same expressions over the columns of an input, whose columns are these.
+    let below = |exprs: &[Expr], schema: &DFSchema, of: &[Expr]| -> Result<Vec<Expr>> {
+        let replaced = exprs.iter().map(|expr| {
+            let replaced = expr.clone().transform(|e| match &e {
+                Expr::Column(c) => match schema.maybe_index_of_column(c).and_then(|i| of.get(i)) {
+                    Some(expr) => Ok(Transformed::yes(expr.clone().unalias())),
+                    None => Ok(Transformed::no(e)),
+                },
+                _ => Ok(Transformed::no(e)),
+            });
+            Ok(replaced.data()?)
+        });
+        replaced.collect()
+    };
+    let columns = |plan: &LogicalPlan| plan.schema().columns().into_iter().map(Expr::Column).collect::<Vec<_>>();
+    let of_input = |input: &LogicalPlan, of: &[Expr], conditions: Vec<Expr>| {
+        let (keys, conditions) = (below(keys, plan.schema(), of)?, below(&conditions, plan.schema(), of)?);
+        let input = sessions_of_groups(input, &keys, conditions)?;
+        Ok::<_, Error>(input.map(|input| plan.with_new_exprs(plan.expressions(), vec![input])).transpose()?)
+    };
+    match plan {
+        LogicalPlan::SubqueryAlias(alias) => of_input(&alias.input, &columns(&alias.input), conditions),
+        LogicalPlan::Projection(projection) => of_input(&projection.input, &projection.expr, conditions),
+        LogicalPlan::Filter(filter) => {
+            let conditions = [conditions, vec![filter.predicate.clone()]].concat();
+            // The conditions are true for all rows that come back.
+            sessions_of_groups(&filter.input, keys, conditions)
+        }
+        LogicalPlan::Extension(extension) => {
+            let Some(windows) = extension.node.as_any().downcast_ref::<AssignWindows>() else { return Ok(None) };
+            if windows.partition.is_some() || windows.windows.sliced().is_some() {
+                return Ok(None);
+            }
+            let schema = windows.input.schema();
+            let is_of_input =
+                |expr: &&Expr| expr.column_refs().iter().all(|c| schema.maybe_index_of_column(c).is_some());
+            let partition = keys.iter().filter(is_of_input).cloned().collect();
+            let mut input = LogicalPlanBuilder::from(windows.input.clone());
+            for condition in conditions {
+                input = input.filter(condition)?;
+            }
+            let (time, shape) = (windows.time.clone(), windows.windows);
+            let node = AssignWindows::try_new(input.build()?, time, shape, Some(partition))?;
+            Ok(Some(LogicalPlan::Extension(Extension { node: Arc::new(node) })))
+        }
+        _ => Ok(None),
+    }
+}
+
 fn column(name: &str) -> Expr {
     Expr::Column(Column::new_unqualified(name))
 }
@@ -515,6 +571,9 @@ fn in_event_order(mut sorts: Vec<SortExpr>) -> Vec<SortExpr> {
     sorts
 }
 
+/// Functions that say of equal rows that they are equal.
+const TIES_COUNT: [&str; 4] = ["rank", "dense_rank", "percent_rank", "cume_dist"];
+
 /// A function with `OVER` whose value depends on which of two equal rows comes first is told by event time and tie.
 fn rows_in_order(expr: Expr) -> Expr {
     match expr {
@@ -523,9 +582,13 @@ fn rows_in_order(expr: Expr) -> Expr {
             Expr::Alias(alias)
         }
         Expr::WindowFunction(mut function) => {
-            let by_place = matches!(function.fun.name(), "row_number" | "ntile" | "lag" | "lead");
             let params = &mut function.params;
-            if by_place || params.window_frame.units == WindowFrameUnits::Rows {
+            let by_rows = match &function.fun {
+                WindowFunctionDefinition::WindowUDF(f) => !TIES_COUNT.contains(&f.name()),
+                // With RANGE, rows that are equal for the query are one.
+                WindowFunctionDefinition::AggregateUDF(_) => params.window_frame.units == WindowFrameUnits::Rows,
+            };
+            if by_rows {
                 params.order_by = in_event_order(std::mem::take(&mut params.order_by));
             }
             Expr::WindowFunction(function)
@@ -559,7 +622,6 @@ fn is_bigint(args: &[Expr], schema: &DFSchema) -> Result<bool> {
     Ok(matches!(args, [arg] if arg.get_type(schema)?.is_signed_integer()))
 }
 
-/// The cast fails where the sum does not fit.
 fn narrowed(value: Expr, is_wide: bool) -> Expr {
-    if is_wide { cast(value, DataType::Int64) } else { value }
+    if is_wide { bigint(value) } else { value }
 }

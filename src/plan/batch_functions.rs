@@ -7,14 +7,15 @@ use arrow::array::{
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{cast, kernels::numeric};
-use arrow::datatypes::{DataType, Field, Fields, Int64Type, TimeUnit};
+use arrow::datatypes::{DataType, Decimal128Type, Field, Fields, Int64Type, TimeUnit};
 use arrow::row::{RowConverter, SortField};
 use chrono_tz::Tz;
-use datafusion::common::{Result, exec_err, plan_err};
+use datafusion::common::{DataFusionError, Result, exec_err, plan_err};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+use crate::error::Error;
 use crate::time::{Axis, CalendarUnit, Run, SlicedWindows, TimeMs, instant_ms, local_ms};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -27,6 +28,8 @@ enum Kind {
     Ties,
     /// Arithmetic that fails on overflow.
     Checked(Operator),
+    /// A sum as a `BIGINT`.
+    Bigint,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -65,6 +68,11 @@ pub fn checked(left: Expr, operator: Operator, right: Expr) -> Expr {
     call("checked", Kind::Checked(operator), vec![left, right])
 }
 
+/// A sum of 38 digits as a `BIGINT`, if it fits.
+pub fn bigint(sum: Expr) -> Expr {
+    call("bigint", Kind::Bigint, vec![sum])
+}
+
 const LOCAL: DataType = DataType::Timestamp(TimeUnit::Millisecond, None);
 
 fn bounds(time_type: &DataType) -> Fields {
@@ -88,6 +96,7 @@ impl ScalarUDFImpl for BatchFunction {
             }
             Kind::Shown(_) => LOCAL,
             Kind::Ties => DataType::Binary,
+            Kind::Bigint => DataType::Int64,
             Kind::Checked(_) => match args {
                 [left, right] if left == right => left.clone(),
                 _ => return plan_err!("arithmetic of different types: {args:?}"),
@@ -114,6 +123,15 @@ impl ScalarUDFImpl for BatchFunction {
             Kind::Ties => {
                 let fields = args.iter().map(|a| SortField::new(a.data_type().clone())).collect();
                 Arc::new(RowConverter::new(fields)?.convert_columns(&args)?.try_into_binary()?)
+            }
+            Kind::Bigint => {
+                let fits = |sum: i128| {
+                    i64::try_from(sum).map_err(|_| {
+                        let error = Error::data("a SUM does not fit into BIGINT");
+                        DataFusionError::External(Box::new(error.hint("write SUM(CAST(x AS DECIMAL(38, 0)))")))
+                    })
+                };
+                Arc::new(args[0].as_primitive::<Decimal128Type>().try_unary::<_, Int64Type, _>(fits)?)
             }
             Kind::Checked(operator) => match operator {
                 Operator::Plus => numeric::add(&args[0], &args[1])?,

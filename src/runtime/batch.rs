@@ -22,7 +22,7 @@ use futures::future::Either;
 use super::clock;
 use super::engine::Rows;
 use super::job::Shared;
-use super::outlets::SinkLane;
+use super::outlets::check_not_null;
 use crate::catalog::options::Options;
 use crate::connectors::{self, Defaults, Sink, SourceSpec};
 use crate::error::{Blame, Error, Result};
@@ -45,6 +45,8 @@ pub struct Batch<'a> {
 impl Batch<'_> {
     /// The rows of plans, all over the same records: each table is read once.
     pub fn rows(&self, plans: &[LogicalPlan]) -> Result<Vec<Rows>> {
+        // What the clock says is said once, when the batch begins.
+        clock::set_worker_clock(clock::wall_ms());
         let mut tables = Tables::new();
         for table in self.planner.batch_tables(plans)? {
             tables.insert(table.name.clone(), self.read(&table)?);
@@ -123,16 +125,12 @@ impl Batch<'_> {
 
 /// Writes rows to a table, up to the end; answers how many.
 pub fn write(sink: &dyn Sink, node: &SinkNode, rows: &Rows, shared: &Shared) -> Result<u64> {
-    let mut lane = SinkLane {
-        encoder: sink.encoder()?,
-        visible: rows.schema.fields().len(),
-        kind: None,
-        not_null: node.not_null.clone(),
-    };
+    let mut encoder = sink.encoder()?;
     let mut writer = sink.writer()?;
     let mut count = 0;
     for batch in rows.batches.iter().filter(|batch| batch.num_rows() > 0) {
-        writer.write(lane.encode(batch)?)?;
+        check_not_null(batch, &node.not_null)?;
+        writer.write(encoder.encode(batch, None)?)?;
         count += batch.num_rows() as u64;
         shared.metrics.rows_out.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
     }
@@ -161,7 +159,6 @@ fn context() -> SessionContext {
 
 /// Runs a finite plan, as long as a job is not told to stop.
 fn compute(plan: &LogicalPlan, job: Option<&Shared>) -> Result<Rows> {
-    clock::set_worker_clock(clock::wall_ms());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()

@@ -256,6 +256,8 @@ fn what_does_not_fit_fails() {
         let error = error.unwrap_or_else(|| panic!("{query} gives rows"));
         assert_eq!(error.blame, crate::error::Blame::Data, "{query}: {error}");
     }
+    let error = try_run("SELECT sum(n) FROM a", PlanSettings::default(), LateRows::Drop, &records).unwrap_err();
+    assert_eq!(error.message, "a SUM does not fit into BIGINT");
     assert_eq!(run("SELECT sum(n) FROM a WHERE n > 1", &records), [i64::MAX.to_string()]);
 }
 
