@@ -50,24 +50,14 @@ impl Layout {
                 "",
             )?,
         };
-        let key_format = options.get("key.format");
-        let key_names: Vec<&str> = match is_upsert {
-            true => table.primary_key.iter().map(String::as_str).collect(),
-            false => {
-                options.get("key.fields").unwrap_or("").split(';').map(str::trim).filter(|n| !n.is_empty()).collect()
+        let (key_format, key_names, named_by) = match is_upsert {
+            true => {
+                check_upsert(table, &value_format)?;
+                let names = table.primary_key.iter().map(String::as_str).collect();
+                (Some(options.require("key.format")?), names, "the primary key")
             }
+            false => (options.get("key.format"), key_fields(table), "'key.fields'"),
         };
-        if is_upsert {
-            options.require("key.format")?;
-            if key_names.is_empty() {
-                return Err(Error::statement(format!(
-                    "table {} needs a primary key: 'upsert-kafka' keeps the last row \
-                                                     of each key",
-                    table.name
-                ))
-                .hint("add PRIMARY KEY (column, ..) NOT ENFORCED behind the columns"));
-            }
-        }
         if key_format.is_none() && !key_names.is_empty() {
             return Err(Error::statement("'key.fields' is set but 'key.format' is not")
                 .hint("add 'key.format' = 'json' (or 'raw' for a single column)"));
@@ -76,20 +66,12 @@ impl Layout {
             return Err(Error::statement("'key.format' is set but 'key.fields' is not")
                 .hint("add 'key.fields' = 'column' (several are separated by ';')"));
         }
-        if is_upsert && value_format.has_changes() {
-            return Err(Error::statement(format!("'upsert-kafka' does not take the format '{}'", value_format.name()))
-                .hint(
-                    "its records are rows, and one without a value says that a row is gone: set 'value.format' = \
-                       'json'; 'connector' = 'kafka' takes this format",
-                ));
-        }
         let value_has_key = options.choice("value.fields-include", &["ALL", "EXCEPT_KEY"])? == "ALL";
         let prefix = options.get("key.fields-prefix").unwrap_or("");
         if !prefix.is_empty() && value_has_key {
             return Err(Error::statement("'key.fields-prefix' needs 'value.fields-include' = 'EXCEPT_KEY'")
                 .hint("the prefixed columns cannot be in the value too"));
         }
-        let named_by = if is_upsert { "the primary key" } else { "'key.fields'" };
         let key_fields = key_names.iter().map(|name| key_field(table, name, prefix, named_by));
         let key_fields = key_fields.collect::<Result<Vec<_>>>()?;
         let value = physical(table)
@@ -123,6 +105,27 @@ pub fn is_upsert(table: &Table) -> bool {
 pub enum Place {
     Key(usize),
     Value(usize),
+}
+
+/// The columns that `'key.fields'` names.
+fn key_fields(table: &Table) -> Vec<&str> {
+    table.options.get("key.fields").unwrap_or("").split(';').map(str::trim).filter(|n| !n.is_empty()).collect()
+}
+
+/// What a table of `upsert-kafka` needs beyond its options.
+fn check_upsert(table: &Table, value_format: &Format) -> Result<()> {
+    if table.primary_key.is_empty() {
+        let what = format!("table {} needs a primary key: 'upsert-kafka' keeps the last row of each key", table.name);
+        return Err(Error::statement(what).hint("add PRIMARY KEY (column, ..) NOT ENFORCED behind the columns"));
+    }
+    if value_format.has_changes() {
+        let what = format!("'upsert-kafka' does not take the format '{}'", value_format.name());
+        return Err(Error::statement(what).hint(
+            "its records are rows, and one without a value says that a row is gone: set 'value.format' = 'json'; \
+             'connector' = 'kafka' takes this format",
+        ));
+    }
+    Ok(())
 }
 
 fn physical(table: &Table) -> impl Iterator<Item = &Column> {

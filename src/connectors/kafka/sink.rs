@@ -70,10 +70,6 @@ impl KafkaSink {
             return Err(Error::statement("'sink.delivery-guarantee' = 'exactly-once' is not available yet")
                 .hint("'at-least-once' is: after a crash some rows may be there twice"));
         }
-        if is_upsert(table) && options.get("properties.partitioner") == Some("random") {
-            return Err(Error::statement("'properties.partitioner' = 'random' would scatter the changes of a key")
-                .hint("remove it: records of one key must be in one partition to stay in order"));
-        }
         let partitioner = match options.choice("sink.partitioner", &["default", "fixed", "round-robin"])? {
             "fixed" => Partitioner::Fixed,
             "round-robin" => Partitioner::RoundRobin,
@@ -87,7 +83,12 @@ impl KafkaSink {
             },
         };
         Encoder::new(table)?;
-        let cluster = Cluster::new(ClientProperties::of_table(options, defaults)?)?;
+        let properties = ClientProperties::of_table(options, defaults)?;
+        if is_upsert(table) && properties.get("partitioner") == Some("random") {
+            return Err(Error::statement("'properties.partitioner' = 'random' would scatter the changes of a key")
+                .hint("remove it: records of one key must be in one partition to stay in order"));
+        }
+        let cluster = Cluster::new(properties)?;
         let found = match cluster.find_topic(topic)? {
             Some(found) => found,
             None => {
@@ -153,7 +154,8 @@ impl Sink for KafkaSink {
 /// for less safety gets it.
 fn may_be_idempotent(properties: &ClientProperties) -> bool {
     let is = |key: &str, fits: &dyn Fn(&str) -> bool| properties.get(key).is_none_or(fits);
-    is("acks", &|acks| matches!(acks, "all" | "-1"))
+    is("enable.idempotence", &|wanted| wanted == "true")
+        && is("acks", &|acks| matches!(acks, "all" | "-1"))
         && is("message.send.max.retries", &|retries| retries != "0")
         && is("max.in.flight.requests.per.connection", &|count| count.parse::<u32>().is_ok_and(|n| n <= 5))
 }
