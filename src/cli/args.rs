@@ -31,6 +31,7 @@ Examples:
   tidemill demo                           Something to look at
   tidemill -c \"SELECT 1 + 1\"              One statement or several
   tidemill -b localhost:9092 run jobs.sql A file; its jobs run until Ctrl-C
+  tidemill test tests/*.sql               Tests of queries; nothing else is needed
   tidemill -b localhost:9092 -o csv -c \"SELECT * FROM t LIMIT 10\" > t.csv
   tidemill -b host:9093 -X security.protocol=SASL_SSL -X sasl.mechanism=PLAIN ..
 
@@ -100,6 +101,23 @@ pub enum Command {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Run tests of queries: SQL files with records, and with the rows that are expected of them
+    ///
+    /// Needs no broker: tables are logs in memory, and the clock stands still until the test moves it. Each test is run
+    /// several times, with other numbers of workers and other batches, which must make no difference.
+    Test {
+        /// Files of tests; `-` is standard input
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+
+        /// Rewrite what is expected to what was found, and leave the rest of the files as it is
+        #[arg(long)]
+        update: bool,
+
+        /// Beside one worker, run with so many
+        #[arg(long, value_name = "N", default_value_t = 3, value_parser = workers)]
+        workers: usize,
+    },
     /// Show what this is for: real flights through a topic, a windowed query and an output topic
     ///
     /// Needs nothing installed. With -b it uses your broker, and creates topics there.
@@ -130,6 +148,14 @@ pub struct Common {
     /// Say only what is wrong
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
+}
+
+/// A number of workers.
+fn workers(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(workers) if (1..=256).contains(&workers) => Ok(workers),
+        _ => Err("expected a whole number from 1 to 256".to_owned()),
+    }
 }
 
 /// How rows are written.

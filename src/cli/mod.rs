@@ -12,6 +12,7 @@ pub mod output;
 mod script;
 pub mod session;
 pub mod signals;
+mod test;
 pub mod voice;
 
 use std::io::IsTerminal;
@@ -79,6 +80,9 @@ fn run(command: Option<Command>, pieces: Vec<Piece>, config: Config) -> Result<(
         Some(Command::Run { files }) => {
             let pieces = pieces.into_iter().chain(files.into_iter().map(Piece::File)).collect();
             script::run(pieces, &config, signals)
+        }
+        Some(Command::Test { files, update, workers }) => {
+            signals.harmless(|| test::run(files, &test::How { update, workers }, &config))
         }
         None if !pieces.is_empty() => script::run(pieces, &config, signals),
         None if std::io::stdin().is_terminal() => crate::repl::run(&config, signals),

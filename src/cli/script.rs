@@ -17,10 +17,10 @@ use super::signals::Signals;
 use super::{Stop, standard_input};
 
 /// A text to execute.
-struct Text {
+pub struct Text {
     /// What errors call it; -c has no name.
-    place: Option<String>,
-    text: String,
+    pub place: Option<String>,
+    pub text: String,
 }
 
 /// Executes texts and waits for their jobs.
@@ -49,7 +49,8 @@ fn execute(texts: &[Text], config: &Config, signals: Signals, embedded_if_none: 
     result
 }
 
-fn read(piece: Piece) -> Result<Text> {
+/// Reads a text.
+pub fn read(piece: Piece) -> Result<Text> {
     let path = match piece {
         Piece::Text(text) => return Ok(Text { place: None, text }),
         Piece::File(path) => path,

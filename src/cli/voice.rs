@@ -38,6 +38,18 @@ impl Voice {
         line(&format!("{place}{}", render(error, text, self.color)));
     }
 
+    /// Rows after signs: what is missing (`-`) and what is not expected (`+`).
+    pub fn difference(self, lines: &[String]) {
+        for text in lines {
+            let code = match text.chars().next() {
+                Some('-') => "31",
+                Some('+') => "32",
+                _ => "0",
+            };
+            line(&format!("    {}", self.paint(code, &escape_lines(text))));
+        }
+    }
+
     /// How a job ended, in one line.
     pub fn ending(self, job: &Job) {
         self.say(&ending(&job.info()));

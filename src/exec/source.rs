@@ -218,6 +218,12 @@ impl SourceStage {
         self.partitions[partition].watermark
     }
 
+    /// Moves the watermark of a partition on, as a row would.
+    pub fn advance_watermark(&mut self, partition: usize, to: TimeMs) {
+        let partition = &mut self.partitions[partition];
+        partition.watermark = partition.watermark.max(to);
+    }
+
     /// Whether rows have an event time at all.
     pub fn has_event_time(&self) -> bool {
         self.node.watermark.is_some()

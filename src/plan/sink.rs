@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
-use datafusion::common::ScalarValue;
+use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::functions::core::expr_fn::{get_field, named_struct};
 use datafusion::logical_expr::{Expr, FetchType, LogicalPlan, LogicalPlanBuilder, SkipType, cast, lit, when};
+use sqlparser::ast;
 
 use super::context::Planner;
 use super::stream::SinkNode;
@@ -54,6 +55,34 @@ impl Planner<'_> {
             exprs.push(expr.alias(&column.name));
         }
         Ok(LogicalPlanBuilder::from(plan).project(exprs)?.build()?)
+    }
+
+    /// The same for rows that are written down in a test: there a text may stand for a value of any type.
+    pub fn written_into_sink(&self, plan: LogicalPlan, table: &Table, columns: &[String]) -> Result<LogicalPlan> {
+        let sink: Vec<&Column> = table.sink_columns().collect();
+        let named = named_columns(table, &sink, columns)?;
+        if named.len() != plan.schema().fields().len() {
+            return self.into_sink(plan, table, columns);
+        }
+        let exprs: Vec<Expr> = plan
+            .schema()
+            .iter()
+            .zip(named)
+            .map(|((qualifier, field), at)| {
+                let (from, to) = (Expr::Column((qualifier, field).into()), &sink[at].data_type);
+                let is_text = field.data_type().is_string() && !to.is_string();
+                if is_text { cast(from, to.clone()).alias(field.name()) } else { from }
+            })
+            .collect();
+        self.into_sink(LogicalPlanBuilder::from(plan).project(exprs)?.build()?, table, columns)
+    }
+
+    /// A constant as a value of a type.
+    pub fn constant(&self, expr: &ast::Expr, to: &DataType) -> Result<ScalarValue> {
+        match self.expression(expr, &DFSchema::empty())? {
+            Expr::Literal(value, _) => Ok(value.cast_to(to)?),
+            _ => Err(Error::statement(format!("expected a constant, found {expr}"))),
+        }
     }
 
     /// The sink node of an `INSERT`.

@@ -21,8 +21,8 @@ mod launch;
 mod metrics;
 mod outlets;
 mod query;
+pub mod query_test;
 mod reading;
-#[cfg(test)]
 mod rehearsal;
 mod session;
 #[cfg(test)]

@@ -19,7 +19,9 @@ use super::topology::{Part, Topology};
 use super::worker::with_hidden;
 use crate::connectors::{self, PartitionId, SourceRows};
 use crate::error::{Error, Result};
-use crate::exec::{Boundary, Counts, Outlet, Outlets, Output, Rejected, SourceStage};
+#[cfg(test)]
+use crate::exec::Counts;
+use crate::exec::{Boundary, Outlet, Outlets, Output, Rejected, SourceStage};
 use crate::plan::{NodeId, Op, SourceNode, StreamPlan};
 use crate::state::PaneKey;
 use crate::time::{Progress, TimeMs, WATERMARK_MAX};
@@ -38,6 +40,7 @@ pub struct Rehearsal {
     /// By stage, receiver and sender: what is under way, with the edge it takes.
     channels: BTreeMap<(usize, usize, usize), VecDeque<(usize, RecordBatch)>>,
     given: Given,
+    bad: u64,
 }
 
 /// A source of the plan.
@@ -45,8 +48,6 @@ struct RehearsedSource {
     node: NodeId,
     /// By worker: the entry of its part of the graph, and its stage if it has a share of the partitions.
     stages: Vec<(usize, Option<SourceStage>)>,
-    records: u64,
-    bad: u64,
 }
 
 /// What has come out since it was last taken.
@@ -58,15 +59,6 @@ pub struct Given {
     pub rejected: Vec<Rejected>,
     /// State that changed since the last checkpoint: stage, node of its fragment, pane, partials.
     pub deltas: Vec<(usize, usize, PaneKey, RecordBatch)>,
-}
-
-/// What a source has read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ReadCounts {
-    /// Records.
-    pub records: u64,
-    /// Records that gave no row, where the table says to skip those.
-    pub bad: u64,
 }
 
 impl Rehearsal {
@@ -87,10 +79,10 @@ impl Rehearsal {
                 let entry = parts[0][worker].sources[&node];
                 Ok((entry, source_stage(&plan, node, source, count, worker, workers)?))
             });
-            sources.push(RehearsedSource { node, stages: stages.collect::<Result<_>>()?, records: 0, bad: 0 });
+            sources.push(RehearsedSource { node, stages: stages.collect::<Result<_>>()? });
         }
         let channels = BTreeMap::new();
-        let mut rehearsal = Self { plan, topology, parts, sources, channels, given: Given::default() };
+        let mut rehearsal = Self { plan, topology, parts, sources, channels, given: Given::default(), bad: 0 };
         clock::set_worker_clock(clock_ms);
         for (entry, hidden, batches) in fixed_rows(&rehearsal.plan, &rehearsal.parts[0][0].sources)? {
             for batch in batches {
@@ -115,11 +107,6 @@ impl Rehearsal {
         (node, source)
     }
 
-    /// The number of sources.
-    pub fn sources(&self) -> usize {
-        self.sources.len()
-    }
-
     /// The nodes of the plan that are sinks.
     pub fn sinks(&self) -> &[NodeId] {
         self.topology.sinks()
@@ -131,9 +118,7 @@ impl Rehearsal {
         let (entry, stage) = self.stage_of(source, partition);
         let mut out = Output::default();
         let fate = stage.on_rows(partition, rows, &mut out)?;
-        let counts = &mut self.sources[source];
-        counts.records += rows.records;
-        counts.bad += rows.bad + fate.bad;
+        self.bad += rows.bad + fate.bad;
         self.given.rejected.extend(out.rejected);
         for batch in out.batches {
             self.work(0, worker, |part, out| part.fragment.on_batch(entry, batch, out))?;
@@ -215,13 +200,14 @@ impl Rehearsal {
         std::mem::take(&mut self.given)
     }
 
-    /// What a source has read so far.
-    pub fn read_counts(&self, source: usize) -> ReadCounts {
-        let RehearsedSource { records, bad, .. } = self.sources[source];
-        ReadCounts { records, bad }
+    /// Records that gave no row, where their tables say to skip those.
+    #[cfg(test)]
+    pub fn bad(&self) -> u64 {
+        self.bad
     }
 
     /// What has happened to rows in all operators together.
+    #[cfg(test)]
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         self.parts.iter().flatten().for_each(|part| counts.add(part.fragment.counts()));
@@ -229,6 +215,7 @@ impl Rehearsal {
     }
 
     /// The node of the plan whose state is that of a node of a stage's fragment.
+    #[cfg(test)]
     pub fn plan_node(&self, stage: usize, node: usize) -> NodeId {
         self.parts[stage][0].nodes[node]
     }

@@ -8,6 +8,7 @@
 //! EXPECT sink [IN ORDER] VALUES (..), ..                              rows since the last time
 //! EXPECT [PARTLY] LATE OF source VALUES (..), ..                      records that were too late
 //! EXPECT NOTHING FROM sink | [PARTLY] LATE OF source
+//! EXPECT sink | [PARTLY] LATE OF source                               still to be written
 //! EXPECT FAILURE '..'                                                 a job has failed
 //! EXPECT ERROR '..' FOR statement                                     the statement is refused
 //! ```
@@ -39,12 +40,12 @@ pub struct TestStep {
 pub enum TestStepKind {
     /// A statement as anywhere else.
     Statement(Box<Parsed>),
-    /// Rows with the partition that they are appended to; without one the table decides what is meant.
+    /// Records for a table that is read, or a job: whether the query reads a stream decides.
     Insert {
         /// The rows.
         insert: Box<Insert>,
         /// `PARTITION n`.
-        partition: usize,
+        partition: Option<usize>,
     },
     /// `ADVANCE WATERMARK`.
     Watermark {
@@ -67,8 +68,8 @@ pub enum TestStepKind {
         table: String,
         /// `IN ORDER`.
         in_order: bool,
-        /// The rows; `None` for nothing.
-        rows: Option<Box<Query>>,
+        /// The rows.
+        rows: ExpectedRows,
     },
     /// `EXPECT FAILURE`.
     Failure(Quoted),
@@ -79,6 +80,17 @@ pub enum TestStepKind {
         /// The statement that is refused.
         step: Box<TestStep>,
     },
+}
+
+/// The rows that a test expects.
+#[derive(Clone, Debug)]
+pub enum ExpectedRows {
+    /// None.
+    Nothing,
+    /// They are still to be written.
+    Unwritten,
+    /// These.
+    Values(Box<Query>),
 }
 
 /// Partitions of a table.
@@ -149,7 +161,7 @@ fn parse_step(source: &Source, range: Range<usize>) -> Result<TestStep> {
 impl StatementParser<'_> {
     fn test_insert(&mut self) -> Result<TestStepKind> {
         let table = self.insert_table()?;
-        let partition = self.partition()?.unwrap_or_default();
+        let partition = self.partition()?;
         Ok(TestStepKind::Insert { insert: Box::new(self.insert_rows(table)?), partition })
     }
 
@@ -207,7 +219,7 @@ impl StatementParser<'_> {
                 true => (ExpectTarget::Sink, self.object_name("the name of a sink")?),
                 false => self.late()?.ok_or_else(|| self.expected("FROM, LATE OF or PARTLY LATE OF"))?,
             };
-            TestStepKind::Rows { target, table, in_order: false, rows: None }
+            TestStepKind::Rows { target, table, in_order: false, rows: ExpectedRows::Nothing }
         } else {
             let (target, table) = match self.late()? {
                 Some(late) => late,
@@ -217,10 +229,9 @@ impl StatementParser<'_> {
             if in_order {
                 self.expect_words(&["ORDER"])?;
             }
-            // Without rows, they are still to be written (--update).
             let rows = match self.at_end() {
-                true => None,
-                false if self.next_is("VALUES") => Some(Box::new(self.query()?)),
+                true => ExpectedRows::Unwritten,
+                false if self.next_is("VALUES") => ExpectedRows::Values(Box::new(self.query()?)),
                 false => return Err(self.expected("VALUES")),
             };
             TestStepKind::Rows { target, table, in_order, rows }
@@ -281,7 +292,7 @@ mod tests {
     fn what_only_tests_say() {
         let kind = one("INSERT INTO t PARTITION 2 (a, b) VALUES (1, 'x')");
         assert!(
-            matches!(&kind, TestStepKind::Insert { insert, partition: 2 } if insert.table == "t" && insert.columns == ["a", "b"])
+            matches!(&kind, TestStepKind::Insert { insert, partition: Some(2) } if insert.table == "t" && insert.columns == ["a", "b"])
         );
         let place = |table: &str, partition| Some(Place { table: table.into(), partition });
         let kind = one("advance watermark of t partition 1 to timestamp '2024-01-01 00:00:00'");
@@ -291,9 +302,15 @@ mod tests {
         assert!(matches!(one("END OF INPUT;"), TestStepKind::End(None)));
         assert!(matches!(one("END OF t"), TestStepKind::End(of) if of == place("t", None)));
         let kind = one("EXPECT o IN ORDER VALUES (1), (2)");
-        assert!(matches!(kind, TestStepKind::Rows { target: ExpectTarget::Sink, in_order: true, rows: Some(_), .. }));
+        assert!(matches!(
+            kind,
+            TestStepKind::Rows { target: ExpectTarget::Sink, in_order: true, rows: ExpectedRows::Values(_), .. }
+        ));
         let kind = one("EXPECT NOTHING PARTLY LATE OF t");
-        assert!(matches!(kind, TestStepKind::Rows { target: ExpectTarget::PartlyLate, rows: None, .. }));
+        assert!(matches!(
+            kind,
+            TestStepKind::Rows { target: ExpectTarget::PartlyLate, rows: ExpectedRows::Nothing, .. }
+        ));
         let kind = one("EXPECT ERROR 'no such' FOR INSERT INTO o SELECT nope FROM t");
         let TestStepKind::Error { text, step } = kind else { panic!("{kind:?}") };
         assert_eq!((text.text.as_str(), text.span), ("no such", 13..22));

@@ -18,8 +18,9 @@ use crate::catalog::Catalog;
 use crate::connectors::kafka::Embedded;
 use crate::connectors::{self, Defaults};
 use crate::error::Result;
+use crate::plan::{PlanSettings, StreamPlan};
 use crate::sql::Script;
-use crate::sql::statement::{Parsed, Statement};
+use crate::sql::statement::{Insert, Parsed, Statement};
 
 /// How to open an [`Engine`].
 #[derive(Clone, Debug, Default)]
@@ -169,6 +170,17 @@ impl Engine {
         for job in jobs {
             let _ = job.wait();
         }
+    }
+
+    /// What the next statement is planned against.
+    pub(in crate::runtime) fn planning(&self) -> Result<(Catalog, PlanSettings)> {
+        let state = self.state();
+        Ok((state.catalog.clone(), state.session.plan_settings()?))
+    }
+
+    /// The plan of inserts that run as one job.
+    pub(in crate::runtime) fn plan(&self, inserts: &[Insert]) -> Result<StreamPlan> {
+        Self::plan_inserts(&self.state(), inserts)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

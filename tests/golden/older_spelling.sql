@@ -1,0 +1,27 @@
+-- The older spelling, windows in GROUP BY, means the same.
+
+CREATE TABLE s (k STRING, n BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts)
+    WITH ('connector' = 'kafka', 'topic' = 's', 'format' = 'json');
+CREATE TABLE o (w_start TIMESTAMP(3), w_end TIMESTAMP(3), w_time TIMESTAMP(3), k STRING, n BIGINT)
+    WITH ('connector' = 'blackhole');
+CREATE TABLE p (w_start TIMESTAMP(3), w_end TIMESTAMP(3), n BIGINT) WITH ('connector' = 'blackhole');
+
+INSERT INTO o
+    SELECT TUMBLE_START(ts, INTERVAL '1' HOUR), TUMBLE_END(ts, INTERVAL '1' HOUR), TUMBLE_ROWTIME(ts, INTERVAL '1' HOUR), k,
+        COUNT(*)
+    FROM s GROUP BY TUMBLE(ts, INTERVAL '1' HOUR), k;
+INSERT INTO p
+    SELECT HOP_START(ts, INTERVAL '30' MINUTE, INTERVAL '1' HOUR), HOP_END(ts, INTERVAL '30' MINUTE, INTERVAL '1' HOUR), COUNT(*)
+    FROM s GROUP BY HOP(ts, INTERVAL '30' MINUTE, INTERVAL '1' HOUR);
+
+INSERT INTO s VALUES ('a', 1, '2024-01-01 00:10:00'), ('b', 2, '2024-01-01 00:40:00'), ('a', 3, '2024-01-01 01:00:00');
+END OF INPUT;
+EXPECT o VALUES
+    ('2024-01-01 00:00:00', '2024-01-01 01:00:00', '2024-01-01 00:59:59.999', 'a', 1),
+    ('2024-01-01 00:00:00', '2024-01-01 01:00:00', '2024-01-01 00:59:59.999', 'b', 1),
+    ('2024-01-01 01:00:00', '2024-01-01 02:00:00', '2024-01-01 01:59:59.999', 'a', 1);
+EXPECT p VALUES
+    ('2023-12-31 23:30:00', '2024-01-01 00:30:00', 1),
+    ('2024-01-01 00:00:00', '2024-01-01 01:00:00', 2),
+    ('2024-01-01 00:30:00', '2024-01-01 01:30:00', 2),
+    ('2024-01-01 01:00:00', '2024-01-01 02:00:00', 1);
