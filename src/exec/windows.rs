@@ -11,7 +11,7 @@ use super::rejected::numbers;
 use super::{Counts, Operator, Output, Rejected, Rejection, Reporter};
 use crate::error::{Error, Result};
 use crate::plan::{Hidden, WindowsNode};
-use crate::time::{SliceId, SlicedWindows, TimeMs, WATERMARK_MIN, WindowId, local_ms};
+use crate::time::{Progress, SliceId, SlicedWindows, TimeMs, WATERMARK_MAX, WATERMARK_MIN, WindowId, local_ms};
 
 /// See [`WindowsNode`].
 pub struct RepeatWindows {
@@ -262,6 +262,45 @@ impl WindowFinder {
             open: self.windows.first_window_from(slice, open),
             last: self.windows.last_window(slice),
         }
+    }
+}
+
+/// Says which rows of sessions are late: those whose time their own partition's watermark had reached. So a row in time
+/// never touches a session that has ended.
+pub(super) struct SessionJudge {
+    pub(super) gap_ms: i64,
+    pub(super) reporter: Option<Reporter>,
+}
+
+impl SessionJudge {
+    /// Whether a row is in time; if not, it is counted and reported, for the session that it would have begun.
+    pub(super) fn is_in_time(
+        &self,
+        batch: &RecordBatch,
+        row: usize,
+        time: TimeMs,
+        watermark: TimeMs,
+        out: &mut Output,
+    ) -> bool {
+        if watermark < time {
+            return true;
+        }
+        out.counts.late += 1;
+        let windows = || vec![(time, time + self.gap_ms)];
+        let late = || Rejection::Late { time, watermark, windows: windows(), partly: false };
+        out.rejected.extend(self.reporter.as_ref().and_then(|reporter| reporter.report(batch, row, late)));
+        false
+    }
+}
+
+/// How far the output of sessions has come at a watermark. A session ends when its end is reached, one millisecond later
+/// than other windows close: whatever is above must not be ahead of its last instant.
+pub(super) fn session_progress(input: Progress, watermark: TimeMs) -> Progress {
+    let reached = if watermark == WATERMARK_MAX { watermark } else { watermark.saturating_sub(1) };
+    match input {
+        // The clock has been applied here; above, it is not applied again.
+        Progress::Idle { .. } => Progress::Idle { reached, advance: false },
+        Progress::Active(_) => Progress::Active(reached),
     }
 }
 

@@ -75,6 +75,12 @@ impl WindowAggregate {
         let schema = Arc::new(DFSchema::new_with_metadata(fields, schema.metadata().clone())?);
         Ok(Self { input, group, bounds, aggregates, windows, schema })
     }
+
+    /// Whether rows with the same values of the bounds that are grouped by are of one window, if windows are sessions:
+    /// those of several keys may begin together.
+    pub fn names_sessions(&self) -> bool {
+        self.bounds.iter().any(|bound| matches!(bound, Some(Bound::End | Bound::Time)))
+    }
 }
 
 fn without_window(input: &LogicalPlan, group: &[Expr], aggregates: &[Expr]) -> Refusal {

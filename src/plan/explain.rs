@@ -73,10 +73,19 @@ fn describe(plan: &StreamPlan, id: NodeId, depth: usize, text: &mut String) {
         }
         Op::Windows(windows) => {
             let how = if windows.repeat { "each row in each of its windows" } else { "by slices" };
+            let name = windows.session_gap_ms.map_or_else(|| sliced(&windows.windows), session);
+            format!("Windows: {name} over {} ({how})", plan.nodes[node.inputs[0]].visible.field(windows.time).name())
+        }
+        Op::Sessions(sessions) => {
+            let below = &plan.nodes[node.inputs[0]].visible;
+            let partition: Vec<_> = sessions.partition.iter().map(|&i| below.field(i).name().as_str()).collect();
             format!(
-                "Windows: {} over {} ({how})",
-                sliced(&windows.windows),
-                plan.nodes[node.inputs[0]].visible.field(windows.time).name()
+                "Windows: {} over {}, sessions of [{}], rows when their session ends\n{indent}  state: the rows of open \
+                 sessions\n{indent}  {}",
+                session(sessions.gap_ms),
+                below.field(sessions.time).name(),
+                partition.join(", "),
+                exchange("rows", &partition),
             )
         }
         Op::Union => "Union".to_owned(),
@@ -172,8 +181,12 @@ fn slice_length(windows: &SlicedWindows) -> String {
 fn lengths(windows: &Windows) -> String {
     match windows.shape {
         WindowShape::Sliced(windows) => sliced(&windows),
-        WindowShape::Session { gap_ms } => format!("SESSION {}", milliseconds(gap_ms)),
+        WindowShape::Session { gap_ms } => session(gap_ms),
     }
+}
+
+fn session(gap_ms: i64) -> String {
+    format!("SESSION {}", milliseconds(gap_ms))
 }
 
 fn milliseconds(ms: i64) -> String {

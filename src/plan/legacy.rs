@@ -10,6 +10,9 @@ use sqlparser::ast::{self, Expr, Ident, ObjectName, VisitMut, VisitorMut};
 
 use super::refusal::refuse;
 
+/// What `SESSION` is called in the rewritten `FROM`: sessions are of whatever else the query groups by.
+pub const SESSION_OF_GROUP: &str = "SESSION OF GROUP";
+
 /// Rewrites every `SELECT` of the query that groups by `TUMBLE(..)` or `HOP(..)`.
 pub fn rewrite_group_windows(query: &mut ast::Query) -> Result<()> {
     struct Selects(Result<()>);
@@ -148,7 +151,10 @@ fn wrap_relation(relation: &mut ast::TableFactor, window: &GroupWindow) -> Resul
     let mut args = vec![unnamed(data), unnamed(time)];
     args.extend(lengths.iter().cloned());
     *relation = ast::TableFactor::Table {
-        name: ObjectName::from(vec![Ident::new(&window.function)]),
+        name: ObjectName::from(vec![Ident::new(match window.function.as_str() {
+            "SESSION" => SESSION_OF_GROUP,
+            function => function,
+        })]),
         alias,
         args: Some(ast::TableFunctionArgs { args, settings: None }),
         with_hints: vec![],

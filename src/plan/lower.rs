@@ -21,14 +21,15 @@ use super::marks::{column_behind, is_bound};
 use super::per_window::{PerWindow, requalified};
 use super::sink::check_takes_changes;
 use super::stream::{
-    AggregateNode, Hidden, Node, NodeId, Op, OutputColumn, PerWindowNode, SinkNode, SourceNode, Step, StreamPlan,
-    WindowsNode,
+    AggregateNode, Hidden, Node, NodeId, Op, OutputColumn, PerWindowNode, SessionsNode, SinkNode, SourceNode, Step,
+    StreamPlan, WindowsNode,
 };
 use super::windows::AssignWindows;
 use crate::catalog::{ColumnKind, Table};
 use crate::connectors::SourceColumn;
 use crate::error::{Error, Result};
 use crate::state::{Aggregate, AggregateLayout};
+use crate::time::{SlicedWindows, WindowShape};
 
 /// Functions whose value depends on the order of the rows.
 const ORDERED: [&str; 6] = ["first_value", "last_value", "nth_value", "array_agg", "string_agg", "any_value"];
@@ -116,6 +117,7 @@ impl<'a> Lowering<'a> {
                         needs.tie |= aggregate.aggregates.iter().any(is_ordered);
                     }
                     if let Some(windows) = extension.node.as_any().downcast_ref::<AssignWindows>() {
+                        needs.watermark |= windows.windows.sliced().is_none();
                         let is_clock = windows.is_over_processing_time();
                         for table in tables_of_rows(&windows.input) {
                             if *by_clock.entry(table.clone()).or_insert(is_clock) != is_clock {
@@ -335,9 +337,12 @@ impl<'a> Lowering<'a> {
             Bounds::Slices => (false, false),
             Bounds::Repeat { judge } => (true, judge),
         };
-        let Some(sliced) = windows.windows.sliced() else {
-            return Err(Error::statement("SESSION windows need a GROUP BY over them")
-                .hint("GROUP BY window_start, window_end and the columns that sessions are partitioned by"));
+        if let (WindowShape::Session { gap_ms }, true) = (windows.windows.shape, repeat) {
+            return self.sessions(windows, gap_ms, input, time);
+        }
+        let (sliced, session_gap_ms) = match windows.windows.shape {
+            WindowShape::Sliced(sliced) => (sliced, None),
+            WindowShape::Session { gap_ms } => (SlicedWindows::hop_ms(gap_ms, gap_ms, 0), Some(gap_ms)),
         };
         let node = WindowsNode {
             windows: sliced,
@@ -345,11 +350,32 @@ impl<'a> Lowering<'a> {
             time,
             passed: AssignWindows::passed(windows.input.schema()).collect(),
             repeat,
+            session_gap_ms,
             judge,
         };
         let visible = plain(datafusion::logical_expr::UserDefinedLogicalNodeCore::schema(windows));
         let hidden = Hidden { time: true, window: repeat, ..self.nodes[input].hidden };
         Ok(self.push(Op::Windows(node), vec![input], visible, hidden))
+    }
+
+    /// Sessions whose rows are given out with their bounds.
+    fn sessions(&mut self, windows: &AssignWindows, gap_ms: i64, input: NodeId, time: usize) -> Result<NodeId> {
+        let schema = windows.input.schema();
+        let Some(partition) = &windows.partition else {
+            return Err(Error::statement("this GROUP BY SESSION(..) asks for more than its groups")
+                .hint("write FROM SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), INTERVAL '5' MINUTE) GROUP BY window_start, window_end, k"));
+        };
+        let place = |e: &Expr| index_behind(e, schema).ok_or_else(|| Error::bug("sessions by what is no column"));
+        let node = SessionsNode {
+            gap_ms,
+            zone: windows.windows.zone,
+            time,
+            partition: partition.iter().map(place).collect::<Result<_>>()?,
+            passed: AssignWindows::passed(schema).collect(),
+        };
+        let visible = plain(datafusion::logical_expr::UserDefinedLogicalNodeCore::schema(windows));
+        let hidden = Hidden { time: true, raw: false, window: true, ..self.nodes[input].hidden };
+        Ok(self.push(Op::Sessions(node), vec![input], visible, hidden))
     }
 
     fn aggregate(&mut self, aggregate: &WindowAggregate) -> Result<NodeId> {
@@ -362,15 +388,16 @@ impl<'a> Lowering<'a> {
             .map(|(e, _)| e)
             .chain(&aggregate.aggregates);
         let reads_bounds = used.clone().any(|e| refers_to_bounds(e, schema));
-        let slices = !reads_bounds && bounds_pass_through(&aggregate.input);
+        let slices = !reads_bounds && bounds_pass_through(&aggregate.input) && keeps_sessions(aggregate);
+        if !slices && aggregate.windows.sliced().is_none() && !aggregate.names_sessions() {
+            return Err(Error::statement(
+                "sessions may begin together and end apart, so window_start alone names none",
+            )
+            .hint("add window_end to the GROUP BY"));
+        }
         let bounds = if slices { Bounds::Slices } else { Bounds::Repeat { judge: true } };
         let input = self.node(&aggregate.input, bounds)?;
         let hidden = self.nodes[input].hidden;
-        if aggregate.windows.sliced().is_none() {
-            return Err(
-                Error::statement("SESSION windows are not available yet").hint("there are TUMBLE, HOP and CUMULATE")
-            );
-        }
         if !slices && !hidden.window {
             return Err(Error::bug("an aggregate per window whose rows do not know their window"));
         }
@@ -408,10 +435,15 @@ impl<'a> Lowering<'a> {
             aggregates.push(aggregate);
             filters.push(lowered.filter.map(checked).transpose()?);
         }
-        let layout = Arc::new(AggregateLayout::new(key_fields, aggregates));
+        let mut layout = AggregateLayout::new(key_fields, aggregates);
+        if slices && aggregate.windows.sliced().is_none() {
+            let time = hidden.time_index(schema.fields().len());
+            inputs.push(vec![column(Hidden::TIME, time.ok_or_else(|| Error::bug("rows carry no event time"))?)]);
+            layout = layout.with_spans();
+        }
         let visible = plain(own);
-        let node =
-            AggregateNode { windows: aggregate.windows, assigned: !slices, keys, inputs, filters, layout, output };
+        let (windows, layout) = (aggregate.windows, Arc::new(layout));
+        let node = AggregateNode { windows, assigned: !slices, keys, inputs, filters, layout, output };
         let hidden = Hidden { time: false, raw: false, window: true, ..self.hidden };
         Ok(self.push(Op::Aggregate(Box::new(node)), vec![input], visible, hidden))
     }
@@ -498,6 +530,59 @@ fn bounds_pass_through(plan: &LogicalPlan) -> bool {
         LogicalPlan::Extension(extension) => extension.node.as_any().is::<AssignWindows>(),
         _ => false,
     }
+}
+
+/// Whether an aggregate's keys are what the sessions below it are partitioned by, of all rows: then it can find them
+/// itself. It is so for windows that are no sessions.
+fn keeps_sessions(aggregate: &WindowAggregate) -> bool {
+    if aggregate.windows.sliced().is_some() {
+        return true;
+    }
+    let schema = aggregate.input.schema();
+    let keys = aggregate.group.iter().zip(&aggregate.bounds).filter(|(_, bound)| bound.is_none()).map(|(e, _)| e);
+    sessions_are_by(&aggregate.input, &keys.map(|e| index_behind(e, schema)).collect::<Vec<_>>())
+}
+
+/// Whether the rows of a plan are those of a `SESSION` that is partitioned by these columns; `None` stands for an expression.
+fn sessions_are_by(plan: &LogicalPlan, keys: &[Option<usize>]) -> bool {
+    match plan {
+        LogicalPlan::SubqueryAlias(alias) => sessions_are_by(&alias.input, keys),
+        LogicalPlan::Projection(projection) => {
+            let below = |i: &Option<usize>| index_behind(&projection.expr[(*i)?], projection.input.schema());
+            sessions_are_by(&projection.input, &keys.iter().map(below).collect::<Vec<_>>())
+        }
+        // Rows that a condition leaves out are part of their session nevertheless; but a WHERE comes before a GROUP BY
+        // SESSION(..).
+        LogicalPlan::Filter(filter) => left_to_aggregate(&filter.input) && sessions_are_by(&filter.input, keys),
+        LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<AssignWindows>() {
+            Some(AssignWindows { partition: None, .. }) => true,
+            Some(AssignWindows { partition: Some(partition), input, .. }) => {
+                let passed: Vec<usize> = AssignWindows::passed(input.schema()).collect();
+                let place = |e: &Expr| passed.iter().position(|p| Some(*p) == index_behind(e, input.schema()));
+                let partition: BTreeSet<Option<usize>> = partition.iter().map(place).collect();
+                !partition.contains(&None) && partition == keys.iter().copied().collect()
+            }
+            None => false,
+        },
+        _ => false,
+    }
+}
+
+/// Whether the rows are those of a `GROUP BY SESSION(..)`, whose aggregate says what sessions are partitioned by.
+fn left_to_aggregate(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::SubqueryAlias(alias) => left_to_aggregate(&alias.input),
+        LogicalPlan::Projection(projection) => left_to_aggregate(&projection.input),
+        LogicalPlan::Filter(filter) => left_to_aggregate(&filter.input),
+        LogicalPlan::Extension(extension) => {
+            extension.node.as_any().downcast_ref::<AssignWindows>().is_some_and(|w| w.partition.is_none())
+        }
+        _ => false,
+    }
+}
+
+fn index_behind(expr: &Expr, schema: &DFSchema) -> Option<usize> {
+    column_behind(expr).and_then(|c| schema.maybe_index_of_column(c))
 }
 
 fn refers_to_bounds(expr: &Expr, schema: &DFSchema) -> bool {

@@ -37,6 +37,6 @@ pub use explain::explain;
 pub use marks::Bound;
 pub use sink::split_limit;
 pub use stream::{
-    AggregateNode, Hidden, Node, NodeId, Op, OutputColumn, PerWindowNode, RowKind, SinkNode, SourceNode, Step,
-    StreamPlan, WindowsNode,
+    AggregateNode, Hidden, Node, NodeId, Op, OutputColumn, PerWindowNode, RowKind, SessionsNode, SinkNode, SourceNode,
+    Step, StreamPlan, WindowsNode,
 };

@@ -263,8 +263,8 @@ fn names_window(bound: Bound, windows: &Windows) -> bool {
         // A day on which clocks are set back may show the same end twice for short windows; `window_time` is an instant.
         (Bound::End | Bound::Time, WindowShape::Sliced(_)) => true,
         (Bound::Start, WindowShape::Sliced(sliced)) => !matches!(sliced.run, Run::Grow),
-        // Sessions of two keys may begin together, or end together; who asks for both means the same.
-        (_, WindowShape::Session { .. }) => true,
+        // Rows of sessions that end together meet; those that begin together may come at different times.
+        (bound, WindowShape::Session { .. }) => bound != Bound::Start,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::catalog::Table;
 pub use crate::change::RowKind;
 use crate::connectors::SourceColumn;
 use crate::state::AggregateLayout;
-use crate::time::{SlicedWindows, Windows};
+use crate::time::{SlicedWindows, WindowShape, Windows};
 
 /// The index of a node in its plan.
 pub type NodeId = usize;
@@ -120,6 +120,8 @@ pub enum Op {
     Transform(Vec<Step>),
     /// Adds windows to rows.
     Windows(WindowsNode),
+    /// Finds sessions, and gives out their rows.
+    Sessions(SessionsNode),
     /// All rows of all inputs.
     Union,
     /// Aggregates per window.
@@ -174,8 +176,26 @@ pub struct WindowsNode {
     /// Whether every row is repeated for each of its windows. If not, the bounds are columns of zeros: the
     /// aggregate above works on slices, and nothing between reads them.
     pub repeat: bool,
+    /// The gap, where the windows are sessions: the aggregate above finds them, and what it takes from here are event times.
+    pub session_gap_ms: Option<i64>,
     /// Whether rows late for a window are dropped here, because an aggregate of repeated rows follows.
     pub judge: bool,
+}
+
+/// Keeps rows until their session has ended, then gives them out with its bounds (last among the visible columns) and the
+/// hidden event time and window.
+#[derive(Debug)]
+pub struct SessionsNode {
+    /// A session ends when no row has come for so long.
+    pub gap_ms: i64,
+    /// The zone on whose clocks `window_start` and `window_end` are shown.
+    pub zone: Tz,
+    /// The event time's index in the input.
+    pub time: usize,
+    /// The input's visible columns whose values have sessions of their own, by index.
+    pub partition: Vec<usize>,
+    /// The input's visible columns that are passed on, by index.
+    pub passed: Vec<usize>,
 }
 
 /// An aggregate per window.
@@ -187,7 +207,8 @@ pub struct AggregateNode {
     pub assigned: bool,
     /// The group keys, over the input's visible columns; without the windows' bounds unless rows are assigned.
     pub keys: Vec<Arc<dyn PhysicalExpr>>,
-    /// Per aggregate, what its accumulators take: arguments, then what it orders by; over all columns of the input.
+    /// Per aggregate, what its accumulators take: arguments, then what it orders by; over all columns of the input. For
+    /// sessions, the event time behind those.
     pub inputs: Vec<Vec<Arc<dyn PhysicalExpr>>>,
     /// Per aggregate, its filter.
     pub filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
@@ -212,6 +233,16 @@ pub struct PerWindowNode {
     pub plan: LogicalPlan,
     /// Of which inputs those are.
     pub parts: Vec<usize>,
+}
+
+impl AggregateNode {
+    /// The gap (ms), if the aggregate finds sessions itself: its keys are what they are partitioned by.
+    pub fn session_gap_ms(&self) -> Option<i64> {
+        match self.windows.shape {
+            WindowShape::Session { gap_ms } if !self.assigned => Some(gap_ms),
+            _ => None,
+        }
+    }
 }
 
 /// A column of an aggregate's output.
@@ -242,6 +273,7 @@ impl StreamPlan {
             .filter_map(|node| match &node.op {
                 Op::Aggregate(a) => Some(a.windows.length_ms()),
                 Op::Windows(w) => Some(w.windows.length_ms()),
+                Op::Sessions(s) => Some(s.gap_ms),
                 Op::PerWindow(w) => Some(w.windows.length_ms()),
                 _ => None,
             })

@@ -13,6 +13,7 @@ use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, Relati
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
 use sqlparser::ast;
 
+use super::legacy::SESSION_OF_GROUP;
 use super::marks::{Bound, column_behind, is_event_time, is_processing_time, mark_bound};
 use super::refusal::refuse;
 use crate::sql::table_marker;
@@ -92,7 +93,12 @@ impl UserDefinedLogicalNodeCore for AssignWindows {
     }
 
     fn prevent_predicate_push_down_columns(&self) -> HashSet<String> {
-        [Bound::Start, Bound::End, Bound::Time].map(|b| b.column().to_owned()).into()
+        let bounds = [Bound::Start, Bound::End, Bound::Time].map(|b| b.column().to_owned());
+        let Some(partition) = &self.partition else { return bounds.into() };
+        // A row that a condition leaves out is part of its session nevertheless, unless the whole session is left out.
+        let is_key = |name: &str| partition.iter().any(|e| column_behind(e).is_some_and(|c| c.name == name));
+        let names = self.input.schema().fields().iter().map(|f| f.name().clone());
+        bounds.into_iter().chain(names.filter(|name| !is_key(name))).collect()
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -157,6 +163,7 @@ enum Function {
 impl Function {
     fn named(name: &str) -> Option<Self> {
         match name.to_ascii_uppercase().as_str() {
+            SESSION_OF_GROUP => Some(Self::Session),
             "TUMBLE" => Some(Self::Tumble),
             "HOP" => Some(Self::Hop),
             "CUMULATE" => Some(Self::Cumulate),
@@ -238,10 +245,11 @@ fn plan_call(
             Some(gap_ms) => gap_ms,
             None => return wrong("the gap of sessions must be longer than nothing, and not in months").into(),
         };
+        let of_group = call_of(relation).is_some_and(|(name, ..)| name == SESSION_OF_GROUP);
         let partition =
             partition.into_iter().map(|expr| partition_column(expr, &input, context)).collect::<Result<_>>()?;
         let windows = Windows { shape: WindowShape::Session { gap_ms }, zone };
-        let node = AssignWindows::try_new(input, time, windows, Some(partition))?;
+        let node = AssignWindows::try_new(input, time, windows, (!of_group).then_some(partition))?;
         return Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }));
     }
     if !partition.is_empty() {

@@ -7,8 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::exec::{Fragment, Operator, Outlet, PartialAggregate, PerWindow, RepeatWindows, Transform, WindowAggregate};
-use crate::plan::{Hidden, NodeId, Op, StreamPlan};
+use crate::exec::{
+    Fragment, Operator, Outlet, PartialAggregate, PerWindow, RepeatWindows, SessionAggregate, SessionRows, Transform,
+    WindowAggregate,
+};
+use crate::plan::{AggregateNode, Hidden, Node, NodeId, Op, StreamPlan};
 
 /// What crosses from one stage to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +70,11 @@ impl Part {
 
 /// Per input of a node, the columns whose rows must come together at one worker; `None` if rows may be anywhere.
 fn key_columns(plan: &StreamPlan, id: NodeId) -> Option<Vec<Vec<usize>>> {
-    let Op::PerWindow(work) = &plan.nodes[id].op else { return None };
+    let work = match &plan.nodes[id].op {
+        Op::PerWindow(work) => work,
+        Op::Sessions(sessions) => return Some(vec![sessions.partition.clone()]),
+        _ => return None,
+    };
     let of_input = |(at, &input): (usize, &NodeId)| {
         let below = &plan.nodes[input];
         let keys = work.keys[at].clone();
@@ -78,6 +85,18 @@ fn key_columns(plan: &StreamPlan, id: NodeId) -> Option<Vec<Vec<usize>>> {
         }
     };
     Some(plan.nodes[id].inputs.iter().enumerate().map(of_input).collect())
+}
+
+/// The half of an aggregate that owns keys: over the rows of a node, or over partials.
+fn owner(aggregate: &AggregateNode, below: Option<&Node>, node: &Node) -> Result<Box<dyn Operator>> {
+    let input = below.map(|below| (below.visible.fields().len(), below.hidden));
+    Ok(match (aggregate.session_gap_ms(), input) {
+        (Some(_), input) => Box::new(SessionAggregate::new(aggregate, input, &node.visible, node.hidden)?),
+        (None, Some((visible, hidden))) => {
+            Box::new(WindowAggregate::over_rows(aggregate, visible, hidden, &node.visible, node.hidden)?)
+        }
+        (None, None) => Box::new(WindowAggregate::over_partials(aggregate, &node.visible, node.hidden)?),
+    })
 }
 
 impl Topology {
@@ -156,8 +175,7 @@ impl Topology {
                     part.fragment.send_out(at, self.edge(input, id));
                 }
                 if self.stage_of[id] == stage {
-                    let whole = WindowAggregate::over_partials(aggregate, &node.visible, node.hidden)?;
-                    let at = part.add(id, Some(Box::new(whole)), &[]);
+                    let at = part.add(id, Some(owner(aggregate, None, node)?), &[]);
                     part.edges.insert(self.edge(input, id), at);
                     local.insert(id, at);
                 }
@@ -206,15 +224,10 @@ impl Topology {
             (Op::Windows(windows), Some(below)) => {
                 Some(Box::new(RepeatWindows::new(windows, &below.visible, &node.visible, below.hidden)))
             }
-            (Op::Aggregate(aggregate), Some(below)) => {
-                let visible = below.visible.fields().len();
-                Some(Box::new(WindowAggregate::over_rows(
-                    aggregate,
-                    visible,
-                    below.hidden,
-                    &node.visible,
-                    node.hidden,
-                )?))
+            (Op::Aggregate(aggregate), Some(below)) => Some(owner(aggregate, Some(below), node)?),
+            (Op::Sessions(sessions), Some(below)) => {
+                let (input, output) = (&below.visible, &node.visible);
+                Some(Box::new(SessionRows::new(sessions, input, output, below.hidden, node.hidden)?))
             }
             (Op::PerWindow(work), _) => {
                 let inputs = node.inputs.iter().map(|&input| &self.plan.nodes[input]);

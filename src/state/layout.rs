@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::logical_expr::GroupsAccumulator;
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
@@ -103,12 +103,13 @@ fn plain_accumulator(function: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn Gr
     Ok(Box::new(GroupsAccumulatorAdapter::new(move || function.create_accumulator())))
 }
 
-/// The columns of a query's partials: keys, then each aggregate's state.
+/// The columns of a query's partials: keys, then each aggregate's state, then the spans of sessions.
 #[derive(Clone, Debug)]
 pub struct AggregateLayout {
     keys: SchemaRef,
     aggregates: Vec<Aggregate>,
     partial: SchemaRef,
+    has_spans: bool,
 }
 
 impl AggregateLayout {
@@ -123,7 +124,22 @@ impl AggregateLayout {
                 ));
             }
         }
-        Self { keys: Arc::new(Schema::new(keys)), aggregates, partial: Arc::new(Schema::new(fields)) }
+        Self { keys: Arc::new(Schema::new(keys)), aggregates, partial: Arc::new(Schema::new(fields)), has_spans: false }
+    }
+
+    /// The same layout, with the first and the last event time of each group behind the aggregates.
+    #[must_use]
+    pub fn with_spans(mut self) -> Self {
+        let mut fields: Vec<FieldRef> = self.partial.fields().iter().cloned().collect();
+        fields.extend(["first", "last"].map(|name| Arc::new(Field::new(name, DataType::Int64, false))));
+        self.partial = Arc::new(Schema::new(fields));
+        self.has_spans = true;
+        self
+    }
+
+    /// Whether groups have spans.
+    pub fn has_spans(&self) -> bool {
+        self.has_spans
     }
 
     /// The group keys.

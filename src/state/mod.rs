@@ -5,15 +5,19 @@
 //! same batch travels between workers, is the delta that a checkpoint would log, and is what a sliding window merges.
 //!
 //! [`AggregateLayout`] says what the columns are and makes accumulators; a [`GroupTable`] is a partial that can be
-//! updated; [`Panes`] keeps one pair of tables (base and delta) per slice and first open window.
+//! updated; [`Panes`] keeps one pair of tables (base and delta) per slice and first open window, [`Sessions`] one
+//! per slice.
 
 mod checked_sum;
 mod distinct;
 mod layout;
 mod panes;
+mod sessions;
 mod sorting;
+mod spans;
 mod table;
 
 pub use layout::{Aggregate, AggregateLayout};
 pub use panes::{Admission, Fired, PaneKey, Panes};
+pub use sessions::{Ended, Sessions};
 pub use table::GroupTable;

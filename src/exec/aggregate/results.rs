@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef, TimeUnit};
 use arrow::row::{RowConverter, SortField};
 use chrono_tz::Tz;
 
@@ -14,8 +14,8 @@ use crate::exec::Output;
 use crate::exec::windows::{ShownBounds, with_type};
 use crate::limits::BATCH_ROWS_MAX;
 use crate::plan::{AggregateNode, Bound, Hidden, OutputColumn};
-use crate::state::Fired;
-use crate::time::{SlicedWindows, TimeMs, WATERMARK_MIN};
+use crate::state::{Ended, Fired};
+use crate::time::{SlicedWindows, TimeMs, WATERMARK_MIN, local_ms};
 
 /// Makes rows of closed windows.
 pub struct Results {
@@ -38,39 +38,65 @@ impl Results {
             None
         };
         let schema = hidden.extend(visible);
-        let (windows, zone) = (sliced_windows(node)?, node.windows.zone);
+        let (windows, zone) = (sliced_windows(node), node.windows.zone);
         Ok(Self { windows, zone, output: node.output.clone(), keys: keys.len(), schema, hidden, ties })
     }
 
+    /// The rows of a window.
     pub fn batch(&self, fired: &Fired) -> Result<RecordBatch> {
-        let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
         let (start, end, after) = ShownBounds::new(self.zone).of(&self.windows, fired.window);
+        let repeated = |value: TimeMs| vec![value; fired.rows];
+        self.rows(&fired.columns, repeated(after), |bound| {
+            repeated(match bound {
+                Bound::Start => start,
+                Bound::End => end,
+                Bound::Time => after - 1,
+            })
+        })
+    }
+
+    /// Rows of a session each.
+    pub fn sessions(&self, ended: &Ended, gap_ms: i64) -> Result<RecordBatch> {
+        let times = |from_end: usize| {
+            let column = &ended.columns[ended.columns.len() - from_end];
+            column.as_primitive::<Int64Type>().values().iter().copied()
+        };
+        let (first, after) = (times(2), times(1).map(|last| last + gap_ms));
+        self.rows(&ended.columns, after.clone().collect(), |bound| match bound {
+            Bound::Start => first.clone().map(|first| local_ms(self.zone, first)).collect(),
+            Bound::End => after.clone().map(|after| local_ms(self.zone, after)).collect(),
+            Bound::Time => after.clone().map(|after| after - 1).collect(),
+        })
+    }
+
+    /// Rows of finished groups: their keys and results, the first instant after the window of each, and its bounds.
+    fn rows(
+        &self,
+        values: &[ArrayRef],
+        after: Vec<TimeMs>,
+        bounds: impl Fn(Bound) -> Vec<TimeMs>,
+    ) -> Result<RecordBatch> {
+        let rows = after.len();
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
         for (i, output) in self.output.iter().enumerate() {
             columns.push(match output {
-                OutputColumn::Value(at) => Arc::clone(&fired.columns[*at]),
-                OutputColumn::Bound(bound) => {
-                    let value = match bound {
-                        Bound::Start => start,
-                        Bound::End => end,
-                        Bound::Time => after - 1,
-                    };
-                    bound_column(value, fired.rows, self.schema.field(i).data_type())?
-                }
+                OutputColumn::Value(at) => Arc::clone(&values[*at]),
+                OutputColumn::Bound(bound) => bound_column(bounds(*bound), self.schema.field(i).data_type())?,
             });
         }
         // Rows of a window precede its end: they are late for nothing above.
         if self.hidden.watermark {
-            columns.push(Arc::new(Int64Array::from(vec![WATERMARK_MIN; fired.rows])));
+            columns.push(Arc::new(Int64Array::from(vec![WATERMARK_MIN; rows])));
         }
         if self.keys == 0 && self.ties.is_some() {
             // Without keys a window has one row, and nothing to tell apart; no columns would convert to no rows.
-            columns.push(Arc::new(BinaryArray::from_iter_values(std::iter::repeat_n(b"", fired.rows))));
+            columns.push(Arc::new(BinaryArray::from_iter_values(std::iter::repeat_n(b"", rows))));
         } else if let Some(ties) = &self.ties {
-            let rows = ties.convert_columns(&fired.columns[..self.keys])?;
-            columns.push(Arc::new(rows.try_into_binary()?));
+            let ties = ties.convert_columns(&values[..self.keys])?;
+            columns.push(Arc::new(ties.try_into_binary()?));
         }
         if self.hidden.window {
-            columns.push(Arc::new(Int64Array::from(vec![after; fired.rows])));
+            columns.push(Arc::new(Int64Array::from(after)));
         }
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }
@@ -108,8 +134,8 @@ impl<'a> Batcher<'a> {
     }
 }
 
-fn bound_column(value: TimeMs, rows: usize, data_type: &DataType) -> Result<ArrayRef> {
-    let values: ArrayRef = Arc::new(arrow::array::TimestampMillisecondArray::from(vec![value; rows]));
+fn bound_column(values: Vec<TimeMs>, data_type: &DataType) -> Result<ArrayRef> {
+    let values: ArrayRef = Arc::new(arrow::array::TimestampMillisecondArray::from(values));
     match data_type {
         DataType::Timestamp(TimeUnit::Millisecond, None) => Ok(values),
         other => with_type(&values, other),

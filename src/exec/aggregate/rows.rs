@@ -11,7 +11,7 @@ use super::sliced_windows;
 use crate::error::{Error, Result};
 use crate::exec::rejected::numbers;
 use crate::exec::transform::evaluate_all;
-use crate::exec::windows::WindowFinder;
+use crate::exec::windows::{SessionJudge, WindowFinder};
 use crate::exec::{Output, Reporter};
 use crate::plan::{AggregateNode, Hidden};
 use crate::state::PaneKey;
@@ -20,6 +20,8 @@ use crate::time::SlicedWindows;
 /// Takes batches of rows apart by pane, with everything that the accumulators want evaluated.
 pub struct Rows {
     windows: SlicedWindows,
+    /// The gap of sessions, where they are the windows.
+    gap_ms: Option<i64>,
     /// Where rows belong to one window each: the index of the hidden column that tells the first instant after it.
     assigned: Option<usize>,
     /// The indices of the hidden columns.
@@ -67,7 +69,8 @@ impl Evaluated {
 impl Rows {
     pub fn new(node: &AggregateNode, visible: usize, hidden: Hidden) -> Result<Self> {
         Ok(Self {
-            windows: sliced_windows(node)?,
+            windows: sliced_windows(node),
+            gap_ms: node.session_gap_ms(),
             assigned: if node.assigned { hidden.index(Hidden::WINDOW, visible) } else { None },
             reporter: Reporter::new(visible, hidden),
             time: hidden.time_index(visible),
@@ -117,6 +120,16 @@ impl Rows {
         }
         let Some(time) = self.time else { return Err(Error::bug("an aggregate's rows carry no event time")) };
         let (times, watermarks) = (numbers(batch, time), numbers(batch, self.watermark));
+        if let Some(gap_ms) = self.gap_ms {
+            let judge = SessionJudge { gap_ms, reporter: self.reporter };
+            for (((&time, &watermark), at), row) in times.iter().zip(watermarks).zip(0..).zip(0..) {
+                if judge.is_in_time(batch, at, time, watermark, out) {
+                    let slice = self.windows.slice_of(time);
+                    self.panes.push(((slice, slice + 1), row));
+                }
+            }
+            return Ok(());
+        }
         let mut finder = WindowFinder::new(self.windows);
         for ((&time, &watermark), row) in times.iter().zip(watermarks).zip(0..) {
             let found = finder.find(time, watermark);

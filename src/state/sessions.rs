@@ -1,0 +1,259 @@
+//! The open sessions of an aggregate.
+//!
+//! Time is cut into slices as long as the gap. Two rows of a key in one slice are always of one session, and a session
+//! goes on only from a slice to its neighbour. So a session is a chain of partials, one per slice: a slice has a group per
+//! key, with the first and the last time of its rows. It is the same partials that cross between workers and that a
+//! checkpoint would log.
+//!
+//! A slice is *closed* when the watermark has passed it: nothing comes to it any more. A group of a closed slice whose
+//! last time plus the gap the watermark has reached is of one of two kinds. If the key's group in the next slice begins
+//! within the gap, it is merged into that: base into base and delta into delta, so that the union of all deltas that were
+//! ever given out still makes the same sessions. If not, the session has ended. The other groups wait. Of all closed slices
+//! only the last one can have groups that wait, for the gap behind those of an earlier one ends with the next slice at the
+//! latest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::compute::{interleave, take_record_batch};
+use arrow::datatypes::Int64Type;
+
+use super::layout::AggregateLayout;
+use super::panes::PaneKey;
+use super::table::GroupTable;
+use crate::error::Result;
+use crate::time::{Axis, SliceId, TimeMs, WATERMARK_MIN};
+
+/// All open sessions of one aggregate on one worker.
+pub struct Sessions {
+    layout: Arc<AggregateLayout>,
+    gap_ms: i64,
+    axis: Axis,
+    slices: BTreeMap<SliceId, Slice>,
+    watermark: TimeMs,
+}
+
+/// Sessions that have ended, by their end.
+pub struct Ended {
+    /// How many.
+    pub rows: usize,
+    /// The keys' columns, then a column of results per aggregate, then first and last times.
+    pub columns: Vec<ArrayRef>,
+}
+
+/// The groups of a slice.
+enum Slice {
+    /// It takes updates.
+    Open { base: GroupTable, delta: GroupTable },
+    /// The watermark has passed it.
+    Closed(Closed),
+}
+
+struct Closed {
+    base: RecordBatch,
+    delta: RecordBatch,
+    /// Later ones first.
+    groups: Vec<ClosedGroup>,
+}
+
+/// A group of a closed slice, and its rows in the two batches.
+#[derive(Clone, Copy)]
+struct ClosedGroup {
+    last: TimeMs,
+    base: Option<u32>,
+    delta: Option<u32>,
+}
+
+impl Sessions {
+    /// No session yet. The layout has spans.
+    pub fn new(layout: Arc<AggregateLayout>, gap_ms: i64) -> Self {
+        let axis = Axis::Fixed { slice_ms: gap_ms, offset_ms: 0 };
+        Self { layout, gap_ms, axis, slices: BTreeMap::new(), watermark: WATERMARK_MIN }
+    }
+
+    /// The table that takes updates for a slice; `None` when the slice is closed. Rows can only come to a closed slice if
+    /// their partition was idle.
+    pub fn delta(&mut self, slice: SliceId) -> Result<Option<&mut GroupTable>> {
+        if self.axis.start_of(slice + 1) - 1 <= self.watermark {
+            return Ok(None);
+        }
+        match open(&mut self.slices, &self.layout, slice)? {
+            Slice::Open { delta, .. } => Ok(Some(delta)),
+            Slice::Closed(_) => Ok(None),
+        }
+    }
+
+    /// Moves the watermark and gives out the sessions whose end it has reached, in the order of their ends.
+    pub fn close_until(&mut self, watermark: TimeMs, mut emit: impl FnMut(Ended) -> Result<()>) -> Result<()> {
+        assert!(self.watermark <= watermark, "a watermark never falls");
+        self.watermark = watermark;
+        while let Some(entry) = self.slices.first_entry() {
+            let slice = *entry.key();
+            if watermark < self.axis.start_of(slice + 1) {
+                break;
+            }
+            let mut closed = entry.remove().close(&self.layout)?;
+            let due = closed.take_due(watermark.saturating_sub(self.gap_ms));
+            let due = match self.slices.get_mut(&(slice + 1)) {
+                Some(Slice::Open { base, delta }) => closed.carry(due, self.gap_ms, base, delta, &self.layout)?,
+                _ => due,
+            };
+            if !due.is_empty() {
+                emit(closed.finish(&due, &self.layout)?)?;
+            }
+            if !closed.groups.is_empty() {
+                self.slices.insert(slice, Slice::Closed(closed));
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// A checkpoint: gives out the delta of every slice that changed since the last one, and merges it into the base.
+    pub fn checkpoint(&mut self, mut log: impl FnMut(PaneKey, RecordBatch) -> Result<()>) -> Result<()> {
+        for (&at, slice) in &mut self.slices {
+            if let Slice::Closed(closed) = slice {
+                *slice = closed.open(&self.layout)?;
+            }
+            let Slice::Open { base, delta } = slice else { continue };
+            let changed = delta.take_partial()?;
+            if changed.num_rows() > 0 {
+                base.merge(&changed)?;
+                log((at, at + 1), changed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// About how many sessions are open: one that spans slices counts in each.
+    pub fn open_windows(&self) -> usize {
+        let groups = |slice: &Slice| match slice {
+            Slice::Open { base, delta } => base.len().max(delta.len()),
+            Slice::Closed(closed) => closed.groups.len(),
+        };
+        self.slices.values().map(groups).sum()
+    }
+
+    /// Bytes held, as the accumulators report them.
+    pub fn size_bytes(&self) -> usize {
+        let bytes = |slice: &Slice| match slice {
+            Slice::Open { base, delta } => base.size_bytes() + delta.size_bytes(),
+            Slice::Closed(closed) => closed.base.get_array_memory_size() + closed.delta.get_array_memory_size(),
+        };
+        self.slices.values().map(bytes).sum()
+    }
+}
+
+fn open<'a>(
+    slices: &'a mut BTreeMap<SliceId, Slice>,
+    layout: &Arc<AggregateLayout>,
+    slice: SliceId,
+) -> Result<&'a mut Slice> {
+    use std::collections::btree_map::Entry;
+    Ok(match slices.entry(slice) {
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => {
+            entry.insert(Slice::Open { base: GroupTable::new(layout)?, delta: GroupTable::new(layout)? })
+        }
+    })
+}
+
+impl Slice {
+    fn close(self, layout: &AggregateLayout) -> Result<Closed> {
+        let (mut base, mut delta) = match self {
+            Self::Open { base, delta } => (base, delta),
+            Self::Closed(closed) => return Ok(closed),
+        };
+        let delta = delta.take_partial()?;
+        let none = ClosedGroup { last: TimeMs::MIN, base: None, delta: None };
+        let mut groups = Vec::new();
+        let mut rows = 0..;
+        for &last in base.spans().1 {
+            groups.push(if last == TimeMs::MIN { none } else { ClosedGroup { last, base: rows.next(), delta: None } });
+        }
+        let lasts = delta.column(delta.num_columns() - 1).as_primitive::<Int64Type>().values();
+        let keys = &delta.columns()[..layout.keys().fields().len()];
+        for ((&group, &last), row) in base.find(delta.num_rows(), keys)?.iter().zip(lasts).zip(0..) {
+            groups.resize(groups.len().max(group + 1), none);
+            groups[group].last = groups[group].last.max(last);
+            groups[group].delta = Some(row);
+        }
+        groups.retain(|group| group.base.is_some() || group.delta.is_some());
+        groups.sort_by_key(|group| std::cmp::Reverse(group.last));
+        Ok(Closed { base: base.take_partial()?, delta, groups })
+    }
+}
+
+impl Closed {
+    /// The groups whose last time is not behind this one, earlier ones first; they are no longer among the others.
+    fn take_due(&mut self, last: TimeMs) -> Vec<ClosedGroup> {
+        let mut due = self.groups.split_off(self.groups.partition_point(|group| last < group.last));
+        due.reverse();
+        due
+    }
+
+    /// Merges those of the groups that go on in the next slice into it; answers the others.
+    fn carry(
+        &self,
+        due: Vec<ClosedGroup>,
+        gap_ms: i64,
+        base: &mut GroupTable,
+        delta: &mut GroupTable,
+        layout: &AggregateLayout,
+    ) -> Result<Vec<ClosedGroup>> {
+        let keys = self.keys(&due, layout)?;
+        let mut goes_on = vec![false; due.len()];
+        for table in [&mut *base, &mut *delta] {
+            let groups = table.find(due.len(), &keys)?.to_vec();
+            let (first, _) = table.spans();
+            for ((goes_on, group), due) in goes_on.iter_mut().zip(groups).zip(&due) {
+                *goes_on |= first[group].saturating_sub(due.last) <= gap_ms;
+            }
+        }
+        let (carried, ended): (Vec<_>, Vec<_>) = due.into_iter().zip(goes_on).partition(|(_, goes_on)| *goes_on);
+        let carried: Vec<ClosedGroup> = carried.into_iter().map(|(group, _)| group).collect();
+        base.merge(&self.of_base(&carried)?)?;
+        delta.merge(&self.of_delta(&carried)?)?;
+        Ok(ended.into_iter().map(|(group, _)| group).collect())
+    }
+
+    fn finish(&self, groups: &[ClosedGroup], layout: &Arc<AggregateLayout>) -> Result<Ended> {
+        let mut table = GroupTable::new(layout)?;
+        // In the order of the groups.
+        table.find(groups.len(), &self.keys(groups, layout)?)?;
+        table.merge(&self.of_base(groups)?)?;
+        table.merge(&self.of_delta(groups)?)?;
+        let (rows, columns) = table.finish()?;
+        Ok(Ended { rows, columns })
+    }
+
+    /// As a slice whose tables can be read and changed.
+    fn open(&self, layout: &Arc<AggregateLayout>) -> Result<Slice> {
+        let (mut base, mut delta) = (GroupTable::new(layout)?, GroupTable::new(layout)?);
+        base.merge(&self.of_base(&self.groups)?)?;
+        delta.merge(&self.of_delta(&self.groups)?)?;
+        Ok(Slice::Open { base, delta })
+    }
+
+    fn keys(&self, groups: &[ClosedGroup], layout: &AggregateLayout) -> Result<Vec<ArrayRef>> {
+        let at = |group: &ClosedGroup| match (group.base, group.delta) {
+            (Some(row), _) => (0, row as usize),
+            (None, row) => (1, row.unwrap_or_default() as usize),
+        };
+        let at: Vec<(usize, usize)> = groups.iter().map(at).collect();
+        (0..layout.keys().fields().len())
+            .map(|key| Ok(interleave(&[self.base.column(key) as &dyn Array, self.delta.column(key)], &at)?))
+            .collect()
+    }
+
+    fn of_base(&self, groups: &[ClosedGroup]) -> Result<RecordBatch> {
+        let rows = UInt32Array::from_iter_values(groups.iter().filter_map(|group| group.base));
+        Ok(take_record_batch(&self.base, &rows)?)
+    }
+
+    fn of_delta(&self, groups: &[ClosedGroup]) -> Result<RecordBatch> {
+        let rows = UInt32Array::from_iter_values(groups.iter().filter_map(|group| group.delta));
+        Ok(take_record_batch(&self.delta, &rows)?)
+    }
+}
