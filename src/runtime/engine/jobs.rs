@@ -227,3 +227,46 @@ fn digest(text: &str) -> u64 {
     let words = text.split_whitespace().flat_map(|word| word.bytes().chain([b' ']));
     words.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::Schema;
+
+    use super::*;
+    use crate::plan::Hidden;
+    use crate::runtime::EngineConfig;
+    use crate::sql::parse_script;
+
+    /// A plan whose rows are a changelog: the last column of a query's rows is what hides their kind.
+    #[test]
+    fn the_rows_of_a_changelog_come_with_what_they_are() {
+        let engine = Engine::open(EngineConfig::default()).unwrap();
+        let table = "CREATE TABLE t (n BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '4',
+                     'fields.n.kind' = 'sequence', 'fields.n.start' = '0', 'fields.n.end' = '3')";
+        engine.run(table).for_each(|outcome| drop(outcome.unwrap()));
+        let text = "SELECT n * 10 AS m, CAST(n AS TINYINT) AS `__tidemill_kind` FROM t";
+        let Statement::Query(query) = parse_script(text).unwrap().remove(0).statement else { panic!() };
+        let state = engine.state();
+        let (session, defaults) = (state.session.clone(), state.defaults());
+        let planner = Planner::new(&state.catalog);
+        let plan = planner.continuous(planner.query(&query).unwrap(), &query).unwrap();
+        let sink = SinkNode { table: None, title: "SELECT".to_owned(), not_null: Vec::new() };
+        let mut plan = planner.lower(vec![(plan, sink)]).unwrap();
+        drop(state);
+        for node in plan.nodes.iter_mut().rev().take(2) {
+            node.visible = Arc::new(Schema::new(node.visible.fields()[..1].to_vec()));
+        }
+        let rows = plan.nodes.len() - 2;
+        plan.nodes[rows].hidden = Hidden { kind: true, ..Hidden::default() };
+
+        let Outcome::Query(stream) = engine.stream(plan, text, &session, &defaults, 1, Some(2)).unwrap() else {
+            panic!()
+        };
+        assert!(stream.has_changes());
+        let schema = Arc::clone(stream.schema());
+        let batches = stream.collect::<Result<Vec<_>>>().unwrap();
+        let shown = arrow::util::pretty::pretty_format_batches_with_schema(schema, &batches).unwrap().to_string();
+        let lines: Vec<_> = shown.lines().filter(|line| line.starts_with('|')).collect();
+        assert_eq!(lines, ["| op | m  |", "| -U | 10 |", "| +U | 20 |"]);
+    }
+}
