@@ -231,3 +231,51 @@ fn first_day(month: i64) -> i64 {
     let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + (153 * month + 2) / 5 - 719_468
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    #[test]
+    fn windows_by_definition_are_windows_by_slices() {
+        let mut rng = StdRng::seed_from_u64(17);
+        let zones = [Tz::UTC, Tz::America__New_York, Tz::America__Sao_Paulo, Tz::Asia__Beirut, Tz::Pacific__Apia];
+        for case in 0..4_000 {
+            let (slide, count) = (rng.random_range(1..40_i64), rng.random_range(1..9_i64));
+            let size = rng.random_range(1..90_i64);
+            let offset_ms = rng.random_range(-200..200_i64);
+            let zone = zones[case % zones.len()];
+            let calendar =
+                |unit| SlicedWindows::hop_calendar(zone, unit, slide % 5 + 1, size % 9 + 1, offset_ms * 100_000);
+            let windows = match case % 5 {
+                0 | 1 => SlicedWindows::hop_ms(slide, size, offset_ms),
+                2 => SlicedWindows::cumulate_ms(slide, slide * count, offset_ms),
+                3 => calendar(CalendarUnit::Day),
+                _ => calendar(CalendarUnit::Month),
+            };
+            let is_fixed = matches!(windows.axis, Axis::Fixed { .. });
+            let reach = if is_fixed { 500 } else { 3_000_000_000_000 };
+            let time = rng.random_range(-reach..reach);
+            let slice = windows.slice_of(time);
+            let mut by_slices = Vec::new();
+            let mut window = windows.first_window(slice);
+            while window <= windows.last_window(slice) {
+                by_slices.push(windows.bounds(window));
+                window += windows.step();
+            }
+            assert_eq!(windows_holding(&windows, time), by_slices, "{windows:?} at {time}");
+        }
+    }
+
+    #[test]
+    fn months_begin_on_their_first_day() {
+        for (month, day) in
+            [(1970 * 12, 0), (1970 * 12 + 2, 59), (2012 * 12 + 2, 15_400), (1969 * 12 + 11, -31), (0, -719_528)]
+        {
+            assert_eq!((first_day(month), month_of(day), month_of(day - 1)), (day, month, month - 1));
+        }
+    }
+}

@@ -11,7 +11,7 @@ use std::time::Duration;
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array,
 };
-use arrow::compute::{concat_batches, take_record_batch};
+use arrow::compute::{BatchCoalescer, concat_batches, take_record_batch};
 use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMillisecondType};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
@@ -186,15 +186,21 @@ fn compute(plan: &LogicalPlan, job: Option<&Shared>) -> Result<Rows> {
     Ok(Rows { batches: batches.collect::<Result<_>>()?, schema })
 }
 
+/// What has been read of a partition.
+struct Partition {
+    /// The greatest value of the watermark's expression.
+    watermark: TimeMs,
+    /// In batches of one size, however the records came: sums of doubles depend on it.
+    rows: BatchCoalescer,
+}
+
 /// The rows of a table with their hidden columns.
 struct TableRows<'a> {
     table: &'a BatchTable,
     wide: SchemaRef,
     /// All columns of the table, then the hidden ones.
     schema: SchemaRef,
-    batches: Vec<RecordBatch>,
-    /// Per partition.
-    watermarks: BTreeMap<usize, TimeMs>,
+    partitions: BTreeMap<usize, Partition>,
     skips_bad: bool,
 }
 
@@ -207,8 +213,7 @@ impl<'a> TableRows<'a> {
         Ok(Self {
             wide: Arc::new(Schema::new(wide)),
             schema: Arc::new(Schema::new(all.chain(hidden_fields()).collect::<Vec<_>>())),
-            batches: Vec::new(),
-            watermarks: BTreeMap::new(),
+            partitions: BTreeMap::new(),
             skips_bad: connectors::skips_bad_records(&source.table)?,
             table,
         })
@@ -271,7 +276,7 @@ impl<'a> TableRows<'a> {
             kept = rows.iter().map(|&row| kept[row as usize]).collect();
             wide = take_record_batch(&wide, &UInt32Array::from(rows))?;
             let after = watermark.evaluate(&wide)?.into_array(wide.num_rows())?;
-            let greatest = self.watermarks.entry(partition).or_insert(WATERMARK_MIN);
+            let greatest = &mut self.partition(partition).watermark;
             watermarks.clear();
             for after in after.as_primitive::<TimestampMillisecondType>() {
                 watermarks.push(*greatest);
@@ -295,7 +300,8 @@ impl<'a> TableRows<'a> {
         columns.push(Arc::new(Int64Array::from(watermarks)));
         columns.push(Arc::new(BinaryArray::from_iter_values(ties)));
         columns.push(times);
-        self.batches.push(RecordBatch::try_new(Arc::clone(&self.schema), columns)?);
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
+        self.partition(partition).rows.push_batch(batch)?;
         Ok(offsets.len() - kept.len())
     }
 
@@ -308,8 +314,21 @@ impl<'a> TableRows<'a> {
         Ok(RecordBatch::try_new_with_options(Arc::clone(&self.wide), columns, &options)?)
     }
 
+    fn partition(&mut self, partition: usize) -> &mut Partition {
+        let new = || Partition {
+            watermark: WATERMARK_MIN,
+            rows: BatchCoalescer::new(Arc::clone(&self.schema), BATCH_ROWS_MAX),
+        };
+        self.partitions.entry(partition).or_insert_with(new)
+    }
+
     fn provider(self) -> Result<Arc<dyn TableProvider>> {
-        Ok(Arc::new(MemTable::try_new(self.schema, vec![self.batches])?))
+        let mut batches = Vec::new();
+        for mut partition in self.partitions.into_values() {
+            partition.rows.finish_buffered_batch()?;
+            batches.extend(std::iter::from_fn(|| partition.rows.next_completed_batch()));
+        }
+        Ok(Arc::new(MemTable::try_new(self.schema, vec![batches])?))
     }
 }
 
