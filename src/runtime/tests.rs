@@ -107,7 +107,7 @@ const OTHERS: [&str; 12] = [
      END",
 ];
 
-fn plan(insert: &str) -> StreamPlan {
+pub(super) fn plan(insert: &str) -> StreamPlan {
     let mut catalog = Catalog::default();
     for parsed in parse_script(TABLES).unwrap() {
         let Statement::CreateTable(create) = parsed.statement else { panic!("a table") };
@@ -132,11 +132,11 @@ fn plan(insert: &str) -> StreamPlan {
 
 /// A record.
 #[derive(Clone, Debug)]
-struct Record {
-    offset: i64,
-    ts: TimeMs,
-    key: Option<String>,
-    n: i64,
+pub(super) struct Record {
+    pub offset: i64,
+    pub ts: TimeMs,
+    pub key: Option<String>,
+    pub n: i64,
 }
 
 /// What happens at a boundary.
@@ -356,7 +356,7 @@ impl Job {
 }
 
 /// The columns that a plan's source asks for.
-fn columns(source: &SourceNode, records: &[Record]) -> Vec<ArrayRef> {
+pub(super) fn columns(source: &SourceNode, records: &[Record]) -> Vec<ArrayRef> {
     source
         .columns
         .iter()
