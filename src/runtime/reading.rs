@@ -427,7 +427,8 @@ mod tests {
         two.take(0, &rows(&plan, 0, &[500], false), &shared, &mut Output::default()).unwrap();
         std::thread::sleep(Duration::from_millis(30));
         one.take(0, &rows(&plan, 1, &[2_000], false), &shared, &mut Output::default()).unwrap();
-        [&mut one, &mut two].map(SourceInput::find_idle);
+        one.find_idle();
+        two.find_idle();
         assert_eq!(one.stage.progress(0), Progress::Active(2_000 - 30));
         assert_eq!(two.stage.progress(0), Progress::Active(500 - 30));
         assert!(shared.take_events().begun.is_empty());
