@@ -231,6 +231,11 @@ mod tests {
         let kafka = ("connector", "kafka");
         check(&[kafka, ("topic", "a"), ("properties.group.id", "g")], Ok(&[]));
         check(&[kafka, ("scan.parallelism", "4")], Ok(&["scan.parallelism"]));
+        check(
+            &[kafka, ("scan.watermark.alignment.max-drift", "1 s"), ("scan.topic-partition-discovery.interval", "1 s")],
+            Ok(&[]),
+        );
+        check(&[kafka, ("scan.watermark.alignment.update-interval", "1 s")], Ok(&["compared at every turn"]));
         check(&[kafka, ("sink.buffer-flush.interval", "4")], Ok(&["commit interval"]));
         check(&[kafka, ("properties.max.poll.records", "4")], Ok(&["max.poll.records"]));
         check(&[kafka, ("topik", "a")], Err("connector 'kafka' has no option 'topik'; did you mean 'topic'?"));

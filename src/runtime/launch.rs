@@ -253,6 +253,7 @@ fn source_input(
         alignment: Arc::clone(alignment),
         drift_ms: *drift_ms,
         idle_timeout,
+        listened: super::clock::now(),
         source,
     };
     input.prepare(plans);

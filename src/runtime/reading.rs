@@ -16,6 +16,9 @@ use crate::time::{TimeMs, WATERMARK_MAX};
 /// How long a partition stays at its end before it holds nothing back, unless its table says otherwise.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A worker that takes longer than this from one turn to the next is held up.
+const HELD_UP_MIN: Duration = Duration::from_secs(1);
+
 /// A source's partitions as one worker reads them.
 pub struct SourceInput {
     pub entry: usize,
@@ -28,6 +31,8 @@ pub struct SourceInput {
     /// A partition that is further ahead than this is left alone.
     pub drift_ms: i64,
     pub idle_timeout: Option<Duration>,
+    /// When somebody last looked whether something has come.
+    pub listened: Instant,
     /// The source's number among the sources of the job.
     pub source: usize,
 }
@@ -143,9 +148,26 @@ impl SourceInput {
         self.alignment.set(self.source, partition.index, watermark);
     }
 
+    /// Silence counts only while somebody listens: from its beginning when the broker was away, and without the time for
+    /// which this worker was held up (by a sink that waits for the same broker, for one). Answers whether it is away.
+    fn listen(&mut self) -> bool {
+        let now = clock::now();
+        let held_up = now - std::mem::replace(&mut self.listened, now);
+        let is_away = self.trouble().is_some();
+        for since in self.partitions.iter_mut().filter_map(|p| p.at_end_since.as_mut()) {
+            if is_away {
+                *since = now;
+            } else if HELD_UP_MIN < held_up {
+                *since = now.min(*since + held_up);
+            }
+        }
+        is_away
+    }
+
     /// The next rows: of the partition that is least far in event time, if it has any; else of one that is not too far
     /// ahead.
     pub fn poll(&mut self) -> Result<Option<(usize, SourceRows)>> {
+        self.listen();
         let Some(reader) = &mut self.reader else { return Ok(None) };
         let limit = if self.stage.has_event_time() { self.alignment.limit(self.drift_ms) } else { WATERMARK_MAX };
         let mut order: Vec<(TimeMs, usize)> = (0..self.partitions.len())
@@ -199,11 +221,9 @@ impl SourceInput {
     ///
     /// While the broker is away nobody knows where their end is: then none becomes idle, and the clock moves nothing.
     pub fn find_idle(&mut self) {
-        let is_away = self.trouble().is_some();
+        let is_away = self.listen();
         self.stage.set_away(is_away);
         if is_away {
-            let known = self.partitions.iter_mut().filter(|p| p.at_end_since.is_some());
-            known.for_each(|p| p.at_end_since = Some(clock::now()));
             return;
         }
         for partition in &self.partitions {
@@ -219,5 +239,225 @@ impl SourceInput {
     /// Partition indices and next offsets.
     pub fn positions(&self) -> Vec<(usize, i64)> {
         self.partitions.iter().map(|p| (p.index, p.next_offset)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::super::rehearsal::sources_of;
+    use super::super::tests::{Record, columns, plan};
+    use super::*;
+    use crate::connectors::PartitionId;
+    use crate::plan::StreamPlan;
+    use crate::time::{Progress, WATERMARK_MIN};
+
+    const UNION: &str =
+        "INSERT INTO p SELECT ts, k, n, n FROM (SELECT ts, k, n FROM a UNION ALL SELECT ts, k, n FROM b)";
+
+    /// Per partition what comes at each turn.
+    type Log = Arc<Mutex<Vec<VecDeque<Option<SourceRows>>>>>;
+
+    fn empty_log(partitions: usize) -> Log {
+        Arc::new(Mutex::new((0..partitions).map(|_| VecDeque::new()).collect()))
+    }
+
+    struct Fake(Vec<PartitionPlan>, Log);
+
+    impl Source for Fake {
+        fn partitions(&self) -> &[PartitionPlan] {
+            &self.0
+        }
+
+        fn reader(&self, _: &[usize]) -> Result<Box<dyn SourceReader>> {
+            Ok(Box::new(FakeReader(Arc::clone(&self.1))))
+        }
+    }
+
+    struct FakeReader(Log);
+
+    impl SourceReader for FakeReader {
+        fn poll(&mut self, partition: usize, _: usize) -> Result<Option<SourceRows>> {
+            Ok(lock(&self.0)[partition].pop_front().flatten())
+        }
+
+        fn wait(&mut self, _: Duration) -> Result<()> {
+            Ok(())
+        }
+
+        fn add(&mut self, _: usize, _: &PartitionPlan) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    fn partition(number: usize, is_empty: bool) -> PartitionPlan {
+        let id = PartitionId { topic: "t".into(), partition: number as i32 };
+        PartitionPlan { id, start: 0, end: None, empty_at_start: is_empty }
+    }
+
+    fn rows(plan: &StreamPlan, from: i64, times: &[TimeMs], at_end: bool) -> SourceRows {
+        let offsets: Vec<i64> = (from..).take(times.len()).collect();
+        let record = |(&offset, &ts): (&i64, &TimeMs)| Record { offset, ts, key: None, n: 0 };
+        let records: Vec<Record> = offsets.iter().zip(times).map(record).collect();
+        let (records_read, next_offset) = (records.len() as u64, from + records.len() as i64);
+        let (_, source) = sources_of(plan).next().unwrap();
+        let columns = columns(source, &records);
+        SourceRows { columns, offsets, next_offset, records: records_read, at_end, ..SourceRows::default() }
+    }
+
+    /// The inputs of two workers for a source of the plan.
+    fn inputs(
+        plan: &StreamPlan,
+        source: usize,
+        fake: Fake,
+        alignment: &Arc<Alignment>,
+        drift_ms: i64,
+    ) -> [SourceInput; 2] {
+        let (id, source_node) = sources_of(plan).nth(source).unwrap();
+        let node = &plan.nodes[id];
+        let opened: Arc<dyn Source> = Arc::new(fake);
+        [0, 1].map(|worker| {
+            let plans = opened.partitions();
+            let ids: Vec<_> = plans.iter().map(|p| p.id.clone()).collect();
+            let share: Vec<usize> = (0..plans.len()).filter(|p| p % 2 == worker).collect();
+            let partitions = share.iter().map(|&p| ReadPartition::new(p, &plans[p])).collect();
+            let reader = (!share.is_empty()).then(|| opened.reader(&share).unwrap());
+            let stage = SourceStage::new(Arc::clone(source_node), &node.visible, node.hidden, &ids, share, false, true);
+            let mut input = SourceInput {
+                entry: 0,
+                opened: Arc::clone(&opened),
+                reader,
+                stage,
+                partitions,
+                alignment: Arc::clone(alignment),
+                drift_ms,
+                idle_timeout: Some(Duration::from_millis(20)),
+                listened: clock::now(),
+                source,
+            };
+            input.prepare(plans);
+            input
+        })
+    }
+
+    #[test]
+    fn nobody_runs_ahead_and_nobody_waits_for_ever() {
+        let plan = plan(UNION);
+        let shared = Shared::new(String::new(), String::new());
+        for seed in 0..200 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let (alignment, drift_ms) = (Arc::default(), rng.random_range(0..200));
+            let mut logs: Vec<Log> = Vec::new();
+            let mut all: Vec<SourceInput> = Vec::new();
+            for source in 0..2 {
+                let mut log = Vec::new();
+                for _ in 0..rng.random_range(1..5) {
+                    let batches = rng.random_range(0..30);
+                    let (mut now, mut from, mut queue) = (rng.random_range(0..500_i64), 0, VecDeque::new());
+                    let pace = rng.random_range(1..100);
+                    for batch in 1..=batches {
+                        // Nothing has arrived, for a while.
+                        (0..rng.random_range(0..3)).for_each(|_| queue.push_back(None));
+                        let count = rng.random_range(1..10);
+                        let times: Vec<TimeMs> = (0..count).map(|n| now + n * pace).collect();
+                        queue.push_back(Some(rows(&plan, from, &times, batch == batches)));
+                        now += count * pace;
+                        from += count;
+                    }
+                    log.push(queue);
+                }
+                let plans = log.iter().enumerate().map(|(p, queue)| partition(p, queue.is_empty())).collect();
+                let log = Arc::new(Mutex::new(log));
+                logs.push(Arc::clone(&log));
+                all.extend(inputs(&plan, source, Fake(plans, log), &alignment, drift_ms));
+            }
+            let open = |logs: &[Log], source: usize, partition: usize| !lock(&logs[source])[partition].is_empty();
+            for turn in 0.. {
+                if logs.iter().all(|log| lock(log).iter().all(VecDeque::is_empty)) {
+                    break;
+                }
+                assert!(turn < 20_000, "seed {seed}: something is never read");
+                let place = |input: &SourceInput| {
+                    let of_partition = |p: &ReadPartition| (input.source, p.index, input.stage.watermark(p.index));
+                    input.partitions.iter().map(of_partition).collect::<Vec<_>>()
+                };
+                let open_ones = all.iter().flat_map(place).filter(|(s, p, _)| open(&logs, *s, *p));
+                let least = open_ones.map(|(.., watermark)| watermark).min().unwrap();
+                let input = rng.random_range(0..all.len());
+                let input = &mut all[input];
+                let Some((at, rows)) = input.poll().unwrap() else { continue };
+                let before = input.stage.watermark(input.partitions[at].index);
+                assert!(
+                    before <= least.saturating_add(drift_ms),
+                    "seed {seed}: {before} against {least} and {drift_ms}"
+                );
+                input.take(at, &rows, &shared, &mut Output::default()).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_table_begins_as_one() {
+        let plan = plan(UNION);
+        let shared = Shared::new(String::new(), String::new());
+        let log: Log = empty_log(3);
+        let plans = (0..3).map(|p| partition(p, true)).collect();
+        let [mut one, mut two] = inputs(&plan, 0, Fake(plans, log), &Arc::default(), 0);
+        let idle = |progress| matches!(progress, Progress::Idle { reached: WATERMARK_MIN, .. });
+        assert!(idle(one.stage.progress(0)) && idle(two.stage.progress(0)));
+        assert!(shared.take_events().begun.is_empty());
+
+        // The first record moves nothing: the other worker does not know of it yet.
+        one.take(0, &rows(&plan, 0, &[1_000], true), &shared, &mut Output::default()).unwrap();
+        assert_eq!(one.stage.progress(0), Progress::Active(WATERMARK_MIN));
+        assert!(idle(two.stage.progress(0)));
+        assert_eq!(shared.take_events().begun, [0].into());
+        one.wake();
+        two.wake();
+        for input in [&mut one, &mut two] {
+            input.find_idle();
+            assert_eq!(input.stage.progress(0), Progress::Active(WATERMARK_MIN));
+        }
+
+        // Those of which nothing comes are waited for only so long, and no second time.
+        two.take(0, &rows(&plan, 0, &[500], false), &shared, &mut Output::default()).unwrap();
+        std::thread::sleep(Duration::from_millis(30));
+        one.take(0, &rows(&plan, 1, &[2_000], false), &shared, &mut Output::default()).unwrap();
+        one.find_idle();
+        two.find_idle();
+        assert_eq!(one.stage.progress(0), Progress::Active(2_000 - 30));
+        assert_eq!(two.stage.progress(0), Progress::Active(500 - 30));
+        assert!(shared.take_events().begun.is_empty());
+        one.wake();
+        assert!(one.stage.is_idle(2));
+    }
+
+    #[test]
+    fn a_partition_that_is_found_holds_back_if_there_is_something_in_it() {
+        let plan = plan(UNION);
+        let shared = Shared::new(String::new(), String::new());
+        let log: Log = empty_log(4);
+        let [mut one, mut two] =
+            inputs(&plan, 0, Fake(vec![partition(0, false)], Arc::clone(&log)), &Arc::default(), 0);
+        one.take(0, &rows(&plan, 0, &[1_000], false), &shared, &mut Output::default()).unwrap();
+        assert!(two.reader.is_none() && two.stage.progress(0) == Progress::Active(WATERMARK_MAX));
+        for (index, is_empty) in [(1, true), (2, true), (3, false)] {
+            one.add(index, &partition(index, is_empty), index % 2 == 0).unwrap();
+            two.add(index, &partition(index, is_empty), index % 2 == 1).unwrap();
+        }
+        assert_eq!(one.stage.progress(0), Progress::Active(1_000 - 30));
+        assert_eq!(two.stage.progress(0), Progress::Active(WATERMARK_MIN));
+        lock(&log)[3].push_back(Some(rows(&plan, 0, &[700], false)));
+        let (at, rows) = two.poll().unwrap().unwrap();
+        two.take(at, &rows, &shared, &mut Output::default()).unwrap();
+        assert_eq!(two.stage.progress(0), Progress::Active(700 - 30));
+        assert_eq!((one.positions(), two.positions()), (vec![(0, 1), (2, 0)], vec![(1, 0), (3, 1)]));
+        // As far as the other has not come, this one is left alone.
+        lock(&log)[0].push_back(Some(SourceRows::default()));
+        assert!(one.poll().unwrap().is_none());
     }
 }

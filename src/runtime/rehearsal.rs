@@ -46,8 +46,9 @@ pub struct Rehearsal {
 /// A source of the plan.
 struct RehearsedSource {
     node: NodeId,
-    /// By worker: the entry of its part of the graph, and its stage if it has a share of the partitions.
-    stages: Vec<(usize, Option<SourceStage>)>,
+    /// By worker: the entry of its part of the graph, and its stage.
+    stages: Vec<(usize, SourceStage)>,
+    partitions: usize,
 }
 
 /// What has come out since it was last taken.
@@ -79,7 +80,7 @@ impl Rehearsal {
                 let entry = parts[0][worker].sources[&node];
                 Ok((entry, source_stage(&plan, node, source, count, worker, workers)?))
             });
-            sources.push(RehearsedSource { node, stages: stages.collect::<Result<_>>()? });
+            sources.push(RehearsedSource { node, stages: stages.collect::<Result<_>>()?, partitions: count });
         }
         let channels = BTreeMap::new();
         let mut rehearsal = Self { plan, topology, parts, sources, channels, given: Given::default(), bad: 0 };
@@ -134,7 +135,24 @@ impl Rehearsal {
     fn stage_of(&mut self, source: usize, partition: usize) -> (usize, &mut SourceStage) {
         let worker = partition % self.topology.workers();
         let (entry, stage) = &mut self.sources[source].stages[worker];
-        (*entry, stage.as_mut().expect("who has a partition has a stage"))
+        (*entry, stage)
+    }
+
+    /// A source has one partition more, from the next boundary on.
+    pub fn find(&mut self, source: usize) {
+        let (number, topic) = (self.sources[source].partitions, self.source(source).1.table.name.as_str().into());
+        let id = PartitionId { topic, partition: i32::try_from(number).unwrap_or(i32::MAX) };
+        let source = &mut self.sources[source];
+        source.partitions += 1;
+        let owner = number % source.stages.len();
+        for (worker, (_, stage)) in source.stages.iter_mut().enumerate() {
+            stage.add(id.clone(), worker == owner);
+        }
+    }
+
+    /// A source that is asleep was empty when the job began: see [`SourceStage::set_asleep`].
+    pub fn set_asleep(&mut self, source: usize, is_asleep: bool) {
+        self.sources[source].stages.iter_mut().for_each(|(_, stage)| stage.set_asleep(is_asleep));
     }
 
     /// Delivers a message of some channel into these stages; `false` when none is under way.
@@ -189,7 +207,7 @@ impl Rehearsal {
         let sources = &mut self.sources;
         let of_node = |(node, &entry): (&NodeId, &usize)| {
             let source = sources.iter_mut().find(|source| source.node == *node);
-            let stage = source.and_then(|source| source.stages[worker].1.as_mut());
+            let stage = source.map(|source| &mut source.stages[worker].1);
             (entry, stage.map_or(Progress::Active(WATERMARK_MAX), |stage| stage.progress(clock_ms)))
         };
         self.parts[0][worker].sources.iter().map(of_node).collect()
@@ -242,7 +260,7 @@ pub fn sources_of(plan: &StreamPlan) -> impl Iterator<Item = (NodeId, &Arc<Sourc
     })
 }
 
-/// A worker's stage of a source, if it has a share of its partitions.
+/// A worker's stage of a source.
 fn source_stage(
     plan: &StreamPlan,
     node: NodeId,
@@ -250,17 +268,14 @@ fn source_stage(
     partitions: usize,
     worker: usize,
     workers: usize,
-) -> Result<Option<SourceStage>> {
+) -> Result<SourceStage> {
     let share: Vec<usize> = (0..partitions).filter(|p| p % workers == worker).collect();
-    if share.is_empty() {
-        return Ok(None);
-    }
     let id = |partition| PartitionId { topic: source.table.name.as_str().into(), partition };
     let ids: Vec<_> = (0..).take(partitions).map(id).collect();
     let skip_bad = connectors::skips_bad_records(&source.table)?;
     let advance = watermark_advances(&source.table)?;
     let from = &plan.nodes[node];
-    Ok(Some(SourceStage::new(Arc::clone(source), &from.visible, from.hidden, &ids, share, skip_bad, advance)))
+    Ok(SourceStage::new(Arc::clone(source), &from.visible, from.hidden, &ids, share, skip_bad, advance))
 }
 
 /// Takes the output of a worker.

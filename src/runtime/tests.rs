@@ -21,7 +21,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::exchange::by_owner;
-use super::rehearsal::Rehearsal;
+use super::rehearsal::{Rehearsal, sources_of};
 use crate::catalog::Catalog;
 use crate::connectors::{SourceColumn, SourceRows};
 use crate::exec::{Boundary, Counts, End};
@@ -37,12 +37,16 @@ const SEEDS: u64 = 40;
 /// Event times are behind the greatest one of their partition by up to so much, and the watermark by a part of that.
 const DISORDER_MS: i64 = 60;
 const WATERMARK_BEHIND_MS: i64 = 30;
+/// That of table `c`.
+const WATERMARK_CLOSE_MS: i64 = 5;
 
 const TABLES: &str = "
     CREATE TABLE a (k STRING, n BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '0.030' SECOND)
         WITH ('connector' = 'kafka', 'topic' = 'a', 'format' = 'json');
     CREATE TABLE b (k STRING, n BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '0.030' SECOND)
         WITH ('connector' = 'kafka', 'topic' = 'b', 'format' = 'json');
+    CREATE TABLE c (k STRING, n BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '0.005' SECOND)
+        WITH ('connector' = 'kafka', 'topic' = 'c', 'format' = 'json');
     CREATE TABLE o (w TIMESTAMP(3), k STRING, c BIGINT, s BIGINT) WITH ('connector' = 'blackhole');
     CREATE TABLE p (w TIMESTAMP(3), k STRING, c BIGINT, s BIGINT) WITH ('connector' = 'blackhole');";
 
@@ -50,7 +54,7 @@ const TABLES: &str = "
 const COUNTED: [(i64, i64); 4] = [(50, 50), (20, 50), (70, 40), (30, 90)];
 
 /// What else is run.
-const OTHERS: [&str; 11] = [
+const OTHERS: [&str; 12] = [
     // No key: one owner for everything.
     "INSERT INTO o SELECT window_start, 'all', count(*), sum(n) FROM TUMBLE(a, ts, INTERVAL '0.040' SECOND)
      GROUP BY window_start, window_end",
@@ -91,6 +95,10 @@ const OTHERS: [&str; 11] = [
             GROUP BY window_start, window_end, k) l
         JOIN TUMBLE(b, ts, INTERVAL '0.050' SECOND) r ON l.window_start = r.window_start AND l.window_end = r.window_end)
      GROUP BY window_start, window_end",
+    // Two sources of different disorder, and an order that depends on which is which.
+    "INSERT INTO o SELECT window_start, k, first_value(n), last_value(n) FROM TUMBLE(
+        (SELECT k, n, ts FROM c UNION ALL SELECT k, n, ts FROM a), ts, INTERVAL '0.050' SECOND)
+     GROUP BY window_start, window_end, k",
     // One source, two sinks.
     "EXECUTE STATEMENT SET BEGIN
      INSERT INTO o SELECT window_start, k, count(*), sum(n) FROM TUMBLE(a, ts, INTERVAL '0.050' SECOND)
@@ -99,7 +107,7 @@ const OTHERS: [&str; 11] = [
      END",
 ];
 
-fn plan(insert: &str) -> StreamPlan {
+pub(super) fn plan(insert: &str) -> StreamPlan {
     let mut catalog = Catalog::default();
     for parsed in parse_script(TABLES).unwrap() {
         let Statement::CreateTable(create) = parsed.statement else { panic!("a table") };
@@ -124,11 +132,11 @@ fn plan(insert: &str) -> StreamPlan {
 
 /// A record.
 #[derive(Clone, Debug)]
-struct Record {
-    offset: i64,
-    ts: TimeMs,
-    key: Option<String>,
-    n: i64,
+pub(super) struct Record {
+    pub offset: i64,
+    pub ts: TimeMs,
+    pub key: Option<String>,
+    pub n: i64,
 }
 
 /// What happens at a boundary.
@@ -148,6 +156,11 @@ struct Case {
     /// Per source and partition.
     log: Vec<Vec<Vec<Record>>>,
     stops: Vec<Stop>,
+    /// Per source and partition, the number of the boundary at which it is found: 0 for those known from the start, which
+    /// come first.
+    found: Vec<Vec<usize>>,
+    /// Per source, the number of the boundary at which it is known to have begun: 0 for one that was not empty.
+    begun: Vec<usize>,
     has_idleness: bool,
     /// Partitions end with their last record, and the job when all have.
     bounded: bool,
@@ -164,11 +177,25 @@ impl Case {
         let mut read: Vec<Vec<usize>> = log.iter().map(|source| vec![0; source.len()]).collect();
         let mut clock_ms = 1_000;
         let count = rng.random_range(2..12);
+        let mut found: Vec<Vec<usize>> = log.iter().map(|source| vec![0; source.len()]).collect();
+        for of_source in &mut found {
+            for number in &mut of_source[1..] {
+                if has_idleness && !bounded && rng.random_bool(0.3) {
+                    *number = rng.random_range(1..count);
+                }
+            }
+            of_source.sort_unstable();
+        }
+        let is_asleep = |rng: &mut StdRng| has_idleness && rng.random_bool(0.2);
+        let begun = (0..sources).map(|_| if is_asleep(&mut rng) { rng.random_range(1..=count) } else { 0 }).collect();
         for number in 1..=count {
             let last = number == count;
             let mut idle = Vec::new();
             for (source, partitions) in log.iter().enumerate() {
                 for (partition, records) in partitions.iter().enumerate() {
+                    if number <= found[source][partition] {
+                        continue;
+                    }
                     let left = records.len() - read[source][partition];
                     let silent = rng.random_bool(0.3);
                     let more = if last {
@@ -194,7 +221,7 @@ impl Case {
             let checkpoint = last || rng.random_bool(0.4);
             stops.push(Stop { read: read.clone(), idle, clock_ms, checkpoint, end });
         }
-        Self { log, stops, has_idleness, bounded }
+        Self { log, stops, found, begun, has_idleness, bounded }
     }
 }
 
@@ -250,8 +277,12 @@ struct Job {
 
 impl Job {
     fn new(plan: &Arc<StreamPlan>, case: &Case, workers: usize) -> Self {
-        let partitions: Vec<usize> = case.log.iter().map(Vec::len).collect();
-        let rehearsal = Rehearsal::new(Arc::clone(plan), &partitions, workers, 0).unwrap();
+        let known = |found: &Vec<usize>| found.iter().filter(|number| **number == 0).count();
+        let partitions: Vec<usize> = case.found.iter().map(known).collect();
+        let mut rehearsal = Rehearsal::new(Arc::clone(plan), &partitions, workers, 0).unwrap();
+        for (source, begun) in case.begun.iter().enumerate() {
+            rehearsal.set_asleep(source, *begun > 0);
+        }
         Self { rehearsal, rows: Vec::new(), deltas: BTreeMap::new(), all_deltas: BTreeMap::new() }
     }
 
@@ -325,7 +356,7 @@ impl Job {
 }
 
 /// The columns that a plan's source asks for.
-fn columns(source: &SourceNode, records: &[Record]) -> Vec<ArrayRef> {
+pub(super) fn columns(source: &SourceNode, records: &[Record]) -> Vec<ArrayRef> {
     source
         .columns
         .iter()
@@ -373,6 +404,13 @@ fn run(plan: &Arc<StreamPlan>, case: &Case, workers: usize, seed: u64) -> Vec<Se
         }
         for &(source, partition) in &stop.idle {
             job.rehearsal.stage(source, partition).set_idle(partition);
+        }
+        for source in 0..case.log.len() {
+            let number = usize::try_from(sequence).unwrap();
+            case.found[source].iter().filter(|n| **n == number).for_each(|_| job.rehearsal.find(source));
+            if case.begun[source] == number {
+                job.rehearsal.set_asleep(source, false);
+            }
         }
         let boundary = Boundary { sequence, clock_ms: stop.clock_ms, checkpoint: stop.checkpoint, end: stop.end };
         let watermark = job.rehearsal.boundary(&boundary, &mut |n| rng.random_range(0..n)).unwrap();
@@ -429,7 +467,26 @@ fn rows_and_state_are_what_the_definition_says() {
             let case = Case::new(seed, 1);
             let trace = same_however_it_runs(&plan, &case, seed);
             if !case.has_idleness {
-                check_by_definition(windows, &case, &trace);
+                check_by_definition(windows, &plan, &case, &trace);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_union_of_different_disorder_is_what_the_definition_says() {
+    for (slide, size) in COUNTED {
+        let insert = format!(
+            "INSERT INTO o SELECT window_start, k, count(*), sum(n) FROM HOP((SELECT k, n, ts FROM a UNION ALL SELECT k, n, ts \
+             FROM c), ts, INTERVAL '0.0{slide}' SECOND, INTERVAL '0.0{size}' SECOND) GROUP BY window_start, window_end, k"
+        );
+        let plan = Arc::new(plan(&insert));
+        let windows = SlicedWindows::hop_ms(slide, size, 0);
+        for_seeds("a_union_of_different_disorder_is_what_the_definition_says", |seed| {
+            let case = Case::new(seed, 2);
+            let trace = same_however_it_runs(&plan, &case, seed);
+            if !case.has_idleness {
+                check_by_definition(windows, &plan, &case, &trace);
             }
         });
     }
@@ -438,13 +495,18 @@ fn rows_and_state_are_what_the_definition_says() {
 /// Sums per key.
 type Groups = BTreeMap<Option<String>, (i64, i64)>;
 
-fn check_by_definition(windows: SlicedWindows, case: &Case, trace: &[Seen]) {
+fn check_by_definition(windows: SlicedWindows, plan: &StreamPlan, case: &Case, trace: &[Seen]) {
+    let behind = |source: &SourceNode| if source.table.name == "c" { WATERMARK_CLOSE_MS } else { WATERMARK_BEHIND_MS };
+    let behind: Vec<i64> = sources_of(plan).map(|(_, source)| behind(source)).collect();
     for (number, (stop, seen)) in case.stops.iter().zip(trace).enumerate() {
         let mut by_window: BTreeMap<WindowId, Groups> = BTreeMap::new();
         let mut by_pane: BTreeMap<PaneKey, Groups> = BTreeMap::new();
         let mut counts = Counts::default();
         let mut least = TimeMs::MAX;
-        for (records, &read) in case.log[0].iter().zip(&stop.read[0]) {
+        let partitions = case.log.iter().zip(&stop.read).zip(&behind).flat_map(|((log, read), behind)| {
+            log.iter().zip(read).map(move |(records, read)| (records, *read, *behind))
+        });
+        for (records, read, behind) in partitions {
             let mut watermark = WATERMARK_MIN;
             for record in &records[..read] {
                 let slice = windows.slice_of(record.ts);
@@ -464,7 +526,7 @@ fn check_by_definition(windows: SlicedWindows, case: &Case, trace: &[Seen]) {
                         window += windows.step();
                     }
                 }
-                watermark = watermark.max(record.ts - WATERMARK_BEHIND_MS);
+                watermark = watermark.max(record.ts - behind);
             }
             if !case.bounded || read < records.len() {
                 least = least.min(watermark);

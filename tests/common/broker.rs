@@ -132,6 +132,7 @@ impl Broker {
         for result in created {
             result.unwrap_or_else(|(topic, code)| panic!("Kafka does not create {topic}: {code}"));
         }
+        self.until_seen(&name, partitions);
         name
     }
 
@@ -142,10 +143,14 @@ impl Broker {
         for result in grown.expect("Kafka answers") {
             result.unwrap_or_else(|(topic, code)| panic!("Kafka does not grow {topic}: {code}"));
         }
-        // The broker's answers lag behind its deeds.
+        self.until_seen(topic, i32::try_from(partitions).expect("few"));
+    }
+
+    /// A broker's answers lag behind its deeds.
+    fn until_seen(&self, topic: &str, partitions: i32) {
         let deadline = Instant::now() + REQUEST_TIMEOUT;
-        while self.partition_count(topic).and_then(|n| usize::try_from(n).ok()) != Some(partitions) {
-            assert!(Instant::now() < deadline, "{topic} does not grow");
+        while self.partition_count(topic) != Some(partitions) {
+            assert!(Instant::now() < deadline, "{topic} is not seen with {partitions} partitions");
             thread::sleep(Duration::from_millis(10));
         }
     }

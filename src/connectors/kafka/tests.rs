@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Fields, Int32Type, Int64Type, Schema, Ti
 use super::{ClientProperties, Cluster, Embedded};
 use crate::catalog::options::Options;
 use crate::catalog::{Column, ColumnKind, Table};
-use crate::connectors::{Defaults, SourceReader, SourceRows, SourceSpec, open_sink, open_source};
+use crate::connectors::{Defaults, PartitionPlan, SourceReader, SourceRows, SourceSpec, open_sink, open_source};
 use crate::connectors::{EncodedRows, SinkRows};
 use crate::error::{Blame, Error, Result};
 use crate::formats::Encoded;
@@ -456,6 +456,59 @@ fn several_topics_and_patterns() {
         values.sort();
         assert_eq!(values, strings(&["m-a", "m-b"]));
     }
+}
+
+#[test]
+fn what_appears_follows_what_is_known() {
+    let world = World::new();
+    world.topic("n-b", 2);
+    let all = |pairs: &[(&str, &str)]| {
+        table(&[("v", DataType::Utf8)], &[&[("topic-pattern", "n-.*"), ("format", "raw")], pairs].concat())
+    };
+    let interval = |pairs: &[(&str, &str)]| {
+        open_source(SourceSpec::all_columns(all(pairs)), &world.defaults).unwrap().discovery_interval()
+    };
+    let key = "scan.topic-partition-discovery.interval";
+    assert_eq!(interval(&[]), Some(Duration::from_secs(300)));
+    assert_eq!(interval(&[(key, "2 s")]), Some(Duration::from_secs(2)));
+    assert_eq!(interval(&[(key, "0 s")]), None);
+    assert_eq!(interval(&[(key, "-1")]), None);
+    assert_eq!(interval(BOUNDED), None);
+
+    let mut spec = SourceSpec::all_columns(all(&[("scan.startup.mode", "latest-offset")]));
+    let source = open_source(spec.clone(), &world.defaults).unwrap();
+    let mut reader = source.reader(&[]).unwrap();
+    assert!(source.discover().unwrap().is_empty());
+    world.topic("n-a", 1);
+    world.topic("other", 1);
+    world.produce("n-a", &[(None, Some("a")), (None, Some("b"))]);
+    let found = source.discover().unwrap();
+    let names = |plans: &[PartitionPlan]| -> Vec<String> {
+        plans.iter().map(|p| format!("{}/{}", p.id.topic, p.id.partition)).collect()
+    };
+    assert_eq!(names(&found), ["n-a/0"]);
+    assert_eq!((found[0].start, found[0].end, found[0].empty_at_start), (0, None, false));
+    assert!(source.discover().unwrap().is_empty(), "told of once");
+
+    // The new one has the next index, whatever its name; a reader that had nothing takes it.
+    reader.add(2, &found[0]).unwrap();
+    source.note_progress(&[(0, 0), (2, 2)]);
+    let (start, mut values) = (Instant::now(), Vec::new());
+    while values.len() < 2 {
+        assert!(start.elapsed() < PATIENCE);
+        if let Some(rows) = reader.poll(2, 10).unwrap() {
+            values.extend(rows.columns[0].as_string::<i32>().iter().map(|v| v.unwrap().to_owned()));
+        }
+        reader.wait(Duration::from_millis(50)).unwrap();
+    }
+    assert_eq!(values, ["a", "b"]);
+    assert!(reader.poll(0, 10).is_err(), "not its own");
+
+    // A job that goes on keeps the order it had.
+    spec.resume = Some(source.partitions().iter().chain(&found).cloned().collect());
+    world.topic("n-0", 1);
+    let again = open_source(spec, &world.defaults).unwrap();
+    assert_eq!(names(again.partitions()), ["n-b/0", "n-b/1", "n-a/0", "n-0/0"]);
 }
 
 #[test]
