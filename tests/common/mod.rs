@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod flights;
 mod keeper;
+pub mod nexmark;
 pub mod oracle;
 pub mod program;
 pub mod records;

@@ -12,6 +12,7 @@ mod docs;
 mod flights;
 mod harness;
 mod kafka_tables;
+mod nexmark;
 mod packaging;
 mod queries;
 mod repl;
