@@ -13,7 +13,7 @@ use datafusion::logical_expr::{
 };
 
 use super::marks::{Bound, bound_of, column_behind, is_bound, mark_bound};
-use super::per_window::{PerWindow, requalified};
+use super::per_window::{PerWindow, bound_behind, requalified};
 use super::refusal::{Clause, Refusal, refuse};
 use crate::time::Windows;
 
@@ -215,6 +215,12 @@ fn one_aggregate_per_set(aggregate: &Aggregate, sets: &GroupingSet) -> Result<Lo
     let id_type = aggregate.schema.field(all.len()).data_type().clone();
     let mut inputs = Vec::with_capacity(list.len());
     for set in &list {
+        if !set.iter().any(|e| bound_behind(&aggregate.input, e).is_some()) {
+            return refuse("one of the grouping sets leaves out the window, so its groups would never end")
+                .hint("write the window before them: GROUP BY window_start, window_end, ROLLUP (..)")
+                .clause(Clause::GroupBy)
+                .into();
+        }
         let plain = Aggregate::try_new(Arc::clone(&aggregate.input), set.clone(), aggregate.aggr_expr.clone())?;
         let input = Arc::unwrap_or_clone(plain.input);
         let node = WindowAggregate::try_new(input, plain.group_expr, plain.aggr_expr, &plain.schema)?;

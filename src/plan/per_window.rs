@@ -298,7 +298,8 @@ fn equal_columns(join: &Join) -> Vec<(Expr, Expr)> {
     pairs
 }
 
-fn bound_behind(plan: &LogicalPlan, expr: &Expr) -> Option<(Bound, Windows)> {
+/// The bound that an expression over a plan's columns only passes on.
+pub fn bound_behind(plan: &LogicalPlan, expr: &Expr) -> Option<(Bound, Windows)> {
     bound_of(plan, plan.schema().maybe_index_of_column(column_behind(expr)?)?)
 }
 
