@@ -20,6 +20,8 @@ mod job;
 mod launch;
 mod metrics;
 mod outlets;
+#[cfg(test)]
+mod property_tests;
 mod query;
 pub mod query_test;
 mod reading;

@@ -6,7 +6,7 @@
 //! batches and other interleavings, which must make no difference.
 
 mod prepare;
-mod rows;
+pub(super) mod rows;
 mod run;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! Statements to steps that can be run again and again: jobs are planned, rows computed, times resolved.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -71,7 +71,7 @@ impl Prepared {
         let mut partitions = BTreeMap::new();
         parsed.iter().for_each(|step| count_partitions(&step.kind, &mut partitions));
         let engine = Engine::open(EngineConfig::default())?;
-        let mut preparing = Preparing { engine, partitions, written: BTreeMap::new(), read: BTreeSet::new() };
+        let mut preparing = Preparing { engine, partitions, written: BTreeMap::new(), read: BTreeMap::new() };
         let mut steps = Vec::new();
         for step in parsed {
             let span = step.span.clone();
@@ -101,8 +101,8 @@ struct Preparing {
     partitions: BTreeMap<String, usize>,
     /// Tables that jobs write to, and whether what they write is a changelog.
     written: BTreeMap<String, bool>,
-    /// Tables that jobs read.
-    read: BTreeSet<String>,
+    /// Tables that jobs read, and whether their late rows are told.
+    read: BTreeMap<String, bool>,
 }
 
 impl Preparing {
@@ -170,14 +170,15 @@ impl Preparing {
             if self.written.contains_key(&source.table.name) {
                 return Err(chained(&source.table.name));
             }
-            self.read.insert(source.table.name.clone());
+            let tells_late = node.hidden.tie && node.hidden.raw;
+            *self.read.entry(source.table.name.clone()).or_insert(true) &= tells_late;
             self.partitions.entry(source.table.name.clone()).or_insert(1);
         }
         let mut sinks = Vec::new();
         for node in &plan.nodes {
             let Op::Sink(sink) = &node.op else { continue };
             let Some(table) = &sink.table else { return Err(Error::bug("a sink without a table")) };
-            if self.read.contains(&table.name) {
+            if self.read.contains_key(&table.name) {
                 return Err(chained(&table.name));
             }
             let is_changelog = plan.nodes[node.inputs[0]].hidden.kind;
@@ -225,12 +226,16 @@ impl Preparing {
         let mut table = catalog.table(&name).ok_or_else(|| catalog.unknown(&name))?.clone();
         let knows = match target {
             ExpectTarget::Sink => self.written.contains_key(&name),
-            ExpectTarget::Late | ExpectTarget::PartlyLate => self.read.contains(&name),
+            ExpectTarget::Late | ExpectTarget::PartlyLate => self.read.contains_key(&name),
         };
         if !knows {
             let does = if target == ExpectTarget::Sink { "writes to" } else { "reads" };
             return Err(Error::statement(format!("no job {does} {name}"))
                 .hint("put the INSERT INTO .. SELECT under test before what is expected of it"));
+        }
+        if target != ExpectTarget::Sink && !self.read[&name] {
+            return Err(Error::statement(format!("nobody wants the late rows of {name}, so they are not kept"))
+                .hint("set 'scan.late.topic' on the table"));
         }
         if target == ExpectTarget::Sink && self.written[&name] {
             table.columns.insert(0, kind_column());
