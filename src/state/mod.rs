@@ -5,18 +5,25 @@
 //! same batch travels between workers, is the delta that a checkpoint would log, and is what a sliding window merges.
 //!
 //! [`AggregateLayout`] says what the columns are and makes accumulators; a [`GroupTable`] is a partial that can be
-//! updated; [`Panes`] keeps one pair of tables (base and delta) per slice and first open window, [`Sessions`] one
+//! updated; [`Panes`] keeps one pair of tables (base and delta) per slice and first open window, for windows that are
+//! given out once; [`KeptPanes`] does so for windows that are given out again when they change; [`Sessions`] keeps one
 //! per slice.
 
 mod checked_sum;
 mod distinct;
+mod kept;
 mod layout;
+mod pane;
 mod panes;
 mod sessions;
 mod sorting;
 mod spans;
+mod stacks;
 mod table;
+#[cfg(test)]
+mod tests;
 
+pub use kept::KeptPanes;
 pub use layout::{Aggregate, AggregateLayout};
 pub use panes::{Admission, Fired, PaneKey, Panes};
 pub use sessions::{Ended, Sessions};

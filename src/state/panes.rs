@@ -1,21 +1,24 @@
-//! The open windows of an aggregate: one pane per slice and first open window.
+//! The open windows of an aggregate whose results are final: one pane per slice and first open window.
 //!
 //! A row lands in one slice. It counts for the windows over that slice which its own partition's watermark had not
 //! closed, that is for those from its *first open window* on; so rows of one slice that were late for different windows
 //! lie in different panes. A window is the merge of the panes of its slices whose first open window is not after it.
 //!
-//! A pane is a *base* and a *delta*: updates go to the delta; at a checkpoint the delta's partial is what a log would
-//! keep, and is then merged into the base.
+//! Windows close in the order of their ends. A pane gets rows until its first open window closes; then it is folded into
+//! what that window and those after it share ([`stacks`](super::stacks)). So a window is never put together from all
+//! its slices again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 
 use super::layout::AggregateLayout;
+use super::pane::Pane;
+use super::stacks::{Stacks, Total};
 use super::table::GroupTable;
 use crate::error::Result;
-use crate::time::{SliceId, SlicedWindows, TimeMs, WATERMARK_MIN, WindowId};
+use crate::time::{Run, SliceId, SlicedWindows, TimeMs, WATERMARK_MIN, WindowId};
 
 /// A slice, and the first window over it that its rows count for.
 pub type PaneKey = (SliceId, WindowId);
@@ -29,7 +32,7 @@ pub enum Admission {
     Closed,
 }
 
-/// The rows of one closed window.
+/// The rows of a window.
 pub struct Fired {
     /// The window.
     pub window: WindowId,
@@ -39,136 +42,198 @@ pub struct Fired {
     pub columns: Vec<ArrayRef>,
 }
 
-struct Pane {
-    base: Part,
-    delta: Part,
-}
-
-/// A partial that may rest. Reading a table empties it, so what a sliding window has read stays a batch until more
-/// comes: then the two are one again at the next reading.
-struct Part {
-    live: GroupTable,
-    resting: Option<RecordBatch>,
+/// What panes without more rows to come are kept as.
+enum Folded {
+    /// No two windows share a slice: not at all.
+    Disjoint,
+    /// Windows share their start.
+    Growing(Total),
+    /// Windows overlap.
+    Sliding(Stacks),
 }
 
 /// All panes of one aggregate on one worker.
 pub struct Panes {
     layout: Arc<AggregateLayout>,
     windows: SlicedWindows,
-    panes: BTreeMap<PaneKey, Pane>,
-    /// The windows that some pane counts for and that have not fired.
-    pending: BTreeSet<WindowId>,
+    /// Panes that may get rows, by first open window and slice.
+    open: BTreeMap<(WindowId, SliceId), Pane>,
+    folded: Folded,
+    /// The newest slice that has been folded.
+    newest: Option<SliceId>,
+    /// The window that closed last.
+    closed: WindowId,
+    /// What has been folded before a checkpoint has given it out.
+    unlogged: BTreeMap<PaneKey, RecordBatch>,
     watermark: TimeMs,
+    /// Empty between two uses.
+    scratch: GroupTable,
 }
 
 impl Panes {
     /// No pane yet.
-    pub fn new(layout: Arc<AggregateLayout>, windows: SlicedWindows) -> Self {
-        Self { layout, windows, panes: BTreeMap::new(), pending: BTreeSet::new(), watermark: WATERMARK_MIN }
+    pub fn new(layout: Arc<AggregateLayout>, windows: SlicedWindows) -> Result<Self> {
+        let folded = match windows.run {
+            Run::Slide(slide) if windows.size <= slide => Folded::Disjoint,
+            Run::Slide(_) => Folded::Sliding(Stacks::default()),
+            Run::Grow => Folded::Growing(Total::default()),
+        };
+        Ok(Self {
+            scratch: GroupTable::new(&layout)?,
+            layout,
+            windows,
+            open: BTreeMap::new(),
+            folded,
+            newest: None,
+            closed: WindowId::MIN,
+            unlogged: BTreeMap::new(),
+            watermark: WATERMARK_MIN,
+        })
     }
 
     /// Where rows of this slice go, given their first open window: windows that have fired take nothing any more.
     /// They can only have fired before such rows came if the rows' partition was idle.
-    pub fn admit(&self, (slice, first_open): PaneKey) -> Admission {
-        admit(&self.windows, slice, first_open, self.watermark)
+    pub fn admit(&self, key: PaneKey) -> Admission {
+        admit(&self.windows, key, self.watermark)
     }
 
     /// The table that takes updates for a pane.
-    pub fn delta(&mut self, key: PaneKey) -> Result<&mut GroupTable> {
+    pub fn delta(&mut self, (slice, first_open): PaneKey) -> Result<&mut GroupTable> {
         use std::collections::btree_map::Entry;
-        match self.panes.entry(key) {
-            Entry::Occupied(entry) => Ok(&mut entry.into_mut().delta.live),
-            Entry::Vacant(entry) => {
-                let (slice, first_open) = key;
-                let mut window = self.windows.first_window_from(slice, first_open);
-                while window <= self.windows.last_window(slice) {
-                    debug_assert!(self.watermark < self.windows.last_instant(window), "a fired window gets no rows");
-                    self.pending.insert(window);
-                    window += self.windows.step();
-                }
-                let pane = Pane { base: Part::new(&self.layout)?, delta: Part::new(&self.layout)? };
-                Ok(&mut entry.insert(pane).delta.live)
-            }
+        debug_assert!(self.watermark < self.windows.last_instant(first_open), "a fired window gets no rows");
+        match self.open.entry((first_open, slice)) {
+            Entry::Occupied(entry) => Ok(entry.into_mut().live()),
+            Entry::Vacant(entry) => Ok(entry.insert(Pane::new(&self.layout)?).live()),
         }
     }
 
     /// Moves the watermark and closes every window that it has reached, in the order of their ends.
     pub fn close_until(&mut self, watermark: TimeMs, mut emit: impl FnMut(Fired) -> Result<()>) -> Result<()> {
         assert!(self.watermark <= watermark, "a watermark never falls");
-        while let Some(&window) = self.pending.first() {
+        while let Some(window) = self.next_window() {
             if watermark < self.windows.last_instant(window) {
                 break;
             }
-            self.pending.pop_first();
             emit(self.close(window)?)?;
         }
         self.watermark = watermark;
         Ok(())
     }
 
+    /// The next window with any rows.
+    fn next_window(&self) -> Option<WindowId> {
+        let of_open = self.open.first_key_value().map(|((first_open, _), _)| *first_open);
+        let of_folded = self.folded_windows().map(|(next, _)| next);
+        of_open.into_iter().chain(of_folded).min()
+    }
+
+    /// The first and the last of the windows to come over slices that have been folded.
+    fn folded_windows(&self) -> Option<(WindowId, WindowId)> {
+        let (next, last) = (self.closed + self.windows.step(), self.windows.last_window(self.newest?));
+        (next <= last).then_some((next, last))
+    }
+
     fn close(&mut self, window: WindowId) -> Result<Fired> {
-        let slices = (self.windows.first_slice(window), WindowId::MIN)..(window, WindowId::MIN);
-        let mut total: Option<GroupTable> = None;
-        let mut finished = Vec::new();
-        for (&key, pane) in self.panes.range_mut(slices) {
-            let (slice, first_open) = key;
-            // A pane's last window takes the tables themselves; others leave the pane as it is.
-            let is_last = self.windows.last_window(slice) <= window;
-            if is_last {
-                finished.push(key);
-            }
+        let mut ready = Vec::new();
+        while let Some(entry) = self.open.first_entry() {
+            let (first_open, slice) = *entry.key();
             if window < first_open {
-                continue;
+                break;
             }
-            if is_last && total.is_none() {
-                total = Some(pane.take_table(&self.layout)?);
-                continue;
-            }
-            let total = match &mut total {
-                Some(total) => total,
-                None => total.insert(GroupTable::new(&self.layout)?),
-            };
-            for part in [&mut pane.base, &mut pane.delta] {
-                if let Some(partial) = part.rest()? {
-                    total.merge(partial)?;
-                }
-            }
+            ready.push(((slice, first_open), entry.remove()));
+            self.newest = self.newest.max(Some(slice));
         }
-        for key in finished {
-            self.panes.remove(&key);
-        }
-        let mut total = match total {
-            Some(total) => total,
-            None => GroupTable::new(&self.layout)?,
+        self.closed = window;
+        let (rows, columns) = match self.folded {
+            Folded::Disjoint => self.finish_disjoint(ready)?,
+            Folded::Growing(_) | Folded::Sliding(_) => self.finish_folded(window, ready)?,
         };
-        let (rows, columns) = total.finish()?;
+        if self.folded_windows().is_none() {
+            self.newest = None;
+            match &mut self.folded {
+                Folded::Disjoint => {}
+                Folded::Growing(total) => *total = Total::default(),
+                Folded::Sliding(stacks) => *stacks = Stacks::default(),
+            }
+        }
         Ok(Fired { window, rows, columns })
     }
 
-    /// A checkpoint: gives out the delta of every pane that changed since the last one, and merges it into the base.
-    pub fn checkpoint(&mut self, mut log: impl FnMut(PaneKey, &RecordBatch) -> Result<()>) -> Result<()> {
-        for (&key, pane) in &mut self.panes {
-            if let Some(delta) = pane.delta.rest()? {
-                log(key, delta)?;
-                pane.base.merge_part(&mut pane.delta)?;
+    /// The tables themselves are taken.
+    fn finish_disjoint(&self, panes: Vec<(PaneKey, Pane)>) -> Result<(usize, Vec<ArrayRef>)> {
+        let mut panes = panes.into_iter().map(|(_, pane)| pane);
+        let mut table = match panes.next() {
+            Some(pane) => pane.into_table(&self.layout)?,
+            None => GroupTable::new(&self.layout)?,
+        };
+        for mut pane in panes {
+            pane.merge_into(&mut table)?;
+        }
+        table.finish()
+    }
+
+    fn finish_folded(&mut self, window: WindowId, panes: Vec<(PaneKey, Pane)>) -> Result<(usize, Vec<ArrayRef>)> {
+        let mut partials = Vec::with_capacity(panes.len());
+        for (key, pane) in panes {
+            let (whole, delta) = pane.into_partials()?;
+            partials.extend(whole.map(|whole| (key, whole)));
+            self.unlogged.extend(delta.map(|delta| (key, delta)));
+        }
+        // Nobody restores what no window wants.
+        while let Some(entry) = self.unlogged.first_entry() {
+            if window < self.windows.last_window(entry.key().0) {
+                break;
             }
+            entry.remove();
+        }
+        let table = &mut self.scratch;
+        match &mut self.folded {
+            Folded::Disjoint => {}
+            Folded::Growing(total) => {
+                total.push(partials, table)?;
+                total.merge_into(table)?;
+            }
+            Folded::Sliding(stacks) => {
+                let first = self.windows.first_slice(window);
+                stacks.evict(&self.layout, first, table)?;
+                stacks.push(partials, table)?;
+                stacks.merge_into(first, table)?;
+            }
+        }
+        table.finish()
+    }
+
+    /// A checkpoint: gives out what has come for every pane since the last one.
+    pub fn checkpoint(&mut self, mut log: impl FnMut(PaneKey, &RecordBatch) -> Result<()>) -> Result<()> {
+        for (key, delta) in std::mem::take(&mut self.unlogged) {
+            log(key, &delta)?;
+        }
+        for (&(first_open, slice), pane) in &mut self.open {
+            pane.checkpoint(|delta| log((slice, first_open), delta))?;
         }
         Ok(())
     }
 
-    /// The number of windows that have not closed yet.
+    /// The number of windows with rows that have not closed yet.
     pub fn open_windows(&self) -> usize {
-        self.pending.len()
+        let of_open = self.open.keys().map(|&(first_open, slice)| (first_open, self.windows.last_window(slice)));
+        count_windows(self.folded_windows().into_iter().chain(of_open), self.windows.step())
     }
 
     /// Bytes held, as the accumulators report them.
     pub fn size_bytes(&self) -> usize {
-        self.panes.values().map(Pane::size_bytes).sum()
+        let folded = match &self.folded {
+            Folded::Disjoint => 0,
+            Folded::Growing(total) => total.size_bytes(),
+            Folded::Sliding(stacks) => stacks.size_bytes(),
+        };
+        let unlogged: usize = self.unlogged.values().map(RecordBatch::get_array_memory_size).sum();
+        folded + unlogged + self.open.values().map(Pane::size_bytes).sum::<usize>()
     }
 }
 
-/// See [`Panes::admit`].
-fn admit(windows: &SlicedWindows, slice: SliceId, first_open: WindowId, watermark: TimeMs) -> Admission {
+/// Where rows of this slice with this first open window go when a watermark has closed windows.
+pub(super) fn admit(windows: &SlicedWindows, (slice, first_open): PaneKey, watermark: TimeMs) -> Admission {
     let first = windows.first_window_from(slice, first_open.max(windows.first_open(watermark)));
     if windows.last_window(slice) < first {
         return Admission::Closed;
@@ -176,63 +241,15 @@ fn admit(windows: &SlicedWindows, slice: SliceId, first_open: WindowId, watermar
     Admission::Pane((slice, first))
 }
 
-impl Pane {
-    /// Everything in the pane as a table; the pane is empty afterwards.
-    fn take_table(&mut self, layout: &Arc<AggregateLayout>) -> Result<GroupTable> {
-        let (table, rest) = if self.base.live.is_empty() {
-            (&mut self.delta, &mut self.base)
-        } else {
-            (&mut self.base, &mut self.delta)
-        };
-        let mut table = table.take_table(layout)?;
-        if let Some(partial) = rest.rest()? {
-            table.merge(partial)?;
+/// The number of windows in ranges, both ends included, that begin in order.
+pub(super) fn count_windows(ranges: impl Iterator<Item = (WindowId, WindowId)>, step: i64) -> usize {
+    let (mut count, mut counted) = (0, None);
+    for (first, last) in ranges {
+        let from = counted.map_or(first, |counted: WindowId| first.max(counted + step));
+        if from <= last {
+            count += (last - from) / step + 1;
+            counted = Some(last);
         }
-        Ok(table)
     }
-
-    fn size_bytes(&self) -> usize {
-        self.base.size_bytes() + self.delta.size_bytes()
-    }
-}
-
-impl Part {
-    fn new(layout: &Arc<AggregateLayout>) -> Result<Self> {
-        Ok(Self { live: GroupTable::new(layout)?, resting: None })
-    }
-
-    /// The whole part as a batch, if there is anything in it.
-    fn rest(&mut self) -> Result<Option<&RecordBatch>> {
-        if !self.live.is_empty() {
-            if let Some(resting) = self.resting.take() {
-                self.live.merge(&resting)?;
-            }
-            self.resting = Some(self.live.take_partial()?);
-        }
-        Ok(self.resting.as_ref())
-    }
-
-    /// Takes everything of another part, which is empty afterwards.
-    fn merge_part(&mut self, other: &mut Self) -> Result<()> {
-        other.rest()?;
-        let Some(more) = other.resting.take() else { return Ok(()) };
-        if self.live.is_empty() && self.resting.is_none() {
-            self.resting = Some(more);
-            return Ok(());
-        }
-        self.live.merge(&more)
-    }
-
-    /// The whole part as a table; the part is empty afterwards.
-    fn take_table(&mut self, layout: &Arc<AggregateLayout>) -> Result<GroupTable> {
-        let mut table = std::mem::replace(&mut self.live, GroupTable::new(layout)?);
-        if let Some(resting) = self.resting.take() {
-            table.merge(&resting)?;
-        }
-        Ok(table)
-    }
-
-    fn size_bytes(&self) -> usize {
-        self.live.size_bytes() + self.resting.as_ref().map_or(0, RecordBatch::get_array_memory_size)
-    }
+    usize::try_from(count).unwrap_or(usize::MAX)
 }

@@ -29,6 +29,14 @@ pub fn is_admissible(time: TimeMs) -> bool {
     -TIME_MS_LIMIT < time && time < TIME_MS_LIMIT
 }
 
+/// The watermark less what rows are allowed to be late: windows that it has reached take nothing any more.
+pub fn late_from(watermark: TimeMs, allowed_lateness_ms: i64) -> TimeMs {
+    match watermark {
+        WATERMARK_MIN | WATERMARK_MAX => watermark,
+        watermark => watermark.saturating_sub(allowed_lateness_ms),
+    }
+}
+
 /// How far event time has come in a stream, or in a part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {

@@ -50,7 +50,7 @@ impl WindowAggregate {
     fn new(node: &AggregateNode, input: Input, visible: &Schema, hidden: Hidden) -> Result<Self> {
         Ok(Self {
             input,
-            panes: Panes::new(Arc::clone(&node.layout), sliced_windows(node)),
+            panes: Panes::new(Arc::clone(&node.layout), sliced_windows(node))?,
             clock: WatermarkClock::default(),
             results: Results::new(node, visible, hidden)?,
         })

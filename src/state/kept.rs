@@ -1,0 +1,137 @@
+//! The windows of an aggregate whose results change: they are evaluated more than once, and kept for a time after their
+//! end if late rows may still correct them.
+//!
+//! Panes are those of [`Panes`](super::Panes), but none is folded: each evaluation merges all panes of its window. What
+//! has to be evaluated is known from the panes that rows came for; a window that nothing came for is not looked at.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+
+use super::layout::AggregateLayout;
+use super::pane::Pane;
+use super::panes::{Admission, Fired, PaneKey, admit, count_windows};
+use super::table::GroupTable;
+use crate::error::Result;
+use crate::time::{SlicedWindows, TimeMs, WATERMARK_MIN, WindowId, late_from};
+
+/// See the module's head.
+pub struct KeptPanes {
+    layout: Arc<AggregateLayout>,
+    windows: SlicedWindows,
+    /// Windows are kept for so long after they have closed.
+    lateness_ms: i64,
+    panes: BTreeMap<PaneKey, Pane>,
+    /// Panes that rows came for since the last boundary.
+    touched: BTreeSet<PaneKey>,
+    /// Windows that have changed since they were evaluated last.
+    changed: BTreeSet<WindowId>,
+    watermark: TimeMs,
+    /// Empty between two uses.
+    scratch: GroupTable,
+}
+
+impl KeptPanes {
+    /// No pane yet.
+    pub fn new(layout: Arc<AggregateLayout>, windows: SlicedWindows, lateness_ms: i64) -> Result<Self> {
+        Ok(Self {
+            scratch: GroupTable::new(&layout)?,
+            layout,
+            windows,
+            lateness_ms,
+            panes: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            changed: BTreeSet::new(),
+            watermark: WATERMARK_MIN,
+        })
+    }
+
+    /// Where rows of this slice go, given their first open window: windows that are no longer kept take nothing.
+    pub fn admit(&self, key: PaneKey) -> Admission {
+        admit(&self.windows, key, late_from(self.watermark, self.lateness_ms))
+    }
+
+    /// The table that takes updates for a pane.
+    pub fn delta(&mut self, key: PaneKey) -> Result<&mut GroupTable> {
+        use std::collections::btree_map::Entry;
+        self.touched.insert(key);
+        match self.panes.entry(key) {
+            Entry::Occupied(entry) => Ok(entry.into_mut().live()),
+            Entry::Vacant(entry) => Ok(entry.insert(Pane::new(&self.layout)?).live()),
+        }
+    }
+
+    /// Moves the watermark and evaluates every window that has changed and is closed, or any with `open_too`; then
+    /// forgets what is no longer kept. Answers the first window that is.
+    pub fn advance(
+        &mut self,
+        watermark: TimeMs,
+        open_too: bool,
+        mut give: impl FnMut(Fired) -> Result<()>,
+    ) -> Result<WindowId> {
+        assert!(self.watermark <= watermark, "a watermark never falls");
+        self.watermark = watermark;
+        for key in std::mem::take(&mut self.touched) {
+            self.changed.extend(windows_of(&self.windows, key).step_by(self.windows.step() as usize));
+        }
+        let first_open = self.windows.first_open(watermark);
+        while let Some(&window) = self.changed.first() {
+            if !open_too && first_open <= window {
+                break;
+            }
+            self.changed.pop_first();
+            give(self.evaluate(window)?)?;
+        }
+        let first_kept = self.windows.first_open(late_from(watermark, self.lateness_ms));
+        while let Some(entry) = self.panes.first_entry() {
+            if first_kept <= self.windows.last_window(entry.key().0) {
+                break;
+            }
+            entry.remove();
+        }
+        Ok(first_kept)
+    }
+
+    fn evaluate(&mut self, window: WindowId) -> Result<Fired> {
+        let slices = (self.windows.first_slice(window), WindowId::MIN)..(window, WindowId::MIN);
+        for ((_, first_open), pane) in self.panes.range_mut(slices) {
+            if *first_open <= window {
+                pane.merge_into(&mut self.scratch)?;
+            }
+        }
+        let (rows, columns) = self.scratch.finish()?;
+        Ok(Fired { window, rows, columns })
+    }
+
+    /// A checkpoint: gives out what has come for every pane since the last one.
+    pub fn checkpoint(&mut self, mut log: impl FnMut(PaneKey, &RecordBatch) -> Result<()>) -> Result<()> {
+        self.panes.iter_mut().try_for_each(|(&key, pane)| pane.checkpoint(|delta| log(key, delta)))
+    }
+
+    /// The number of windows with rows that are kept.
+    pub fn open_windows(&self) -> usize {
+        let first_kept = self.windows.first_open(late_from(self.watermark, self.lateness_ms));
+        let mut ranges: Vec<(WindowId, WindowId)> = self
+            .panes
+            .keys()
+            .map(|&(slice, first_open)| {
+                let first = self.windows.first_window_from(slice, first_open.max(first_kept));
+                (first, self.windows.last_window(slice))
+            })
+            .collect();
+        ranges.sort_unstable();
+        count_windows(ranges.into_iter(), self.windows.step())
+    }
+
+    /// Bytes held, as the accumulators report them.
+    pub fn size_bytes(&self) -> usize {
+        self.panes.values().map(Pane::size_bytes).sum()
+    }
+}
+
+/// From the first to the last window that a pane counts for.
+fn windows_of(windows: &SlicedWindows, (slice, first_open): PaneKey) -> RangeInclusive<WindowId> {
+    first_open..=windows.last_window(slice)
+}

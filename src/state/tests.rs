@@ -1,0 +1,178 @@
+//! Windows folded as their panes are complete are what merging all panes of each window anew makes of them.
+//!
+//! ```text
+//! TIDEMILL_SEED=17 cargo test --release --lib state::tests     replays one seed
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use chrono_tz::Tz;
+use datafusion::functions_aggregate::average::avg_udaf;
+use datafusion::functions_aggregate::count::count_udaf;
+use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
+use datafusion::functions_aggregate::sum::sum_udaf;
+use datafusion::logical_expr::AggregateUDF;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::aggregate::AggregateExprBuilder;
+use datafusion::physical_expr::expressions::{Column, cast};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::{Admission, Aggregate, AggregateLayout, Fired, GroupTable, KeptPanes, PaneKey, Panes};
+use crate::time::{CalendarUnit, SlicedWindows, TimeMs, WATERMARK_MAX, WATERMARK_MIN, WindowId};
+
+const SEEDS: u64 = 20;
+const DAY_MS: i64 = 86_400_000;
+
+/// Windows, and about how long a slice is (ms).
+fn all_windows() -> Vec<(SlicedWindows, i64)> {
+    let (zone, day) = (Tz::America__New_York, CalendarUnit::Day);
+    vec![
+        (SlicedWindows::hop_ms(50, 50, 0), 50),
+        (SlicedWindows::hop_ms(70, 40, 0), 10),
+        (SlicedWindows::hop_ms(20, 50, 5), 10),
+        (SlicedWindows::hop_ms(30, 90, 0), 30),
+        (SlicedWindows::hop_ms(10, 20, 0), 10),
+        (SlicedWindows::hop_ms(10, 400, 0), 10),
+        (SlicedWindows::hop_ms(60, 610, 0), 10),
+        (SlicedWindows::cumulate_ms(10, 70, 0), 10),
+        (SlicedWindows::cumulate_ms(10, 10, 0), 10),
+        (SlicedWindows::hop_calendar(zone, day, 1, 7, 0), DAY_MS),
+        (SlicedWindows::cumulate_calendar(zone, day, 1, 30, 0), DAY_MS),
+    ]
+}
+
+/// `count(*)`, `sum`, `min`, `max`, `avg` and `count(DISTINCT)` of `n`, by `k`.
+fn layout(has_key: bool) -> Arc<AggregateLayout> {
+    let schema =
+        Arc::new(Schema::new(vec![Field::new("k", DataType::Utf8, true), Field::new("n", DataType::Int64, true)]));
+    let n: Arc<dyn PhysicalExpr> = Arc::new(Column::new("n", 1));
+    let float = cast(Arc::clone(&n), &schema, DataType::Float64).unwrap();
+    let aggregate = |function: Arc<AggregateUDF>, argument: &Arc<dyn PhysicalExpr>, distinct: bool| {
+        let name = format!("{} {argument} {distinct}", function.name());
+        let builder = AggregateExprBuilder::new(function, vec![Arc::clone(argument)]).schema(Arc::clone(&schema));
+        let function = builder.alias(name).with_distinct(distinct).build().unwrap();
+        Aggregate::new(Arc::new(function), &schema).unwrap()
+    };
+    let aggregates = vec![
+        aggregate(count_udaf(), &n, false),
+        aggregate(sum_udaf(), &n, false),
+        aggregate(min_udaf(), &n, false),
+        aggregate(max_udaf(), &n, false),
+        aggregate(avg_udaf(), &float, false),
+        aggregate(count_udaf(), &n, true),
+        aggregate(sum_udaf(), &n, true),
+    ];
+    let keys = if has_key { vec![Arc::new(Field::new("k", DataType::Utf8, true))] } else { vec![] };
+    Arc::new(AggregateLayout::new(keys, aggregates))
+}
+
+fn update(table: &mut GroupTable, layout: &AggregateLayout, rows: &[(usize, Option<i64>)]) {
+    let keys: ArrayRef = Arc::new(rows.iter().map(|(k, _)| (*k > 0).then(|| k.to_string())).collect::<StringArray>());
+    let n: ArrayRef = Arc::new(rows.iter().map(|(_, n)| *n).collect::<Int64Array>());
+    let float = arrow::compute::cast(&n, &DataType::Float64).unwrap();
+    let inputs: Vec<Vec<ArrayRef>> = (0..7).map(|i| vec![Arc::clone(if i == 4 { &float } else { &n })]).collect();
+    let keys = if layout.keys().fields().is_empty() { vec![] } else { vec![keys] };
+    table.update(rows.len(), &keys, &inputs, &vec![None; 7]).unwrap();
+}
+
+fn texts(columns: &[ArrayRef]) -> Vec<String> {
+    let options = FormatOptions::default().with_null("NULL");
+    let formatters: Vec<_> = columns.iter().map(|c| ArrayFormatter::try_new(c, &options).unwrap()).collect();
+    let rows = columns.first().map_or(0, |c| c.len());
+    let mut texts: Vec<_> = (0..rows)
+        .map(|row| formatters.iter().map(|f| f.value(row).to_string()).collect::<Vec<_>>().join(" "))
+        .collect();
+    texts.sort_unstable();
+    texts
+}
+
+fn finished(layout: &Arc<AggregateLayout>, partial: &RecordBatch) -> Vec<String> {
+    let mut table = GroupTable::new(layout).unwrap();
+    table.merge(partial).unwrap();
+    texts(&table.finish().unwrap().1)
+}
+
+/// Both kinds of panes take the same rows, checkpoints and watermarks; answers how many windows fired.
+fn compare(windows: SlicedWindows, slice_ms: i64, seed: u64) -> usize {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let layout = layout(seed % 5 > 0);
+    let (mut panes, mut kept) =
+        (Panes::new(Arc::clone(&layout), windows).unwrap(), KeptPanes::new(Arc::clone(&layout), windows, 0).unwrap());
+    // Few keys that all slices share, or many that none does.
+    let keys = [1, 4, 2_000][rng.random_range(0..3)];
+    let behind = rng.random_range(0..30) * slice_ms;
+    let (mut now, mut watermark) = (rng.random_range(-20..20) * slice_ms, WATERMARK_MIN);
+    let mut fired_at_all = 0;
+    for _ in 0..rng.random_range(5..60) {
+        for _ in 0..rng.random_range(0..12) {
+            let time = now - if rng.random_bool(0.3) { rng.random_range(0..=2 * behind) } else { 0 };
+            now += rng.random_range(0..slice_ms);
+            // A partition's own watermark may be ahead of that of the stream.
+            let own: TimeMs = watermark.max(if rng.random_bool(0.5) { now - behind } else { WATERMARK_MIN });
+            let slice = windows.slice_of(time);
+            let open = windows.first_window_from(slice, windows.first_open(own));
+            let key = (slice, open);
+            assert_eq!(panes.admit(key), kept.admit(key));
+            let Admission::Pane(key) = panes.admit(key) else { continue };
+            let rows: Vec<(usize, Option<i64>)> = (0..rng.random_range(1..20))
+                .map(|_| (rng.random_range(0..keys), rng.random_bool(0.9).then(|| rng.random_range(0..50))))
+                .collect();
+            update(panes.delta(key).unwrap(), &layout, &rows);
+            update(kept.delta(key).unwrap(), &layout, &rows);
+        }
+        if rng.random_bool(0.3) {
+            let mut deltas: [BTreeMap<PaneKey, Vec<String>>; 2] = Default::default();
+            let [of_panes, of_kept] = &mut deltas;
+            let log = |to: &mut BTreeMap<_, _>, key, delta: &RecordBatch| {
+                assert_eq!(to.insert(key, finished(&layout, delta)), None, "a pane is logged once");
+                Ok(())
+            };
+            panes.checkpoint(|key, delta| log(of_panes, key, delta)).unwrap();
+            kept.checkpoint(|key, delta| log(of_kept, key, delta)).unwrap();
+            assert_eq!(deltas[0], deltas[1]);
+        }
+        if rng.random_bool(0.1) {
+            now += rng.random_range(0..3 * windows.length_ms());
+        }
+        watermark = watermark.max(now - behind - rng.random_range(0..=slice_ms));
+        fired_at_all += compare_fired(&mut panes, &mut kept, watermark);
+    }
+    fired_at_all += compare_fired(&mut panes, &mut kept, WATERMARK_MAX);
+    assert_eq!((panes.open_windows(), kept.open_windows()), (0, 0));
+    fired_at_all
+}
+
+fn compare_fired(panes: &mut Panes, kept: &mut KeptPanes, watermark: TimeMs) -> usize {
+    let mut fired: [Vec<(WindowId, usize, Vec<String>)>; 2] = Default::default();
+    let note = |to: &mut Vec<_>, fired: Fired| {
+        // A window may have panes without it having rows.
+        if fired.rows > 0 {
+            to.push((fired.window, fired.rows, texts(&fired.columns)));
+        }
+        Ok(())
+    };
+    let [of_panes, of_kept] = &mut fired;
+    panes.close_until(watermark, |f| note(of_panes, f)).unwrap();
+    kept.advance(watermark, false, |f| note(of_kept, f)).unwrap();
+    assert_eq!(fired[0], fired[1]);
+    assert_eq!(panes.open_windows(), kept.open_windows());
+    fired[0].len()
+}
+
+#[test]
+fn folded_windows_are_what_merging_all_panes_makes_of_them() {
+    let asked = std::env::var("TIDEMILL_SEED").ok().map(|seed| seed.parse().expect("TIDEMILL_SEED is a number"));
+    let mut fired = 0;
+    for seed in asked.map_or(0..SEEDS, |seed: u64| seed..seed + 1) {
+        for (number, (windows, slice_ms)) in (0..).zip(all_windows()) {
+            eprintln!("TIDEMILL_SEED={seed} cargo test --release --lib state::tests ({windows:?})");
+            fired += compare(windows, slice_ms, seed * 100 + number);
+        }
+    }
+    assert!(asked.is_some() || fired > 3_000, "{fired} windows fired");
+}
