@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, Int8Array, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use datafusion::common::cast::as_boolean_array;
 use datafusion::physical_expr::PhysicalExpr;
 
 use super::{Operator, Output};
+use crate::change::RowKind;
 use crate::error::Result;
 use crate::plan::{Hidden, Step};
 
@@ -21,19 +22,27 @@ enum Prepared {
     Filter(Arc<dyn PhysicalExpr>),
     /// The expressions, how many visible columns the input has, and the whole output schema.
     Project(Vec<Arc<dyn PhysicalExpr>>, usize, SchemaRef),
+    /// Per column of the output, the input's; one that the input lacks is a null record or the kind of a new row.
+    Conform(Vec<Option<usize>>, SchemaRef),
 }
 
 impl Transform {
     /// Steps over an input with these visible columns, and hidden ones behind them.
-    pub fn new(steps: &[Step], input: &Schema, hidden: Hidden) -> Self {
-        let mut visible = input.fields().len();
+    pub fn new(steps: &[Step], input: &SchemaRef, mut hidden: Hidden) -> Self {
+        let mut visible = Arc::clone(input);
         let steps = steps
             .iter()
             .map(|step| match step {
                 Step::Filter(predicate) => Prepared::Filter(Arc::clone(predicate)),
                 Step::Project(exprs, schema) => {
-                    let before = std::mem::replace(&mut visible, exprs.len());
-                    Prepared::Project(exprs.clone(), before, hidden.extend(schema))
+                    let before = std::mem::replace(&mut visible, Arc::clone(schema));
+                    Prepared::Project(exprs.clone(), before.fields().len(), hidden.extend(schema))
+                }
+                Step::Conform(to) => {
+                    let before = std::mem::replace(&mut hidden, *to);
+                    let count = visible.fields().len();
+                    let of_hidden = to.fields().into_iter().map(|field| before.index(field.name(), count));
+                    Prepared::Conform((0..count).map(Some).chain(of_hidden).collect(), to.extend(&visible))
                 }
             })
             .collect();
@@ -56,6 +65,19 @@ impl Operator for Transform {
                     let rows = batch.num_rows();
                     let mut columns = evaluate_all(exprs, &batch)?;
                     columns.extend(batch.columns()[*visible..].iter().cloned());
+                    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+                    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?
+                }
+                Prepared::Conform(from, schema) => {
+                    let rows = batch.num_rows();
+                    let column = |(at, from): (usize, &Option<usize>)| match from {
+                        Some(from) => Arc::clone(batch.column(*from)),
+                        None if schema.field(at).name() == Hidden::KIND => {
+                            Arc::new(Int8Array::from_value(RowKind::Insert as i8, rows))
+                        }
+                        None => new_null_array(schema.field(at).data_type(), rows),
+                    };
+                    let columns = from.iter().enumerate().map(column).collect();
                     let options = RecordBatchOptions::new().with_row_count(Some(rows));
                     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?
                 }

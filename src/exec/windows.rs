@@ -11,7 +11,9 @@ use super::rejected::numbers;
 use super::{Counts, Operator, Output, Rejected, Rejection, Reporter};
 use crate::error::{Error, Result};
 use crate::plan::{Hidden, WindowsNode};
-use crate::time::{Progress, SliceId, SlicedWindows, TimeMs, WATERMARK_MAX, WATERMARK_MIN, WindowId, local_ms};
+use crate::time::{
+    Progress, SliceId, SlicedWindows, TimeMs, WATERMARK_MAX, WATERMARK_MIN, WindowId, late_from, local_ms,
+};
 
 /// See [`WindowsNode`].
 pub struct RepeatWindows {
@@ -20,8 +22,8 @@ pub struct RepeatWindows {
     time: usize,
     passed: Vec<usize>,
     repeat: bool,
-    /// The index of the watermark's column, where late rows are dropped here.
-    judge: Option<usize>,
+    /// The index of the watermark's column, and how late rows may be, where late rows are dropped here.
+    judge: Option<(usize, i64)>,
     input_visible: usize,
     input_hidden: Hidden,
     reporter: Option<Reporter>,
@@ -40,7 +42,7 @@ impl RepeatWindows {
             time: node.time,
             passed: node.passed.clone(),
             repeat: node.repeat,
-            judge: if node.judge { hidden.watermark_index(visible) } else { None },
+            judge: hidden.watermark_index(visible).zip(node.judge),
             input_visible: visible,
             input_hidden: hidden,
             reporter: Reporter::new(visible, hidden),
@@ -84,13 +86,14 @@ impl RepeatWindows {
 
     /// The row and the window of each row in each of its windows.
     fn assign(&self, batch: &RecordBatch, times: &[TimeMs], out: &mut Output) -> (Vec<u64>, Vec<WindowId>) {
-        let watermarks = self.judge.map(|column| numbers(batch, column));
+        let watermarks = self.judge.map(|(column, lateness_ms)| (numbers(batch, column), lateness_ms));
         let (mut rows, mut windows) = (Vec::with_capacity(times.len()), Vec::with_capacity(times.len()));
         let mut finder = WindowFinder::new(self.windows);
         for (row, &time) in times.iter().enumerate() {
-            let found = finder.find(time, watermarks.map_or(WATERMARK_MIN, |w| w[row]));
+            let found =
+                finder.find(time, watermarks.map_or(WATERMARK_MIN, |(w, lateness_ms)| late_from(w[row], lateness_ms)));
             found.count(&mut out.counts);
-            if let (Some(reporter), Some(watermarks)) = (&self.reporter, watermarks) {
+            if let (Some(reporter), Some((watermarks, _))) = (&self.reporter, watermarks) {
                 out.rejected.extend(found.report(reporter, &self.windows, batch, row, time, watermarks[row]));
             }
             let mut window = found.open;

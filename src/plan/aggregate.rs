@@ -15,6 +15,7 @@ use datafusion::logical_expr::{
 use super::marks::{Bound, bound_of, column_behind, is_bound, mark_bound};
 use super::per_window::{PerWindow, bound_behind, requalified};
 use super::refusal::{Clause, Refusal, refuse};
+use super::stream::Emission;
 use crate::time::Windows;
 
 /// An aggregate whose groups end: each belongs to a window.
@@ -30,6 +31,8 @@ pub struct WindowAggregate {
     pub aggregates: Vec<Expr>,
     /// The windows.
     pub windows: Windows,
+    /// When it gives out rows.
+    pub emission: Emission,
     schema: DFSchemaRef,
 }
 
@@ -73,7 +76,12 @@ impl WindowAggregate {
             })
             .collect();
         let schema = Arc::new(DFSchema::new_with_metadata(fields, schema.metadata().clone())?);
-        Ok(Self { input, group, bounds, aggregates, windows, schema })
+        Ok(Self { input, group, bounds, aggregates, windows, emission: Emission::default(), schema })
+    }
+
+    /// The same, with another time to give out rows.
+    pub(super) fn emitting(&self, emission: Emission) -> Self {
+        Self { emission, ..self.clone() }
     }
 
     /// Whether rows with the same values of the bounds that are grouped by are of one window, if windows are sessions:

@@ -25,8 +25,9 @@ use super::clock_functions::clock_functions;
 use super::functions::{FlinkExpressions, flink_functions};
 use super::marks::{mark_event_time, mark_processing_time};
 use super::refusal::{located, refuse};
+use super::stream::Emission;
 use super::windows::WindowFunctions;
-use super::{aggregate, legacy, optimize, syntax};
+use super::{aggregate, emission, legacy, optimize, syntax};
 use crate::catalog::{Catalog, ColumnKind, Table, View};
 use crate::error::{Error, Result};
 use crate::sql::statement::{Emit, Query};
@@ -152,13 +153,13 @@ impl<'a> Planner<'a> {
 
     /// A query as a logical plan with all types resolved, not yet checked for being continuous.
     pub fn query(&self, query: &Query) -> Result<LogicalPlan> {
-        if query.emit != Emit::OnWindowClose {
-            return Err(Error::statement("results of open windows are not available yet")
-                .hint("leave EMIT out, or write EMIT ON WINDOW CLOSE: each window gives its rows once, when it closes")
-                .at(query.span.clone()));
-        }
         let plan = self.plan_ast((*query.ast).clone()).map_err(|e| located(e, query))?;
-        optimize::analyze(plan, Self::config()).map_err(|e| located(e, query))
+        let plan = optimize::analyze(plan, Self::config()).map_err(|e| located(e, query))?;
+        if query.emit != Emit::OnWindowClose && !aggregate::reads_stream(&plan)? {
+            let refusal = emission::nothing_to_emit(Emission { emit: query.emit, lateness_ms: 0 });
+            return Err(located(refusal.into(), query));
+        }
+        Ok(plan)
     }
 
     /// A view as a logical plan with all types resolved.
@@ -174,6 +175,8 @@ impl<'a> Planner<'a> {
         }
         let plan = optimize::find_joins(plan, Self::config()).map_err(|e| located(e, query))?;
         let plan = aggregate::check_continuous(plan).map_err(|e| located(e, query))?;
+        let emission = Emission { emit: query.emit, lateness_ms: self.settings.allowed_lateness_ms };
+        let plan = emission::tell_last_aggregates(plan, emission).map_err(|e| located(e, query))?;
         optimize::optimize(plan, Self::config()).map_err(|e| located(e, query))
     }
 

@@ -5,8 +5,9 @@ use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
 
-use super::stream::{AggregateNode, Hidden, NodeId, Op, OutputColumn, Step, StreamPlan};
+use super::stream::{AggregateNode, Emission, Hidden, NodeId, Op, OutputColumn, Step, StreamPlan};
 use crate::error::sql_words;
+use crate::sql::statement::Emit;
 use crate::time::{Axis, CalendarUnit, Run, SlicedWindows, WindowShape, Windows};
 
 /// The plan as text, sinks first, each followed by what it reads from.
@@ -59,17 +60,23 @@ fn describe(plan: &StreamPlan, id: NodeId, depth: usize, text: &mut String) {
         }
         Op::Static(_) => format!("Rows: computed once [{}]", columns()),
         Op::Transform(steps) => {
-            let steps = steps.iter().rev().map(|step| match step {
-                Step::Filter(predicate) => format!("Filter: {predicate}"),
+            let steps = steps.iter().rev().filter_map(|step| match step {
+                Step::Filter(predicate) => Some(format!("Filter: {predicate}")),
                 Step::Project(exprs, schema) => {
                     let list = exprs.iter().zip(schema.fields()).map(|(e, f)| match e.to_string() {
                         e if e.split('@').next() == Some(f.name()) => f.name().clone(),
                         e => format!("{e} AS {}", f.name()),
                     });
-                    format!("Project: {}", list.collect::<Vec<_>>().join(", "))
+                    Some(format!("Project: {}", list.collect::<Vec<_>>().join(", ")))
                 }
+                // What is hidden stays so.
+                Step::Conform(_) => None,
             });
-            steps.collect::<Vec<_>>().join(&format!("\n{indent}"))
+            let steps: Vec<String> = steps.collect();
+            if steps.is_empty() {
+                return describe(plan, node.inputs[0], depth, text);
+            }
+            steps.join(&format!("\n{indent}"))
         }
         Op::Windows(windows) => {
             let how = if windows.repeat { "each row in each of its windows" } else { "by slices" };
@@ -102,7 +109,7 @@ fn describe(plan: &StreamPlan, id: NodeId, depth: usize, text: &mut String) {
                 keys.join(", "),
                 values.join(", "),
                 bounds.collect::<Vec<_>>().join(", "),
-                emission(node.hidden),
+                emission(aggregate.emission),
                 aggregate_state(aggregate),
                 exchange("partial aggregates", &keys),
             )
@@ -115,7 +122,7 @@ fn describe(plan: &StreamPlan, id: NodeId, depth: usize, text: &mut String) {
                 "{}: {}, {}\n{indent}  state: the rows of open windows\n{indent}  {}",
                 work.title,
                 lengths(&work.windows),
-                emission(node.hidden),
+                emission(Emission::default()),
                 exchange("rows", &keys),
             )
         }
@@ -142,8 +149,19 @@ fn kind_of_stream(hidden: Hidden) -> &'static str {
     if hidden.kind { "changelog" } else { "append-only" }
 }
 
-fn emission(hidden: Hidden) -> &'static str {
-    if hidden.kind { "changelog: rows of open windows, corrected" } else { "final rows when a window closes" }
+fn emission(emission: Emission) -> String {
+    let mut text = match emission.emit {
+        _ if !emission.is_changelog() => return "final rows when a window closes".to_owned(),
+        Emit::OnWindowClose => "changelog: rows when a window closes".to_owned(),
+        Emit::OnUpdate => "changelog: rows of open windows at every change".to_owned(),
+        Emit::EveryMs(ms) => {
+            format!("changelog: rows of open windows every {}", milliseconds(i64::try_from(ms).unwrap_or(i64::MAX)))
+        }
+    };
+    if emission.lateness_ms > 0 {
+        let _ = write!(text, ", corrected for {} after its end", milliseconds(emission.lateness_ms));
+    }
+    text
 }
 
 fn exchange(what: &str, keys: &[&str]) -> String {

@@ -43,7 +43,7 @@ impl Planner<'_> {
             lowering.note_needs(plan)?;
         }
         for (plan, sink) in queries {
-            let input = lowering.node(&plan, Bounds::Repeat { judge: false })?;
+            let input = lowering.node(&plan, Bounds::Repeat { judge: None })?;
             let visible = Arc::clone(&lowering.nodes[input].visible);
             if let Some(table) = sink.table.as_ref().filter(|_| lowering.nodes[input].hidden.kind) {
                 check_takes_changes(table)?;
@@ -82,8 +82,8 @@ enum Bounds {
     Slices,
     /// Rows once per window, with bounds.
     Repeat {
-        /// Whether to drop rows that are late for their window.
-        judge: bool,
+        /// Whether to drop rows that are late for their window, and by how much more they may be.
+        judge: Option<i64>,
     },
 }
 
@@ -170,9 +170,10 @@ impl<'a> Lowering<'a> {
             LogicalPlan::Union(union) => {
                 let inputs = union.inputs.iter().map(|i| self.node(i, bounds)).collect::<Result<Vec<_>>>()?;
                 let visible = plain(&union.schema);
-                let hidden = self.nodes[inputs[0]].hidden;
-                // Branches may differ in the names of their columns; the union's names count.
-                let inputs = inputs.into_iter().map(|i| self.renamed(i, &visible)).collect::<Result<Vec<_>>>()?;
+                let of_inputs = inputs.iter().map(|&i| self.nodes[i].hidden);
+                let hidden = of_inputs.reduce(Hidden::common).unwrap_or(self.hidden);
+                // Branches may differ in the names of their columns, where the union's count, and in what is hidden.
+                let inputs = inputs.into_iter().map(|i| self.conformed(i, &visible, hidden)).collect::<Result<_>>()?;
                 Ok(self.push(Op::Union, inputs, visible, hidden))
             }
             LogicalPlan::Extension(extension) => {
@@ -192,28 +193,42 @@ impl<'a> Lowering<'a> {
 
     /// Adds a stateless step, to the node below if that is one of steps and nobody else reads it.
     fn step(&mut self, input: NodeId, step: Step) -> Result<NodeId> {
-        let visible = match &step {
-            Step::Filter(_) => Arc::clone(&self.nodes[input].visible),
-            Step::Project(_, schema) => Arc::clone(schema),
+        let Node { visible, hidden, .. } = &self.nodes[input];
+        let (visible, hidden) = match &step {
+            Step::Filter(_) => (Arc::clone(visible), *hidden),
+            Step::Project(_, schema) => (Arc::clone(schema), *hidden),
+            Step::Conform(hidden) => (Arc::clone(visible), *hidden),
         };
         if input + 1 == self.nodes.len()
             && let Op::Transform(steps) = &mut self.nodes[input].op
         {
             steps.push(step);
             self.nodes[input].visible = visible;
+            self.nodes[input].hidden = hidden;
             return Ok(input);
         }
-        let hidden = self.nodes[input].hidden;
         Ok(self.push(Op::Transform(vec![step]), vec![input], visible, hidden))
     }
 
-    fn renamed(&mut self, input: NodeId, to: &SchemaRef) -> Result<NodeId> {
+    fn conformed(&mut self, mut input: NodeId, to: &SchemaRef, hidden: Hidden) -> Result<NodeId> {
         let from = Arc::clone(&self.nodes[input].visible);
-        if &from == to {
-            return Ok(input);
+        if &from != to {
+            let exprs = (0..from.fields().len()).map(|i| column(from.field(i).name(), i)).collect();
+            input = self.step(input, Step::Project(exprs, Arc::clone(to)))?;
         }
-        let exprs = (0..from.fields().len()).map(|i| column(from.field(i).name(), i)).collect();
-        self.step(input, Step::Project(exprs, Arc::clone(to)))
+        if self.nodes[input].hidden != hidden {
+            input = self.step(input, Step::Conform(hidden))?;
+        }
+        Ok(input)
+    }
+
+    /// Refuses a changelog where final rows are needed.
+    fn check_final(&self, input: NodeId, who: &str) -> Result<()> {
+        if !self.nodes[input].hidden.kind {
+            return Ok(());
+        }
+        Err(Error::statement(format!("{who} needs final rows, and those below change after they were given out"))
+            .hint("leave the EMIT clause (and 'table.exec.emit.allow-lateness') out"))
     }
 
     fn scan(&mut self, scan: &TableScan) -> Result<NodeId> {
@@ -329,12 +344,13 @@ impl<'a> Lowering<'a> {
 
     fn windows(&mut self, windows: &AssignWindows, bounds: Bounds) -> Result<NodeId> {
         // Windows below belong to another aggregate, or to none.
-        let input = self.node(&windows.input, Bounds::Repeat { judge: false })?;
+        let input = self.node(&windows.input, Bounds::Repeat { judge: None })?;
+        self.check_final(input, "a window function")?;
         let time = column_behind(&windows.time)
             .and_then(|c| windows.input.schema().maybe_index_of_column(c))
             .ok_or_else(|| Error::bug("the time of a window function is no column of its input"))?;
         let (repeat, judge) = match bounds {
-            Bounds::Slices => (false, false),
+            Bounds::Slices => (false, None),
             Bounds::Repeat { judge } => (true, judge),
         };
         if let (WindowShape::Session { gap_ms }, true) = (windows.windows.shape, repeat) {
@@ -395,8 +411,10 @@ impl<'a> Lowering<'a> {
             )
             .hint("add window_end to the GROUP BY"));
         }
-        let bounds = if slices { Bounds::Slices } else { Bounds::Repeat { judge: true } };
+        let bounds =
+            if slices { Bounds::Slices } else { Bounds::Repeat { judge: Some(aggregate.emission.lateness_ms) } };
         let input = self.node(&aggregate.input, bounds)?;
+        self.check_final(input, "an aggregate")?;
         let hidden = self.nodes[input].hidden;
         if !slices && !hidden.window {
             return Err(Error::bug("an aggregate per window whose rows do not know their window"));
@@ -442,9 +460,9 @@ impl<'a> Lowering<'a> {
             layout = layout.with_spans();
         }
         let visible = plain(own);
-        let (windows, layout) = (aggregate.windows, Arc::new(layout));
-        let node = AggregateNode { windows, assigned: !slices, keys, inputs, filters, layout, output };
-        let hidden = Hidden { time: false, raw: false, window: true, ..self.hidden };
+        let (windows, emission, layout) = (aggregate.windows, aggregate.emission, Arc::new(layout));
+        let node = AggregateNode { windows, assigned: !slices, keys, inputs, filters, layout, output, emission };
+        let hidden = Hidden { time: false, raw: false, window: true, kind: emission.is_changelog(), ..self.hidden };
         Ok(self.push(Op::Aggregate(Box::new(node)), vec![input], visible, hidden))
     }
 }
@@ -458,7 +476,8 @@ impl Lowering<'_> {
         let mut scans = Vec::new();
         let mut extra: Vec<Vec<Expr>> = Vec::new();
         for (at, plan) in datafusion::logical_expr::UserDefinedLogicalNodeCore::inputs(work).into_iter().enumerate() {
-            let input = self.node(plan, Bounds::Repeat { judge: true })?;
+            let input = self.node(plan, Bounds::Repeat { judge: Some(0) })?;
+            self.check_final(input, "a join or a function OVER a window")?;
             let node = &self.nodes[input];
             if !node.hidden.window {
                 return Err(Error::bug("rows per window that do not know their window"));

@@ -17,6 +17,7 @@ mod batch;
 mod batch_functions;
 mod clock_functions;
 mod context;
+mod emission;
 mod explain;
 pub mod functions;
 mod legacy;
@@ -37,6 +38,6 @@ pub use explain::explain;
 pub use marks::Bound;
 pub use sink::split_limit;
 pub use stream::{
-    AggregateNode, Hidden, Node, NodeId, Op, OutputColumn, PerWindowNode, RowKind, SessionsNode, SinkNode, SourceNode,
-    Step, StreamPlan, WindowsNode,
+    AggregateNode, Emission, Hidden, Node, NodeId, Op, OutputColumn, PerWindowNode, RowKind, SessionsNode, SinkNode,
+    SourceNode, Step, StreamPlan, WindowsNode,
 };

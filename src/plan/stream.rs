@@ -11,6 +11,7 @@ use super::marks::Bound;
 use crate::catalog::Table;
 pub use crate::change::RowKind;
 use crate::connectors::SourceColumn;
+use crate::sql::statement::Emit;
 use crate::state::AggregateLayout;
 use crate::time::{SlicedWindows, WindowShape, Windows};
 
@@ -64,6 +65,19 @@ impl Hidden {
             .filter(|(there, ..)| *there)
             .map(|(_, name, t)| Arc::new(Field::new(name, t, name == Self::RAW)))
             .collect()
+    }
+
+    /// What rows of both can carry: a record and a kind are there where either has them, the rest where both have.
+    #[must_use]
+    pub fn common(self, other: Self) -> Self {
+        Self {
+            watermark: self.watermark && other.watermark,
+            tie: self.tie && other.tie,
+            time: self.time && other.time,
+            raw: self.raw || other.raw,
+            window: self.window && other.window,
+            kind: self.kind || other.kind,
+        }
     }
 
     /// Visible fields followed by the hidden ones.
@@ -160,6 +174,8 @@ pub enum Step {
     Filter(Arc<dyn PhysicalExpr>),
     /// Computes columns.
     Project(Vec<Arc<dyn PhysicalExpr>>, SchemaRef),
+    /// Gives rows these hidden columns: ones that they have, a record that is null, and a kind that is `+I`.
+    Conform(Hidden),
 }
 
 /// Adds `window_start`, `window_end`, `window_time` (last among the visible columns) and the hidden event time.
@@ -178,8 +194,8 @@ pub struct WindowsNode {
     pub repeat: bool,
     /// The gap, where the windows are sessions: the aggregate above finds them, and what it takes from here are event times.
     pub session_gap_ms: Option<i64>,
-    /// Whether rows late for a window are dropped here, because an aggregate of repeated rows follows.
-    pub judge: bool,
+    /// Rows late for a window by more than so much (ms) are dropped here, because an aggregate of repeated rows follows.
+    pub judge: Option<i64>,
 }
 
 /// Keeps rows until their session has ended, then gives them out with its bounds (last among the visible columns) and the
@@ -216,6 +232,24 @@ pub struct AggregateNode {
     pub layout: Arc<AggregateLayout>,
     /// What the visible output columns are.
     pub output: Vec<OutputColumn>,
+    /// When it gives out rows.
+    pub emission: Emission,
+}
+
+/// When an aggregate gives out rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Emission {
+    /// Of windows that are still open.
+    pub emit: Emit,
+    /// For how long after its end a window is kept, and corrected by late rows (ms of event time).
+    pub lateness_ms: i64,
+}
+
+impl Emission {
+    /// Whether rows that were given out may change.
+    pub fn is_changelog(self) -> bool {
+        self != Self::default()
+    }
 }
 
 /// A finite plan over all rows of closed windows. Its inputs' rows belong to one window each.

@@ -8,6 +8,9 @@ use chrono_tz::Tz;
 use crate::catalog::options::{invalid, nearest, parse_duration};
 use crate::error::{Error, Result};
 use crate::plan::{LateRows, PlanSettings};
+use crate::time::TIME_MS_LIMIT;
+
+const ALLOW_LATENESS: &str = "table.exec.emit.allow-lateness";
 
 /// Keys that mean something here.
 const KEYS: &[&str] = &[
@@ -18,6 +21,7 @@ const KEYS: &[&str] = &[
     "execution.checkpointing.interval",
     "kafka.bootstrap.servers",
     "table.local-time-zone",
+    ALLOW_LATENESS,
     "execution.runtime-mode",
     "execution.batch.late-rows",
     "sql-client.execution.result-mode",
@@ -123,7 +127,14 @@ impl Session {
                 invalid("table.local-time-zone", name, "a time zone such as 'America/New_York' or 'UTC'")
             })?,
         };
-        Ok(PlanSettings { zone, ..PlanSettings::default() })
+        let allowed_lateness_ms = match self.values.get(ALLOW_LATENESS) {
+            None => 0,
+            Some(value) => parse_duration(value)
+                .and_then(|lateness| i64::try_from(lateness.as_millis()).ok())
+                .filter(|ms| *ms < TIME_MS_LIMIT)
+                .ok_or_else(|| invalid(ALLOW_LATENESS, value, "a time such as '10 min', or '0 s' for none"))?,
+        };
+        Ok(PlanSettings { zone, allowed_lateness_ms })
     }
 
     /// In batch mode, what happens to late rows; `None` when statements run as streams.

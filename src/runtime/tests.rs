@@ -15,17 +15,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{Int8Type, Int64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use chrono_tz::Tz;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::exchange::by_owner;
 use super::rehearsal::{Rehearsal, sources_of};
 use crate::catalog::Catalog;
+use crate::change::RowKind;
 use crate::connectors::{SourceColumn, SourceRows};
+use crate::error::Result;
 use crate::exec::{Boundary, Counts, End};
-use crate::plan::{Op, Planner, SourceNode, StreamPlan};
+use crate::plan::{Hidden, Op, PlanSettings, Planner, SourceNode, StreamPlan};
 use crate::sql::parse_script;
 use crate::sql::statement::Statement;
 use crate::state::{GroupTable, PaneKey};
@@ -47,6 +50,8 @@ const TABLES: &str = "
         WITH ('connector' = 'kafka', 'topic' = 'b', 'format' = 'json');
     CREATE TABLE c (k STRING, n BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '0.005' SECOND)
         WITH ('connector' = 'kafka', 'topic' = 'c', 'format' = 'json');
+    CREATE TABLE d (k STRING, n BIGINT, ms BIGINT, at AS TO_TIMESTAMP_LTZ(1362850000000 + ms * 600000, 3),
+        WATERMARK FOR at AS at - INTERVAL '5' HOUR) WITH ('connector' = 'kafka', 'topic' = 'd', 'format' = 'json');
     CREATE TABLE o (w TIMESTAMP(3), k STRING, c BIGINT, s BIGINT) WITH ('connector' = 'blackhole');
     CREATE TABLE p (w TIMESTAMP(3), k STRING, c BIGINT, s BIGINT) WITH ('connector' = 'blackhole');";
 
@@ -54,7 +59,7 @@ const TABLES: &str = "
 const COUNTED: [(i64, i64); 4] = [(50, 50), (20, 50), (70, 40), (30, 90)];
 
 /// What else is run.
-const OTHERS: [&str; 12] = [
+const OTHERS: [&str; 16] = [
     // No key: one owner for everything.
     "INSERT INTO o SELECT window_start, 'all', count(*), sum(n) FROM TUMBLE(a, ts, INTERVAL '0.040' SECOND)
      GROUP BY window_start, window_end",
@@ -99,6 +104,17 @@ const OTHERS: [&str; 12] = [
     "INSERT INTO o SELECT window_start, k, first_value(n), last_value(n) FROM TUMBLE(
         (SELECT k, n, ts FROM c UNION ALL SELECT k, n, ts FROM a), ts, INTERVAL '0.050' SECOND)
      GROUP BY window_start, window_end, k",
+    // Many slices in a window.
+    "INSERT INTO o SELECT window_start, k, count(DISTINCT n), min(n)
+     FROM HOP(a, ts, INTERVAL '0.010' SECOND, INTERVAL '0.400' SECOND) GROUP BY window_start, window_end, k",
+    // Windows that share their start.
+    "INSERT INTO o SELECT window_end, k, count(*), max(n)
+     FROM CUMULATE(a, ts, INTERVAL '0.020' SECOND, INTERVAL '0.100' SECOND) GROUP BY window_start, window_end, k",
+    // Days of 23 hours among others; three of them slide by one.
+    "INSERT INTO o SELECT CAST(window_start AS TIMESTAMP(3)), k, count(*), sum(n)
+     FROM HOP(d, at, INTERVAL '1' DAY, INTERVAL '3' DAY) GROUP BY window_start, window_end, k",
+    "INSERT INTO o SELECT CAST(window_end AS TIMESTAMP(3)), k, count(*), sum(n)
+     FROM CUMULATE(d, at, INTERVAL '1' DAY, INTERVAL '7' DAY) GROUP BY window_start, window_end, k",
     // One source, two sinks.
     "EXECUTE STATEMENT SET BEGIN
      INSERT INTO o SELECT window_start, k, count(*), sum(n) FROM TUMBLE(a, ts, INTERVAL '0.050' SECOND)
@@ -108,6 +124,10 @@ const OTHERS: [&str; 12] = [
 ];
 
 pub(super) fn plan(insert: &str) -> StreamPlan {
+    plan_with(insert, 0).unwrap()
+}
+
+fn plan_with(insert: &str, allowed_lateness_ms: i64) -> Result<StreamPlan> {
     let mut catalog = Catalog::default();
     for parsed in parse_script(TABLES).unwrap() {
         let Statement::CreateTable(create) = parsed.statement else { panic!("a table") };
@@ -115,7 +135,8 @@ pub(super) fn plan(insert: &str) -> StreamPlan {
         Planner::new(&catalog).resolve_table(&mut table).unwrap();
         catalog.add_table(table).unwrap();
     }
-    let planner = Planner::new(&catalog);
+    let settings = PlanSettings { zone: Tz::America__New_York, allowed_lateness_ms };
+    let planner = Planner::with_settings(&catalog, settings);
     let inserts = match parse_script(insert).unwrap().remove(0).statement {
         Statement::Insert(insert) => vec![insert],
         Statement::StatementSet(inserts) => inserts,
@@ -124,10 +145,10 @@ pub(super) fn plan(insert: &str) -> StreamPlan {
     let mut queries = Vec::new();
     for insert in &inserts {
         let table = catalog.table(&insert.table).unwrap();
-        let plan = planner.into_sink(planner.query(&insert.query).unwrap(), table, &insert.columns).unwrap();
-        queries.push((planner.continuous(plan, &insert.query).unwrap(), Planner::sink_node(table)));
+        let plan = planner.into_sink(planner.query(&insert.query)?, table, &insert.columns)?;
+        queries.push((planner.continuous(plan, &insert.query)?, Planner::sink_node(table)));
     }
-    planner.lower(queries).unwrap()
+    planner.lower(queries)
 }
 
 /// A record.
@@ -248,7 +269,7 @@ fn partition(rng: &mut StdRng) -> Vec<Record> {
 /// What is seen at a boundary.
 #[derive(Debug, Default, PartialEq)]
 struct Seen {
-    /// All rows given out so far, with their sink, sorted.
+    /// All rows given out so far, with their sink and, of a changelog, their kind, sorted.
     rows: Vec<String>,
     /// At a checkpoint, what changed since the last one: per aggregate and pane its groups, sorted.
     deltas: BTreeMap<(usize, PaneKey), Vec<String>>,
@@ -319,8 +340,17 @@ impl Job {
         let given = self.rehearsal.take();
         for (sink, batch) in given.rows {
             // What is hidden is not for sinks.
-            let visible = self.rehearsal.plan().nodes[self.rehearsal.sinks()[sink]].visible.fields().len();
-            self.rows.extend(texts(&batch.columns()[..visible]).into_iter().map(|row| format!("{sink}: {row}")));
+            let node = self.rehearsal.sinks()[sink];
+            let visible = self.rehearsal.plan().nodes[node].visible.fields().len();
+            let rows = texts(&batch.columns()[..visible]).into_iter().map(|row| format!("{sink}: {row}"));
+            match self.rehearsal.plan().input_hidden(node).index(Hidden::KIND, visible) {
+                Some(kind) => {
+                    let kinds = batch.column(kind).as_primitive::<Int8Type>().values();
+                    self.rows
+                        .extend(kinds.iter().zip(rows).map(|(k, row)| format!("{} {row}", RowKind::of(*k).sign())));
+                }
+                None => self.rows.extend(rows),
+            }
         }
         for (stage, node, pane, delta) in given.deltas {
             let aggregate = self.rehearsal.plan_node(stage, node);
@@ -365,6 +395,7 @@ pub(super) fn columns(source: &SourceNode, records: &[Record]) -> Vec<ArrayRef> 
             match name.as_str() {
                 "k" => Arc::new(records.iter().map(|r| r.key.as_deref()).collect::<StringArray>()),
                 "n" => Arc::new(Int64Array::from_iter_values(records.iter().map(|r| r.n))),
+                "ms" => Arc::new(Int64Array::from_iter_values(records.iter().map(|r| r.ts))),
                 _ => Arc::new(TimestampMillisecondArray::from_iter_values(records.iter().map(|r| r.ts))),
             }
         })
@@ -534,26 +565,15 @@ fn check_by_definition(windows: SlicedWindows, plan: &StreamPlan, case: &Case, t
         }
         let watermark = if stop.end == End::Finished { TimeMs::MAX } else { least };
         by_window.retain(|window, _| windows.last_instant(*window) <= watermark);
-        let text = |key: &Option<String>| key.clone().unwrap_or_else(|| "NULL".to_owned());
-        let start = |ms: i64| {
-            let array: ArrayRef = Arc::new(TimestampMillisecondArray::from_iter_values([ms]));
-            texts(&[array]).remove(0)
-        };
-        let mut rows: Vec<String> = by_window
-            .iter()
-            .flat_map(|(at, groups)| {
-                groups.iter().map(|(k, (c, s))| format!("0: {} {} {c} {s}", start(windows.bounds(*at).0), text(k)))
-            })
-            .collect();
-        rows.sort_unstable();
-        assert_eq!(seen.rows, rows, "boundary {}", number + 1);
+        assert_eq!(seen.rows, rows_of(windows, &by_window), "boundary {}", number + 1);
         assert_eq!(seen.counts, counts, "boundary {}", number + 1);
         if stop.checkpoint {
             by_pane.retain(|(slice, _), _| windows.first_open(watermark) <= windows.last_window(*slice));
             let want: Vec<(PaneKey, Vec<String>)> = by_pane
                 .iter()
                 .map(|(pane, groups)| {
-                    let mut rows: Vec<_> = groups.iter().map(|(k, (c, s))| format!("{} {c} {s}", text(k))).collect();
+                    let mut rows: Vec<_> =
+                        groups.iter().map(|(k, (c, s))| format!("{} {c} {s}", key_text(k))).collect();
                     rows.sort_unstable();
                     (*pane, rows)
                 })
@@ -562,6 +582,26 @@ fn check_by_definition(windows: SlicedWindows, plan: &StreamPlan, case: &Case, t
             assert_eq!(got, want, "state at boundary {}", number + 1);
         }
     }
+}
+
+/// The rows of windows, sorted.
+fn rows_of(windows: SlicedWindows, by_window: &BTreeMap<WindowId, Groups>) -> Vec<String> {
+    let start = |ms: i64| {
+        let array: ArrayRef = Arc::new(TimestampMillisecondArray::from_iter_values([ms]));
+        texts(&[array]).remove(0)
+    };
+    let mut rows: Vec<String> = by_window
+        .iter()
+        .flat_map(|(at, groups)| {
+            groups.iter().map(|(k, (c, s))| format!("0: {} {} {c} {s}", start(windows.bounds(*at).0), key_text(k)))
+        })
+        .collect();
+    rows.sort_unstable();
+    rows
+}
+
+fn key_text(key: &Option<String>) -> String {
+    key.clone().unwrap_or_else(|| "NULL".to_owned())
 }
 
 fn add(groups: &mut Groups, record: &Record) {
@@ -597,5 +637,149 @@ fn a_key_has_one_owner() {
             }
         }
         assert_eq!(total, 1_000);
+    }
+}
+
+/// Queries whose rows may change, without their `EMIT`.
+const CHANGING: [&str; 6] = [
+    "INSERT INTO o SELECT window_start, k, count(*), sum(n) FROM TUMBLE(a, ts, INTERVAL '0.050' SECOND)
+     GROUP BY window_start, window_end, k",
+    // What is filtered above goes away when it changes.
+    "INSERT INTO o SELECT window_start, k, count(*) AS c, max(n) FROM HOP(a, ts, INTERVAL '0.020' SECOND, INTERVAL '0.060' SECOND)
+     GROUP BY window_start, window_end, k HAVING count(*) % 3 <> 1",
+    "INSERT INTO o SELECT window_end, 'all', count(DISTINCT n), min(n)
+     FROM CUMULATE(a, ts, INTERVAL '0.020' SECOND, INTERVAL '0.100' SECOND) GROUP BY window_start, window_end",
+    // Each row in each of its windows.
+    "INSERT INTO o SELECT window_start, k, count(*), sum(n)
+     FROM (SELECT * FROM HOP(a, ts, INTERVAL '0.020' SECOND, INTERVAL '0.050' SECOND) WHERE window_start <> window_end)
+     GROUP BY window_start, window_end, k",
+    // The inner aggregate stays final.
+    "INSERT INTO o SELECT window_start, 'all', count(*), max(c) FROM TUMBLE(
+        (SELECT window_time AS wt, k, count(*) AS c FROM TUMBLE(a, ts, INTERVAL '0.020' SECOND)
+         GROUP BY window_start, window_end, window_time, k), wt, INTERVAL '0.080' SECOND)
+     GROUP BY window_start, window_end",
+    // A changelog beside rows that never change.
+    "INSERT INTO o SELECT window_start, k, count(*), sum(n) FROM TUMBLE(a, ts, INTERVAL '0.040' SECOND)
+     GROUP BY window_start, window_end, k UNION ALL SELECT ts, k, n, -n FROM a WHERE n % 3 = 0",
+];
+
+/// What a changelog comes to: each row as often as it is there.
+fn materialized(changes: &[String]) -> BTreeMap<&str, i64> {
+    let mut rows = BTreeMap::new();
+    for change in changes {
+        let (kind, row) = change.split_at(3);
+        *rows.entry(row).or_default() += if matches!(kind, "+I " | "+U ") { 1 } else { -1 };
+    }
+    rows.retain(|_, count| *count != 0);
+    assert!(rows.values().all(|count| 0 < *count), "a row is taken back that was not there: {rows:?}");
+    rows
+}
+
+fn counted(rows: &[String]) -> BTreeMap<&str, i64> {
+    let mut counted = BTreeMap::new();
+    rows.iter().for_each(|row| *counted.entry(row.as_str()).or_default() += 1);
+    counted
+}
+
+#[test]
+fn a_changelog_comes_to_the_final_rows() {
+    for (number, insert) in CHANGING.into_iter().enumerate() {
+        let finals = Arc::new(plan(insert));
+        for emit in ["EMIT ON UPDATE", "EMIT EVERY INTERVAL '0.05' SECOND"] {
+            let changing = Arc::new(plan(&format!("{insert} {emit}")));
+            for_seeds("a_changelog_comes_to_the_final_rows", |seed| {
+                let case = Case::new(seed * 1_000 + number as u64 * 2 + seed % 2, 1);
+                let want = run(&finals, &case, 1, seed);
+                let got = same_however_it_runs(&changing, &case, seed);
+                for (at, (got, want)) in got.iter().zip(&want).enumerate() {
+                    let (there, closed) = (materialized(&got.rows), counted(&want.rows));
+                    let is_there = |(row, count): (&&str, &i64)| there.get(row).is_some_and(|there| count <= there);
+                    assert!(closed.iter().all(is_there), "boundary {}: {closed:?} in {there:?}", at + 1);
+                    if case.stops[at].end == End::Finished {
+                        assert_eq!(there, closed);
+                    }
+                    let of_emission = |seen: &Seen| (seen.deltas.clone(), seen.counts.late, seen.watermark);
+                    assert_eq!(of_emission(got), of_emission(want), "emission changes no state");
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn late_rows_that_are_allowed_correct_closed_windows() {
+    for (slide, size, lateness_ms) in [(50, 50, 25), (20, 50, 40), (30, 90, 1_000)] {
+        for from in ["HOP", "(SELECT * FROM HOP"] {
+            let rest = if from == "HOP" { "" } else { " WHERE window_start <> window_end)" };
+            let insert = format!(
+                "INSERT INTO o SELECT window_start, k, count(*), sum(n) FROM {from}(a, ts, INTERVAL '0.0{slide}' SECOND, \
+                 INTERVAL '0.0{size}' SECOND){rest} GROUP BY window_start, window_end, k"
+            );
+            let plan = Arc::new(plan_with(&insert, lateness_ms).unwrap());
+            let windows = SlicedWindows::hop_ms(slide, size, 0);
+            for_seeds("late_rows_that_are_allowed_correct_closed_windows", |seed| {
+                let case = Case::new(seed, 1);
+                let trace = same_however_it_runs(&plan, &case, seed);
+                if !case.has_idleness {
+                    check_corrected(windows, lateness_ms, &case, &trace);
+                }
+            });
+        }
+    }
+}
+
+/// At each boundary the changelog comes to the closed windows over all rows so far that were allowed.
+fn check_corrected(windows: SlicedWindows, lateness_ms: i64, case: &Case, trace: &[Seen]) {
+    for (number, (stop, seen)) in case.stops.iter().zip(trace).enumerate() {
+        let mut by_window: BTreeMap<WindowId, Groups> = BTreeMap::new();
+        let mut least = TimeMs::MAX;
+        for (records, &read) in case.log[0].iter().zip(&stop.read[0]) {
+            let mut watermark = WATERMARK_MIN;
+            for record in &records[..read] {
+                let slice = windows.slice_of(record.ts);
+                let mut window = windows.first_window(slice);
+                while window <= windows.last_window(slice) {
+                    if watermark.saturating_sub(lateness_ms) < windows.last_instant(window) {
+                        add(by_window.entry(window).or_default(), record);
+                    }
+                    window += windows.step();
+                }
+                watermark = watermark.max(record.ts - WATERMARK_BEHIND_MS);
+            }
+            if !case.bounded || read < records.len() {
+                least = least.min(watermark);
+            }
+        }
+        let watermark = if stop.end == End::Finished { TimeMs::MAX } else { least };
+        by_window.retain(|window, _| windows.last_instant(*window) <= watermark);
+        let want = rows_of(windows, &by_window);
+        assert_eq!(materialized(&seen.rows), counted(&want), "boundary {}", number + 1);
+    }
+}
+
+#[test]
+fn what_cannot_change_is_refused() {
+    let inner = "SELECT window_time AS wt, count(*) AS c FROM TUMBLE(a, ts, INTERVAL '1' SECOND)
+        GROUP BY window_start, window_end, window_time";
+    let outer = format!(
+        "INSERT INTO o SELECT window_start, 'all', count(*), max(c) FROM TUMBLE(({inner}), wt, INTERVAL '10' SECOND)
+         GROUP BY window_start, window_end"
+    );
+    let ranked = "INSERT INTO o SELECT w, k, c, r FROM (SELECT window_start AS w, k, count(*) AS c,
+            ROW_NUMBER() OVER (PARTITION BY window_start, window_end ORDER BY count(*)) AS r
+        FROM TUMBLE(a, ts, INTERVAL '1' SECOND) GROUP BY window_start, window_end, k)";
+    for (insert, lateness_ms, want) in [
+        ("INSERT INTO o SELECT ts, k, n, n FROM a EMIT CHANGES", 0, "EMIT ON UPDATE is about aggregates per window"),
+        ("INSERT INTO o SELECT ts, k, n, n FROM a", 5, ""),
+        (&outer, 5, "feeds another one, which needs final rows"),
+        (&format!("{outer} EMIT ON UPDATE"), 0, ""),
+        (&format!("{ranked} EMIT EVERY INTERVAL '1' SECOND"), 0, "above it need final rows"),
+        (ranked, 5, "'table.exec.emit.allow-lateness' makes the aggregate's rows a changelog"),
+        (ranked, 0, ""),
+    ] {
+        match plan_with(insert, lateness_ms) {
+            Ok(_) => assert_eq!(want, "", "{insert}"),
+            Err(error) => assert!(!want.is_empty() && error.message.contains(want), "{insert}: {error}"),
+        }
     }
 }

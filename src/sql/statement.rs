@@ -124,7 +124,7 @@ pub struct Query {
 }
 
 /// When a windowed aggregate gives out rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Emit {
     /// Once per window, when it closes: `EMIT ON WINDOW CLOSE`, `EMIT FINAL`, or nothing.
     #[default]

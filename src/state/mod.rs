@@ -6,8 +6,8 @@
 //!
 //! [`AggregateLayout`] says what the columns are and makes accumulators; a [`GroupTable`] is a partial that can be
 //! updated; [`Panes`] keeps one pair of tables (base and delta) per slice and first open window, for windows that are
-//! given out once; [`KeptPanes`] does so for windows that are given out again when they change; [`Sessions`] keeps one per
-//! slice.
+//! given out once; [`KeptPanes`] does so for windows that are given out again when they change; [`Sessions`] keeps one
+//! per slice.
 
 mod checked_sum;
 mod distinct;

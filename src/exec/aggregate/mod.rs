@@ -5,6 +5,7 @@
 //! and ships partials to the workers that own the keys, whose [`WindowAggregate`]s merge them. Where windows are sessions,
 //! a [`SessionAggregate`] stands in its place.
 
+mod changes;
 mod partial;
 pub(super) mod results;
 pub(super) mod rows;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, BinaryArray, Int8Array, Int64Array, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef, TimeUnit};
 use arrow::row::{RowConverter, SortField};
@@ -42,11 +42,11 @@ impl Results {
         Ok(Self { windows, zone, output: node.output.clone(), keys: keys.len(), schema, hidden, ties })
     }
 
-    /// The rows of a window.
-    pub fn batch(&self, fired: &Fired) -> Result<RecordBatch> {
+    /// The rows of a window; of a changelog, with the kind of each.
+    pub fn batch(&self, fired: &Fired, kinds: Option<Int8Array>) -> Result<RecordBatch> {
         let (start, end, after) = ShownBounds::new(self.zone).of(&self.windows, fired.window);
         let repeated = |value: TimeMs| vec![value; fired.rows];
-        self.rows(&fired.columns, repeated(after), |bound| {
+        self.rows(&fired.columns, repeated(after), kinds, |bound| {
             repeated(match bound {
                 Bound::Start => start,
                 Bound::End => end,
@@ -62,7 +62,7 @@ impl Results {
             column.as_primitive::<Int64Type>().values().iter().copied()
         };
         let (first, after) = (times(2), times(1).map(|last| last + gap_ms));
-        self.rows(&ended.columns, after.clone().collect(), |bound| match bound {
+        self.rows(&ended.columns, after.clone().collect(), None, |bound| match bound {
             Bound::Start => first.clone().map(|first| local_ms(self.zone, first)).collect(),
             Bound::End => after.clone().map(|after| local_ms(self.zone, after)).collect(),
             Bound::Time => after.clone().map(|after| after - 1).collect(),
@@ -74,6 +74,7 @@ impl Results {
         &self,
         values: &[ArrayRef],
         after: Vec<TimeMs>,
+        kinds: Option<Int8Array>,
         bounds: impl Fn(Bound) -> Vec<TimeMs>,
     ) -> Result<RecordBatch> {
         let rows = after.len();
@@ -97,6 +98,9 @@ impl Results {
         }
         if self.hidden.window {
             columns.push(Arc::new(Int64Array::from(after)));
+        }
+        if let Some(kinds) = kinds {
+            columns.push(Arc::new(kinds));
         }
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }

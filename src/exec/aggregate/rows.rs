@@ -15,7 +15,7 @@ use crate::exec::windows::{SessionJudge, WindowFinder};
 use crate::exec::{Output, Reporter};
 use crate::plan::{AggregateNode, Hidden};
 use crate::state::PaneKey;
-use crate::time::SlicedWindows;
+use crate::time::{SlicedWindows, late_from};
 
 /// Takes batches of rows apart by pane, with everything that the accumulators want evaluated.
 pub struct Rows {
@@ -27,6 +27,8 @@ pub struct Rows {
     /// The indices of the hidden columns.
     time: Option<usize>,
     watermark: usize,
+    /// So much later than its window's end a row may come.
+    lateness_ms: i64,
     reporter: Option<Reporter>,
     keys: Vec<Arc<dyn PhysicalExpr>>,
     inputs: Vec<Vec<Arc<dyn PhysicalExpr>>>,
@@ -77,6 +79,7 @@ impl Rows {
             watermark: hidden
                 .watermark_index(visible)
                 .ok_or_else(|| Error::bug("an aggregate's rows carry no watermark"))?,
+            lateness_ms: node.emission.lateness_ms,
             keys: node.keys.clone(),
             inputs: node.inputs.clone(),
             filters: node.filters.clone(),
@@ -132,7 +135,7 @@ impl Rows {
         }
         let mut finder = WindowFinder::new(self.windows);
         for ((&time, &watermark), row) in times.iter().zip(watermarks).zip(0..) {
-            let found = finder.find(time, watermark);
+            let found = finder.find(time, late_from(watermark, self.lateness_ms));
             found.count(&mut out.counts);
             if let Some(reporter) = &self.reporter {
                 out.rejected.extend(found.report(reporter, &self.windows, batch, row as usize, time, watermark));

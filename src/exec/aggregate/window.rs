@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{AsArray, Int8Array, RecordBatch};
 use arrow::datatypes::{Int64Type, Schema};
 
+use super::changes::Given;
 use super::partial::PartialSchema;
 use super::results::{Batcher, Results};
 use super::rows::Rows;
 use super::sliced_windows;
 use crate::error::Result;
 use crate::exec::{Boundary, End, Operator, Output};
-use crate::plan::{AggregateNode, Hidden};
-use crate::state::{Admission, Panes};
+use crate::plan::{AggregateNode, Emission, Hidden};
+use crate::sql::statement::Emit;
+use crate::state::{Admission, Fired, GroupTable, KeptPanes, PaneKey, Panes};
 use crate::time::{Progress, WATERMARK_MAX, WatermarkClock};
 
 /// Where an aggregate's input comes from.
@@ -21,10 +23,79 @@ enum Input {
     Partials,
 }
 
+/// What is kept of the windows.
+enum State {
+    /// Each gives its rows once, when it closes.
+    Final(Panes),
+    /// Rows are given out before that, or corrected after it.
+    Changing(Box<Changing>),
+}
+
+struct Changing {
+    panes: KeptPanes,
+    given: Given,
+    emit: Emit,
+    /// With `EMIT EVERY`, the clock of the boundary that gave out open windows last.
+    emitted_ms: Option<i64>,
+}
+
+impl State {
+    fn new(node: &AggregateNode) -> Result<Self> {
+        let (layout, windows) = (Arc::clone(&node.layout), sliced_windows(node));
+        let Emission { emit, lateness_ms } = node.emission;
+        if !node.emission.is_changelog() {
+            return Ok(Self::Final(Panes::new(layout, windows)?));
+        }
+        let given = Given::new(&layout)?;
+        let panes = KeptPanes::new(layout, windows, lateness_ms)?;
+        Ok(Self::Changing(Box::new(Changing { panes, given, emit, emitted_ms: None })))
+    }
+
+    fn admit(&self, key: PaneKey) -> Admission {
+        match self {
+            Self::Final(panes) => panes.admit(key),
+            Self::Changing(changing) => changing.panes.admit(key),
+        }
+    }
+
+    fn delta(&mut self, key: PaneKey) -> Result<&mut GroupTable> {
+        match self {
+            Self::Final(panes) => panes.delta(key),
+            Self::Changing(changing) => changing.panes.delta(key),
+        }
+    }
+
+    fn checkpoint(&mut self, log: impl FnMut(PaneKey, &RecordBatch) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Final(panes) => panes.checkpoint(log),
+            Self::Changing(changing) => changing.panes.checkpoint(log),
+        }
+    }
+}
+
+impl Changing {
+    /// Whether a boundary gives out what has changed in windows that are open.
+    fn emits_open(&mut self, clock_ms: i64) -> bool {
+        match self.emit {
+            Emit::OnWindowClose => false,
+            Emit::OnUpdate => true,
+            Emit::EveryMs(every_ms) => {
+                // The first interval begins with the first boundary; a clock that steps back begins another one.
+                let before = *self.emitted_ms.get_or_insert(clock_ms);
+                let is_due = i64::try_from(every_ms).is_ok_and(|every_ms| every_ms <= clock_ms.saturating_sub(before));
+                if is_due || clock_ms < before {
+                    self.emitted_ms = Some(clock_ms);
+                }
+                is_due
+            }
+        }
+    }
+}
+
 /// The half of an aggregate that owns keys: keeps panes, closes windows.
 pub struct WindowAggregate {
     input: Input,
-    panes: Panes,
+    state: State,
     clock: WatermarkClock,
     results: Results,
 }
@@ -50,7 +121,7 @@ impl WindowAggregate {
     fn new(node: &AggregateNode, input: Input, visible: &Schema, hidden: Hidden) -> Result<Self> {
         Ok(Self {
             input,
-            panes: Panes::new(Arc::clone(&node.layout), sliced_windows(node))?,
+            state: State::new(node)?,
             clock: WatermarkClock::default(),
             results: Results::new(node, visible, hidden)?,
         })
@@ -68,8 +139,8 @@ impl WindowAggregate {
             while to < batch.num_rows() && (slices[to], opens[to]) == key {
                 to += 1;
             }
-            match self.panes.admit(key) {
-                Admission::Pane(pane) => self.panes.delta(pane)?.merge(&partial.slice(from, to - from))?,
+            match self.state.admit(key) {
+                Admission::Pane(pane) => self.state.delta(pane)?.merge(&partial.slice(from, to - from))?,
                 Admission::Closed => {
                     out.counts.lost_to_idleness += rows[from..to].iter().map(|r| r.unsigned_abs()).sum::<u64>();
                 }
@@ -82,12 +153,12 @@ impl WindowAggregate {
 
 impl Operator for WindowAggregate {
     fn on_batch(&mut self, _: usize, batch: RecordBatch, out: &mut Output) -> Result<()> {
-        let Self { input, panes, .. } = self;
+        let Self { input, state, .. } = self;
         match input {
             Input::Partials => self.merge_partials(&batch, out),
             Input::Rows(rows) => rows.route(&batch, out, |pane, evaluated, out| {
-                match panes.admit(pane) {
-                    Admission::Pane(pane) => panes.delta(pane)?.update(
+                match state.admit(pane) {
+                    Admission::Pane(pane) => state.delta(pane)?.update(
                         evaluated.rows,
                         &evaluated.keys,
                         &evaluated.inputs,
@@ -105,14 +176,27 @@ impl Operator for WindowAggregate {
             End::Finished => WATERMARK_MAX,
             End::GoesOn | End::Stopped => self.clock.at_boundary(progress, boundary.clock_ms),
         };
-        let Self { panes, results, .. } = self;
+        let Self { state, results, .. } = self;
         let mut batcher = Batcher::new(&results.schema);
-        panes.close_until(watermark, |fired| {
-            if fired.rows == 0 { Ok(()) } else { batcher.add(results.batch(&fired)?, out) }
-        })?;
+        let mut give = |fired: &Fired, kinds: Option<Int8Array>| match fired.rows {
+            0 => Ok(()),
+            _ => batcher.add(results.batch(fired, kinds)?, out),
+        };
+        match state {
+            State::Final(panes) => panes.close_until(watermark, |fired| give(&fired, None))?,
+            State::Changing(changing) => {
+                let open_too = changing.emits_open(boundary.clock_ms);
+                let Changing { panes, given, .. } = &mut **changing;
+                let first_kept = panes.advance(watermark, open_too, |fired| {
+                    let (changes, kinds) = given.changes(&fired)?;
+                    give(&changes, Some(kinds))
+                })?;
+                given.forget_before(first_kept);
+            }
+        }
         batcher.flush(out)?;
         if boundary.checkpoint {
-            panes.checkpoint(|key, delta| {
+            state.checkpoint(|key, delta| {
                 out.deltas.push((key, delta.clone()));
                 Ok(())
             })?;
@@ -125,6 +209,11 @@ impl Operator for WindowAggregate {
     }
 
     fn state_size(&self) -> (usize, usize) {
-        (self.panes.open_windows(), self.panes.size_bytes())
+        match &self.state {
+            State::Final(panes) => (panes.open_windows(), panes.size_bytes()),
+            State::Changing(changing) => {
+                (changing.panes.open_windows(), changing.panes.size_bytes() + changing.given.size_bytes())
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::catalog::{Column, ColumnKind, Table, View};
 use crate::connectors;
 use crate::error::{Error, Result};
 use crate::plan::Planner;
-use crate::sql::statement::{CreateTable, CreateView, Insert, ObjectKind};
+use crate::sql::statement::{CreateTable, CreateView, Emit, Insert, ObjectKind};
 use crate::sql::types::sql_type;
 
 impl Engine {
@@ -60,6 +60,11 @@ impl Engine {
             text: create.query.text.clone(),
             temporary: create.temporary,
         };
+        if create.query.emit != Emit::default() {
+            return Err(Error::statement("a view has no EMIT: whoever reads it says when rows are given out")
+                .hint("write EMIT at the end of the INSERT or the SELECT that reads the view")
+                .at(create.query.span.clone()));
+        }
         // A view over itself is noticed only with the view in place.
         let mut catalog = state.catalog.clone();
         catalog.add_view(view, create.or_replace)?;
