@@ -249,13 +249,19 @@ pub trait Source: Send + Sync {
     /// partition everywhere else; those that are found later have the indices behind it.
     fn partitions(&self) -> &[PartitionPlan];
 
+    /// The name of a partition, by its index.
+    fn partition_id(&self, index: usize) -> Option<PartitionId> {
+        self.partitions().get(index).map(|plan| plan.id.clone())
+    }
+
     /// How often to look for new partitions; `None` for a source whose partitions are those it began with.
     fn discovery_interval(&self) -> Option<Duration> {
         None
     }
 
     /// Looks for partitions that nobody has been told of yet. They follow all others, also those told of earlier, so
-    /// that an index keeps its meaning. May wait for the outside; called by one thread.
+    /// that an index keeps its meaning; [`Source::partition_id`] knows them from now on. May wait for the outside; called
+    /// by one thread.
     fn discover(&self) -> Result<Vec<PartitionPlan>> {
         Ok(Vec::new())
     }

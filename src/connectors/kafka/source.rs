@@ -119,6 +119,10 @@ impl Source for KafkaSource {
         &self.partitions
     }
 
+    fn partition_id(&self, index: usize) -> Option<PartitionId> {
+        self.known().get(index).map(|(id, _)| id.clone())
+    }
+
     fn discovery_interval(&self) -> Option<Duration> {
         self.discovery_interval
     }

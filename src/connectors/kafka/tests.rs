@@ -492,6 +492,7 @@ fn what_appears_follows_what_is_known() {
 
     // The new one has the next index, whatever its name; a reader that had nothing takes it.
     reader.add(2, &found[0]).unwrap();
+    assert_eq!(source.partition_id(2), Some(found[0].id.clone()));
     source.note_progress(&[(0, 0), (2, 2)]);
     let (start, mut values) = (Instant::now(), Vec::new());
     while values.len() < 2 {
