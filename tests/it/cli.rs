@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::common::broker::shared;
+use crate::common::broker::{repository, shared};
 use crate::common::program::{Finished, Running, start_tidemill, tidemill};
 
 const WAIT: Duration = Duration::from_secs(30);
@@ -221,4 +221,34 @@ fn a_record_that_does_not_decode_ends_the_job_and_the_script() {
 
     let bare = statements.split("SET").next().unwrap();
     check(&run_script(&format!("{bare} SELECT a FROM things;")), 4, &["bad-things", "offset 1", "not \\x1b json"]);
+}
+
+#[test]
+fn tests_of_queries_need_no_broker() {
+    let golden = repository().join("tests/golden");
+    let example = golden.join("example.sql");
+    let well = tidemill(&["test".as_ref(), example.as_os_str()]);
+    check(&well, 0, &["example.sql: well: 3 expectations, 4 runs"]);
+    let text = fs::read_to_string(&example).unwrap();
+    let wrong = text.replace("'home', 2);", "'home', 3); -- hm");
+    let (_folder, file) = script(&wrong);
+    let file = file.to_str().unwrap();
+    check(
+        &tidemill(&["test", file]),
+        1,
+        &[
+            "error: 1 row missing, 1 row not expected",
+            "- ('2024-01-01 10:00:00', 'home', 3)\n",
+            "+ ('2024-01-01 10:00:00', 'home', 2)\n",
+            "1 failure",
+        ],
+    );
+    check(&tidemill(&["test", "--update", "--workers", "2", file]), 0, &["1 expectation rewritten"]);
+    // Every other byte is as it was.
+    assert_eq!(fs::read_to_string(file).unwrap(), text.replace("'home', 2);", "'home', 2); -- hm"));
+    check(&tidemill(&["test", file]), 0, &["well"]);
+    check(&tidemill(&["test", "nowhere.sql"]), 2, &["there is no such file"]);
+    check(&tidemill(&["test", "--workers", "0", file]), 2, &["a whole number from 1 to 256"]);
+    let (_folder, file) = script("EXPECT o VALUES (1)");
+    check(&tidemill(&["test", file.to_str().unwrap()]), 1, &["there is no table or view \"o\""]);
 }

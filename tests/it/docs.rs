@@ -70,6 +70,13 @@ fn every_sql_block_can_be_run() {
     assert!(count >= 8, "{count} blocks");
 }
 
+/// The example of a test is one of the tests.
+#[test]
+fn the_example_of_a_test_is_one() {
+    let example = fs::read_to_string(repository().join("tests/golden/example.sql")).expect("the example");
+    assert_eq!(blocks(&document("docs/testing.md"), "sql test"), [example]);
+}
+
 /// What docs/sql.md says is refused: the statement, and a part of the reason.
 #[test]
 fn what_is_refused_is_refused_with_a_reason() {
