@@ -14,8 +14,11 @@ use arrow::array::{
 use arrow::compute::{BatchCoalescer, concat_batches, take_record_batch};
 use arrow::datatypes::{Field, Schema, SchemaRef, TimestampMillisecondType};
 use datafusion::catalog::TableProvider;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::datasource::MemTable;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::future::Either;
 
@@ -157,6 +160,17 @@ fn context() -> SessionContext {
     SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1))
 }
 
+/// A join makes many rows of few. DataFusion lets other tasks in where rows are read; here also where joins give them.
+fn interruptible(plan: Arc<dyn ExecutionPlan>) -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
+    let yields = |node: Arc<dyn ExecutionPlan>| {
+        Ok(match node.name().ends_with("JoinExec") {
+            true => Transformed::yes(Arc::new(CooperativeExec::new(node)) as _),
+            false => Transformed::no(node),
+        })
+    };
+    plan.transform_up(yields).data()
+}
+
 /// Runs a finite plan, as long as a job is not told to stop.
 fn compute(plan: &LogicalPlan, job: Option<&Shared>) -> Result<Rows> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -164,7 +178,11 @@ fn compute(plan: &LogicalPlan, job: Option<&Shared>) -> Result<Rows> {
         .build()
         .map_err(|e| Error::new(Blame::Usage, format!("cannot start a thread: {e}")))?;
     let schema = Arc::new(plan.schema().as_arrow().clone());
-    let work = async { context().execute_logical_plan(plan.clone()).await?.collect().await };
+    let work = async {
+        let context = context();
+        let plan = context.state().create_physical_plan(plan).await?;
+        collect(interruptible(plan)?, context.task_ctx()).await
+    };
     let unwanted = async {
         loop {
             tokio::time::sleep(PATIENCE).await;

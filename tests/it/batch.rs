@@ -1,8 +1,12 @@
 //! The same file as a stream and as a batch, over topics on a real broker: the same rows.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
+use tidemill::runtime::{Engine, EngineConfig, Outcome};
 
 use crate::common::broker::shared;
 use crate::common::program::{Finished, tidemill};
@@ -170,4 +174,30 @@ fn what_goes_wrong_is_said_before_anything_is_written() {
         assert_eq!((finished.code, finished.stdout.as_str()), (code, ""), "{insert}: {}", finished.stderr);
         assert!(finished.stderr.contains(&message), "{insert}: {}", finished.stderr);
     }
+}
+
+#[test]
+fn a_batch_can_be_seen_and_stopped() {
+    let engine = Engine::open(EngineConfig::default()).expect("an engine");
+    let other = engine.clone();
+    let work = thread::spawn(move || {
+        let script = format!(
+            "{BATCH}; CREATE TABLE g (n BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '20000');
+             CREATE TABLE o (n BIGINT) WITH ('connector' = 'blackhole'); SET 'pipeline.name' = 'pairs';
+             INSERT INTO o SELECT COUNT(*) FROM g a JOIN g b ON a.n < b.n JOIN g c ON b.n > c.n"
+        );
+        match other.run(&script).last() {
+            Some(Ok(Outcome::Done(sentence, _))) => sentence,
+            Some(Err(error)) => error.to_string(),
+            _ => "nothing".to_owned(),
+        }
+    });
+    let begun = Instant::now();
+    let records = |engine: &Engine| engine.job("pairs").map_or(0, |job| job.info().records_in);
+    while records(&engine) < 20_000 && begun.elapsed() < Duration::from_secs(60) {
+        thread::sleep(Duration::from_millis(5));
+    }
+    engine.job("pairs").expect("it runs").stop();
+    assert_eq!(work.join().expect("no panic"), "the batch is stopped; nothing is written");
+    assert!(engine.jobs().is_empty() && begun.elapsed() < Duration::from_secs(90));
 }
