@@ -347,6 +347,9 @@ impl Job {
             if let Op::Aggregate(node) = &self.rehearsal.plan().nodes[aggregate].op
                 && let Some(gap_ms) = node.session_gap_ms()
             {
+                if seen.state.contains_key(&(aggregate, PANE_MIN)) {
+                    continue;
+                }
                 let mut open = Sessions::new(Arc::clone(&node.layout), gap_ms);
                 for ((_, (slice, _)), partials) in self.all_deltas.range((aggregate, PANE_MIN)..=(aggregate, PANE_MAX))
                 {

@@ -122,7 +122,7 @@ impl Sessions {
     /// A checkpoint: gives out what changed since the last one, each group at the slice of its first time, and merges it into
     /// the base.
     pub fn checkpoint(&mut self, mut log: impl FnMut(PaneKey, RecordBatch) -> Result<()>) -> Result<()> {
-        for (&at, slice) in &mut self.slices {
+        for slice in self.slices.values_mut() {
             if let Slice::Closed(closed) = slice {
                 *slice = closed.open(&self.layout)?;
             }

@@ -277,7 +277,8 @@ fn sessions_that_touch_are_one() {
         let log = vec![vec![(0..).zip(times).map(record).collect::<Vec<_>>()]];
         let read = vec![vec![times.len()]];
         let stop = super::Stop { read, idle: vec![], clock_ms: 0, checkpoint: true, end: End::Finished };
-        let case = Case { log, stops: vec![stop], has_idleness: false, bounded: true };
+        let case =
+            Case { log, stops: vec![stop], found: vec![vec![0]], begun: vec![0], has_idleness: false, bounded: true };
         let query = "INSERT INTO o SELECT window_start, k, count(*), sum(n) FROM
             SESSION(TABLE a PARTITION BY k, DESCRIPTOR(ts), INTERVAL '0.010' SECOND) GROUP BY window_start, window_end, k";
         same_however_it_runs(&Arc::new(plan(query)), &case, 1).remove(0).rows
