@@ -10,6 +10,8 @@
 //! TIDEMILL_SEED=17 cargo test --release --lib runtime::tests     replays one seed
 //! ```
 
+mod sessions;
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -31,7 +33,7 @@ use crate::exec::{Boundary, Counts, End};
 use crate::plan::{Hidden, Op, PlanSettings, Planner, SourceNode, StreamPlan};
 use crate::sql::parse_script;
 use crate::sql::statement::Statement;
-use crate::state::{GroupTable, PaneKey};
+use crate::state::{GroupTable, PaneKey, Sessions};
 use crate::time::{SlicedWindows, TimeMs, WATERMARK_MIN, WindowId};
 
 /// Seeds of one run, per query.
@@ -42,6 +44,9 @@ const DISORDER_MS: i64 = 60;
 const WATERMARK_BEHIND_MS: i64 = 30;
 /// That of table `c`.
 const WATERMARK_CLOSE_MS: i64 = 5;
+
+const PANE_MIN: PaneKey = (i64::MIN, i64::MIN);
+const PANE_MAX: PaneKey = (i64::MAX, i64::MAX);
 
 const TABLES: &str = "
     CREATE TABLE a (k STRING, n BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '0.030' SECOND)
@@ -369,6 +374,31 @@ impl Job {
         }
         let Some(watermark) = seen.watermark else { return seen };
         for (&(aggregate, pane), partials) in &self.all_deltas {
+            if let Op::Aggregate(node) = &self.rehearsal.plan().nodes[aggregate].op
+                && let Some(gap_ms) = node.session_gap_ms()
+            {
+                if seen.state.contains_key(&(aggregate, PANE_MIN)) {
+                    continue;
+                }
+                let mut open = Sessions::new(Arc::clone(&node.layout), gap_ms);
+                for ((_, (slice, _)), partials) in self.all_deltas.range((aggregate, PANE_MIN)..=(aggregate, PANE_MAX))
+                {
+                    for partial in partials {
+                        open.delta(*slice).unwrap().unwrap().merge(partial).unwrap();
+                    }
+                }
+                // What gives out sessions is a millisecond ahead of what it has given out.
+                open.close_until(watermark.saturating_add(1), |_| Ok(())).unwrap();
+                let mut rows = Vec::new();
+                open.close_until(TimeMs::MAX, |ended| {
+                    rows.extend(texts(&ended.columns));
+                    Ok(())
+                })
+                .unwrap();
+                rows.sort_unstable();
+                seen.state.insert((aggregate, PANE_MIN), rows);
+                continue;
+            }
             let is_open = match &self.rehearsal.plan().nodes[aggregate].op {
                 Op::Aggregate(node) => {
                     let own = || node.windows.sliced().unwrap();

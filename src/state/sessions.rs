@@ -7,10 +7,13 @@
 //!
 //! A slice is *closed* when the watermark has passed it: nothing comes to it any more. A group of a closed slice whose
 //! last time plus the gap the watermark has reached is of one of two kinds. If the key's group in the next slice begins
-//! within the gap, it is merged into that: base into base and delta into delta, so that the union of all deltas that were
-//! ever given out still makes the same sessions. If not, the session has ended. The other groups wait. Of all closed slices
-//! only the last one can have groups that wait, for the gap behind those of an earlier one ends with the next slice at the
-//! latest.
+//! within the gap, it is carried on: merged into that, base into base and delta into delta. If not, the session has ended.
+//! The other groups wait. Of all closed slices only the last one can have groups that wait, for the gap behind those of an
+//! earlier one ends with the next slice at the latest.
+//!
+//! A checkpoint's delta has each group at the slice of its first time, from which it has been carried since the checkpoint
+//! before, maybe over many. All deltas that were ever given out, put into their slices, make the same sessions again: a
+//! group whose last time lies behind its slice is carried on first of all.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -94,6 +97,12 @@ impl Sessions {
                 break;
             }
             let mut closed = entry.remove().close(&self.layout)?;
+            let reaching = closed.take_reaching(self.axis.start_of(slice + 1));
+            if !reaching.is_empty()
+                && let Slice::Open { base, delta } = open(&mut self.slices, &self.layout, slice + 1)?
+            {
+                closed.merge_into(&reaching, base, delta)?;
+            }
             let due = closed.take_due(watermark.saturating_sub(self.gap_ms));
             let due = match self.slices.get_mut(&(slice + 1)) {
                 Some(Slice::Open { base, delta }) => closed.carry(due, self.gap_ms, base, delta, &self.layout)?,
@@ -110,17 +119,23 @@ impl Sessions {
         Ok(())
     }
 
-    /// A checkpoint: gives out the delta of every slice that changed since the last one, and merges it into the base.
+    /// A checkpoint: gives out what changed since the last one, each group at the slice of its first time, and merges it into
+    /// the base.
     pub fn checkpoint(&mut self, mut log: impl FnMut(PaneKey, RecordBatch) -> Result<()>) -> Result<()> {
-        for (&at, slice) in &mut self.slices {
+        for slice in self.slices.values_mut() {
             if let Slice::Closed(closed) = slice {
                 *slice = closed.open(&self.layout)?;
             }
             let Slice::Open { base, delta } = slice else { continue };
             let changed = delta.take_partial()?;
-            if changed.num_rows() > 0 {
-                base.merge(&changed)?;
-                log((at, at + 1), changed)?;
+            base.merge(&changed)?;
+            let mut groups: BTreeMap<SliceId, Vec<u32>> = BTreeMap::new();
+            let first = changed.column(changed.num_columns() - 2).as_primitive::<Int64Type>().values();
+            for (&first, row) in first.iter().zip(0..) {
+                groups.entry(self.axis.slice_of(first)).or_default().push(row);
+            }
+            for (first, rows) in groups {
+                log((first, first + 1), take_record_batch(&changed, &UInt32Array::from(rows))?)?;
             }
         }
         Ok(())
@@ -193,6 +208,17 @@ impl Closed {
         due
     }
 
+    /// The groups whose last time is not before this one; they are no longer among the others.
+    fn take_reaching(&mut self, time: TimeMs) -> Vec<ClosedGroup> {
+        let rest = self.groups.split_off(self.groups.partition_point(|group| time <= group.last));
+        std::mem::replace(&mut self.groups, rest)
+    }
+
+    fn merge_into(&self, groups: &[ClosedGroup], base: &mut GroupTable, delta: &mut GroupTable) -> Result<()> {
+        base.merge(&self.of_base(groups)?)?;
+        delta.merge(&self.of_delta(groups)?)
+    }
+
     /// Merges those of the groups that go on in the next slice into it; answers the others.
     fn carry(
         &self,
@@ -202,6 +228,9 @@ impl Closed {
         delta: &mut GroupTable,
         layout: &AggregateLayout,
     ) -> Result<Vec<ClosedGroup>> {
+        if due.is_empty() {
+            return Ok(due);
+        }
         let keys = self.keys(&due, layout)?;
         let mut goes_on = vec![false; due.len()];
         for table in [&mut *base, &mut *delta] {
@@ -213,8 +242,7 @@ impl Closed {
         }
         let (carried, ended): (Vec<_>, Vec<_>) = due.into_iter().zip(goes_on).partition(|(_, goes_on)| *goes_on);
         let carried: Vec<ClosedGroup> = carried.into_iter().map(|(group, _)| group).collect();
-        base.merge(&self.of_base(&carried)?)?;
-        delta.merge(&self.of_delta(&carried)?)?;
+        self.merge_into(&carried, base, delta)?;
         Ok(ended.into_iter().map(|(group, _)| group).collect())
     }
 
@@ -222,8 +250,9 @@ impl Closed {
         let mut table = GroupTable::new(layout)?;
         // In the order of the groups.
         table.find(groups.len(), &self.keys(groups, layout)?)?;
-        table.merge(&self.of_base(groups)?)?;
-        table.merge(&self.of_delta(groups)?)?;
+        for part in [self.of_base(groups)?, self.of_delta(groups)?] {
+            table.merge(&part)?;
+        }
         let (rows, columns) = table.finish()?;
         Ok(Ended { rows, columns })
     }
@@ -231,8 +260,7 @@ impl Closed {
     /// As a slice whose tables can be read and changed.
     fn open(&self, layout: &Arc<AggregateLayout>) -> Result<Slice> {
         let (mut base, mut delta) = (GroupTable::new(layout)?, GroupTable::new(layout)?);
-        base.merge(&self.of_base(&self.groups)?)?;
-        delta.merge(&self.of_delta(&self.groups)?)?;
+        self.merge_into(&self.groups, &mut base, &mut delta)?;
         Ok(Slice::Open { base, delta })
     }
 

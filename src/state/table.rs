@@ -120,6 +120,9 @@ impl GroupTable {
     /// Takes the partial out; the table is empty afterwards and can be used again.
     pub fn take_partial(&mut self) -> Result<RecordBatch> {
         let rows = self.groups;
+        if rows == 0 {
+            return Ok(RecordBatch::new_empty(Arc::clone(self.layout.partial())));
+        }
         let mut columns = self.take_keys()?;
         for accumulator in &mut self.accumulators {
             columns.extend(accumulator.state(EmitTo::All)?);
