@@ -48,6 +48,7 @@ struct RehearsedSource {
     node: NodeId,
     /// By worker: the entry of its part of the graph, and its stage.
     stages: Vec<(usize, SourceStage)>,
+    #[cfg(test)]
     partitions: usize,
 }
 
@@ -80,7 +81,12 @@ impl Rehearsal {
                 let entry = parts[0][worker].sources[&node];
                 Ok((entry, source_stage(&plan, node, source, count, worker, workers)?))
             });
-            sources.push(RehearsedSource { node, stages: stages.collect::<Result<_>>()?, partitions: count });
+            sources.push(RehearsedSource {
+                node,
+                stages: stages.collect::<Result<_>>()?,
+                #[cfg(test)]
+                partitions: count,
+            });
         }
         let channels = BTreeMap::new();
         let mut rehearsal = Self { plan, topology, parts, sources, channels, given: Given::default(), bad: 0 };
@@ -139,6 +145,7 @@ impl Rehearsal {
     }
 
     /// A source has one partition more, from the next boundary on.
+    #[cfg(test)]
     pub fn find(&mut self, source: usize) {
         let (number, topic) = (self.sources[source].partitions, self.source(source).1.table.name.as_str().into());
         let id = PartitionId { topic, partition: i32::try_from(number).unwrap_or(i32::MAX) };
@@ -151,6 +158,7 @@ impl Rehearsal {
     }
 
     /// A source that is asleep was empty when the job began: see [`SourceStage::set_asleep`].
+    #[cfg(test)]
     pub fn set_asleep(&mut self, source: usize, is_asleep: bool) {
         self.sources[source].stages.iter_mut().for_each(|(_, stage)| stage.set_asleep(is_asleep));
     }
