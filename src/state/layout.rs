@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::{BooleanArray, new_empty_array};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::logical_expr::GroupsAccumulator;
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
@@ -26,6 +27,8 @@ pub struct Aggregate {
     /// of its arguments.
     distinct_of: Option<(Arc<AggregateFunctionExpr>, Vec<FieldRef>)>,
     state_fields: Vec<FieldRef>,
+    /// Of [`Self::inputs`].
+    input_types: Vec<DataType>,
 }
 
 impl Aggregate {
@@ -36,13 +39,14 @@ impl Aggregate {
         // Accumulators for many groups at once mostly ignore DISTINCT, or know nothing of it (bit_xor, corr).
         let knows_distinct = function.groups_accumulator_supported() && KNOW_DISTINCT.contains(&function.fun().name());
         let own_distinct = function.is_distinct() && function.order_bys().is_empty() && !knows_distinct;
+        let input_types = inputs(&function).iter().map(|e| e.data_type(input)).collect::<Result<_, _>>()?;
         if !own_distinct {
             let state_fields = if sums_whole_numbers(&function) {
                 vec![CheckedSum::state_field(function.name())]
             } else {
                 function.state_fields()?
             };
-            return Ok(Self { function, distinct_of: None, state_fields });
+            return Ok(Self { function, distinct_of: None, state_fields, input_types });
         }
         let plain = AggregateExprBuilder::new(Arc::new(function.fun().clone()), function.expressions())
             .schema(Arc::new(input.clone()))
@@ -51,15 +55,24 @@ impl Aggregate {
             .build()?;
         let fields = function.expressions().iter().map(|e| e.return_field(input)).collect::<Result<Vec<_>, _>>()?;
         let state_fields = vec![DistinctAccumulator::state_field(function.name(), &fields)];
-        Ok(Self { function, distinct_of: Some((Arc::new(plain), fields)), state_fields })
+        Ok(Self { function, distinct_of: Some((Arc::new(plain), fields)), state_fields, input_types })
     }
 
     /// The values that [`GroupTable::update`](super::GroupTable::update) takes for this function: its arguments, then
     /// what it orders by.
     pub fn inputs(&self) -> Vec<Arc<dyn PhysicalExpr>> {
-        let mut inputs = self.function.expressions();
-        inputs.extend(self.function.order_bys().iter().map(|s| Arc::clone(&s.expr)));
-        inputs
+        inputs(&self.function)
+    }
+
+    /// Tells an accumulator of so many groups that there will be some without a row. DataFusion's take it that every group
+    /// that they hear of has a value, until they have seen a null or a filter; so this shows them a filter, over no rows.
+    pub(super) fn expect_groups_without_rows(
+        &self,
+        accumulator: &mut dyn GroupsAccumulator,
+        groups: usize,
+    ) -> Result<()> {
+        let inputs: Vec<_> = self.input_types.iter().map(new_empty_array).collect();
+        Ok(accumulator.update_batch(&inputs, &[], Some(&BooleanArray::new_null(0)), groups)?)
     }
 
     /// The column of results.
@@ -78,6 +91,13 @@ impl Aggregate {
         }
         plain_accumulator(&self.function)
     }
+}
+
+/// A function's arguments, then what it orders by.
+fn inputs(function: &AggregateFunctionExpr) -> Vec<Arc<dyn PhysicalExpr>> {
+    let mut inputs = function.expressions();
+    inputs.extend(function.order_bys().iter().map(|s| Arc::clone(&s.expr)));
+    inputs
 }
 
 /// Whether a function's accumulator is a [`CheckedSum`].

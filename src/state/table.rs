@@ -65,6 +65,9 @@ impl GroupTable {
     /// The group of each of these keys; new ones are made for those that have none. A group without a row is in no
     /// partial.
     pub fn find(&mut self, rows: usize, keys: &[ArrayRef]) -> Result<&[usize]> {
+        for (accumulator, aggregate) in self.accumulators.iter_mut().zip(self.layout.aggregates()) {
+            aggregate.expect_groups_without_rows(accumulator.as_mut(), self.groups)?;
+        }
         self.intern(rows, keys)?;
         // Accumulators must know of every group before their state is read.
         let nothing = RecordBatch::new_empty(Arc::clone(self.layout.partial()));

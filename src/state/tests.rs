@@ -176,3 +176,23 @@ fn folded_windows_are_what_merging_all_panes_makes_of_them() {
     }
     assert!(asked.is_some() || fired > 3_000, "{fired} windows fired");
 }
+
+#[test]
+fn a_group_that_was_asked_for_before_it_had_rows_has_no_value_without_one() {
+    let layout = layout(true);
+    for first in [None, Some(7)] {
+        let mut table = GroupTable::new(&layout).unwrap();
+        if first.is_some() {
+            update(&mut table, &layout, &[(4, first)]);
+        }
+        let keys: ArrayRef = Arc::new(StringArray::from(vec!["1", "2"]));
+        table.find(2, &[keys]).unwrap();
+        // The others' values must not count for those two.
+        update(&mut table, &layout, &[(3, Some(5))]);
+        update(&mut table, &layout, &[(1, None), (3, Some(6))]);
+        let none = "0 NULL NULL NULL NULL 0 NULL";
+        let mut want = vec![format!("1 {none}"), format!("2 {none}"), "3 2 11 5 6 5.5 2 11".to_owned()];
+        want.extend(first.map(|_| "4 1 7 7 7 7.0 1 7".to_owned()));
+        assert_eq!(texts(&table.finish().unwrap().1), want);
+    }
+}
