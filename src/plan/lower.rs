@@ -378,8 +378,11 @@ impl<'a> Lowering<'a> {
     fn sessions(&mut self, windows: &AssignWindows, gap_ms: i64, input: NodeId, time: usize) -> Result<NodeId> {
         let schema = windows.input.schema();
         let Some(partition) = &windows.partition else {
-            return Err(Error::statement("this GROUP BY SESSION(..) asks for more than its groups")
-                .hint("write FROM SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), INTERVAL '5' MINUTE) GROUP BY window_start, window_end, k"));
+            return Err(Error::statement("the bounds of a GROUP BY SESSION(..) cannot be aggregated or filtered by")
+                .hint(
+                    "write FROM SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), INTERVAL '5' MINUTE) \
+                     GROUP BY window_start, window_end, k",
+                ));
         };
         let place = |e: &Expr| index_behind(e, schema).ok_or_else(|| Error::bug("sessions by what is no column"));
         let node = SessionsNode {

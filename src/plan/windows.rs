@@ -96,9 +96,10 @@ impl UserDefinedLogicalNodeCore for AssignWindows {
         let bounds = [Bound::Start, Bound::End, Bound::Time].map(|b| b.column().to_owned());
         let Some(partition) = &self.partition else { return bounds.into() };
         // A row that a condition leaves out is part of its session nevertheless, unless the whole session is left out.
-        let is_key = |name: &str| partition.iter().any(|e| column_behind(e).is_some_and(|c| c.name == name));
-        let names = self.input.schema().fields().iter().map(|f| f.name().clone());
-        bounds.into_iter().chain(names.filter(|name| !is_key(name))).collect()
+        let key = |e| column_behind(e).and_then(|c| self.input.schema().maybe_index_of_column(c));
+        let keys: Vec<Option<usize>> = partition.iter().map(key).collect();
+        let others = self.input.schema().fields().iter().enumerate().filter(|(i, _)| !keys.contains(&Some(*i)));
+        bounds.into_iter().chain(others.map(|(_, field)| field.name().clone())).collect()
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -726,6 +726,26 @@ fn what_cannot_run_is_refused() {
                 "TUMBL",
             ),
             (
+                "SELECT COUNT(*) FROM SESSION(TABLE t PARTITION BY id, DESCRIPTOR(ts), INTERVAL '1' MINUTE) GROUP BY window_start",
+                "window_start alone names none | add window_end",
+                "",
+            ),
+            (
+                "SELECT MAX(SESSION_START(ts, INTERVAL '1' MINUTE)) FROM t GROUP BY SESSION(ts, INTERVAL '1' MINUTE)",
+                "cannot be aggregated or filtered by | write FROM SESSION(TABLE t PARTITION BY",
+                "",
+            ),
+            (
+                "SELECT COUNT(*) FROM SESSION(TABLE t PARTITION BY (id, id + 1), DESCRIPTOR(ts), INTERVAL '1' MINUTE) GROUP BY window_end",
+                "is not a column, so sessions cannot be partitioned by it",
+                "id + 1",
+            ),
+            (
+                "SELECT COUNT(*) FROM TUMBLE(TABLE t PARTITION BY id, DESCRIPTOR(ts), INTERVAL '1' MINUTE) GROUP BY window_end",
+                "only SESSION takes PARTITION BY",
+                "TUMBLE",
+            ),
+            (
                 "SELECT COUNT(*) FROM SESSION(t, ts, INTERVAL '1' MONTH) GROUP BY window_start, window_end",
                 "the gap of sessions must be longer than nothing",
                 "SESSION",

@@ -209,6 +209,28 @@ fn sessions_are_of_what_they_are_partitioned_by() {
     }
 }
 
+#[test]
+fn a_condition_leaves_no_row_out_of_its_session() {
+    let count = |from: &str| {
+        let query = format!("INSERT INTO o SELECT window_start, k, count(*), sum(n) FROM {from}");
+        finds_sessions_itself(&plan(&query))
+    };
+    let session = "SESSION(TABLE a PARTITION BY k, DESCRIPTOR(ts), INTERVAL '1' SECOND)";
+    let keys = "GROUP BY window_start, window_end, k";
+    assert!(count(&format!("{session} WHERE k <> 'k1' {keys}")), "whole sessions are left out");
+    assert!(count(&format!("(SELECT k, n + 1 AS n, window_start, window_end FROM {session}) {keys}")), "columns");
+    assert!(!count(&format!("{session} WHERE n > 3 {keys}")), "some rows of a session");
+    assert!(!count(&format!("{session} {keys}, n % 2")), "more keys");
+    assert!(
+        !count(&format!("(SELECT * FROM {session} UNION ALL SELECT * FROM {session}) {keys}")),
+        "two of each session"
+    );
+    let older =
+        "INSERT INTO o SELECT SESSION_START(ts, INTERVAL '1' SECOND), upper(k), count(*), sum(n) FROM a WHERE n > 3
+        GROUP BY SESSION(ts, INTERVAL '1' SECOND), upper(k)";
+    assert!(finds_sessions_itself(&plan(older)), "the older spelling's sessions are of what WHERE leaves");
+}
+
 /// Also where partitions were idle: an aggregate that finds sessions itself and one over kept rows give the same.
 #[test]
 fn kept_rows_and_partials_make_the_same_sessions() {
