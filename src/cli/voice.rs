@@ -71,6 +71,9 @@ fn ending(info: &JobInfo) -> String {
     let mut parts = vec![count(info.records_in, "record") + " in", count(info.rows_out, "row") + " out"];
     parts.push(format!("{} late", grouped(info.late)));
     parts.push(count(info.errors, "error"));
+    if info.dead_lettered > 0 {
+        parts.push(format!("{} dead-lettered", grouped(info.dead_lettered)));
+    }
     if info.lost_to_idleness > 0 {
         parts.push(format!("{} lost to idleness", grouped(info.lost_to_idleness)));
     }

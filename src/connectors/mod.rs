@@ -9,10 +9,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, Int8Array, RecordBatch};
+use arrow::array::{ArrayRef, BinaryViewArray, Int8Array, RecordBatch};
 use arrow::datatypes::DataType;
 
-use crate::catalog::options::{Options, nearest};
+use crate::catalog::options::nearest;
 use crate::catalog::{Column, ColumnKind, Table};
 use crate::error::{Error, Result};
 use crate::formats::Encoded;
@@ -24,6 +24,9 @@ pub mod filesystem;
 pub mod kafka;
 pub mod options;
 pub mod print;
+mod rejects;
+
+pub use rejects::{Keep, OnError, Policies, RawRecord, RawRecords, Rejects, Undecoded};
 
 /// The connectors that exist here.
 pub const CONNECTORS: &[&str] = &["kafka", "upsert-kafka", "filesystem", "datagen", "print", "blackhole"];
@@ -91,12 +94,16 @@ pub struct SourceSpec {
     /// The positions that an earlier run recorded. They replace the table's scan modes, and their order is that of the
     /// source's partitions; a partition that is not among them appeared since, follows, and is read from its beginning.
     pub resume: Option<Vec<PartitionPlan>>,
+    /// Whether rows come with their records' bytes.
+    pub keep_records: bool,
+    /// Whether rows come with their records' own timestamps.
+    pub keep_timestamps: bool,
 }
 
 impl SourceSpec {
     /// Reads the given columns from where the table's options say.
     pub fn new(table: Table, columns: Vec<SourceColumn>) -> Self {
-        Self { table, columns, resume: None }
+        Self { table, columns, resume: None, keep_records: false, keep_timestamps: false }
     }
 
     /// Asks for every column of the table that is not computed, in their order.
@@ -158,38 +165,10 @@ pub fn accepts_changes(table: &Table) -> Result<bool> {
     })
 }
 
-/// What happens to a record that does not decode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OnError {
-    /// The job stops at it.
-    Fail,
-    /// It is counted, and reading goes on.
-    Skip,
-}
-
-impl OnError {
-    /// `'scan.on-error'`; when it is not set, `format_skips`: what the format's own option says, in Flink's words.
-    pub(crate) fn of(options: &Options, format_skips: bool) -> Result<Self> {
-        if options.get("scan.on-error").is_none() {
-            return Ok(if format_skips { Self::Skip } else { Self::Fail });
-        }
-        match options.choice("scan.on-error", &["fail", "skip", "dead-letter"])? {
-            "skip" => Ok(Self::Skip),
-            "dead-letter" => Err(Error::statement("'scan.on-error' = 'dead-letter' is not available yet")
-                .hint("'skip' goes on and counts the records that do not decode; 'fail' stops at the first")),
-            _ => Ok(Self::Fail),
-        }
-    }
-}
-
-/// Whether records of a table that are no rows are counted and left out, instead of ending the job.
-pub fn skips_bad_records(table: &Table) -> Result<bool> {
-    let is_set = |key: &str| table.options.bool(key, false);
-    let mut format_skips = false;
-    for (key, _) in table.options.iter().filter(|(key, _)| key.ends_with(".ignore-parse-errors")) {
-        format_skips |= is_set(key)?;
-    }
-    Ok(OnError::of(&table.options, format_skips)? == OnError::Skip)
+/// Opens a topic beside a Kafka table, on the same cluster, for rows of the table that are turned away. It has writers, and
+/// no encoder: what is written there is encoded by whoever turned it away.
+pub fn open_reject_topic(table: &Table, topic: &str, defaults: &Defaults) -> Result<Arc<dyn Sink>> {
+    Ok(Arc::new(kafka::KafkaSink::open_beside(table, topic, defaults)?))
 }
 
 /// The connector of a table, if it is one of ours.
@@ -249,11 +228,6 @@ pub trait Source: Send + Sync {
     /// partition everywhere else; those that are found later have the indices behind it.
     fn partitions(&self) -> &[PartitionPlan];
 
-    /// The name of a partition, by its index.
-    fn partition_id(&self, index: usize) -> Option<PartitionId> {
-        self.partitions().get(index).map(|plan| plan.id.clone())
-    }
-
     /// How often to look for new partitions; `None` for a source whose partitions are those it began with.
     fn discovery_interval(&self) -> Option<Duration> {
         None
@@ -264,6 +238,11 @@ pub trait Source: Send + Sync {
     /// by one thread.
     fn discover(&self) -> Result<Vec<PartitionPlan>> {
         Ok(Vec::new())
+    }
+
+    /// The name of a partition, by its index; also of one that was discovered.
+    fn partition_id(&self, index: usize) -> Option<PartitionId> {
+        self.partitions().get(index).map(|plan| plan.id.clone())
     }
 
     /// A reader for some of the partitions, by index.
@@ -281,6 +260,12 @@ pub struct SourceRows {
     pub columns: Vec<ArrayRef>,
     /// The offset of each row, ascending.
     pub offsets: Vec<i64>,
+    /// The record of each row, as [`RawRecord`] writes it, if they were asked for.
+    pub raw: Option<BinaryViewArray>,
+    /// The timestamp of each row's record (ms; the greatest number for one without), if they were asked for.
+    pub timestamps: Vec<i64>,
+    /// Records that gave no row because they did not decode, where the table has a topic for those.
+    pub undecoded: Vec<Undecoded>,
     /// Where to go on reading after these rows.
     pub next_offset: i64,
     /// Records read from the partition for these rows, bad ones and tombstones included.

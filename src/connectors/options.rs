@@ -3,7 +3,7 @@
 //! Every key of Flink's that a script for one of these connectors may carry is known. Those without a meaning here are
 //! accepted with a notice, so that scripts run unchanged; any other unknown key is a mistake.
 
-use super::{connector_of, kafka};
+use super::{Rejects, connector_of, kafka};
 use crate::catalog::Table;
 use crate::catalog::options::nearest;
 use crate::error::{Error, Result};
@@ -65,6 +65,8 @@ const KAFKA: &[&str] = &[
     "scan.topic-partition-discovery.interval",
     "scan.on-error",
     "scan.dead-letter.topic",
+    "scan.late.topic",
+    "scan.event-time.max-ahead",
     "sink.partitioner",
     "sink.delivery-guarantee",
     "sink.topic.partitions",
@@ -103,6 +105,7 @@ const PRINT: &[&str] = &["print-identifier", "standard-error"];
 /// Checks that every option of a table is known, and returns a notice for each that is accepted but changes nothing.
 pub fn check_options(table: &Table) -> Result<Vec<String>> {
     let connector = connector_of(table)?;
+    Rejects::of(table)?;
     let own: &[&str] = match connector {
         "kafka" => KAFKA,
         "upsert-kafka" => UPSERT_KAFKA,

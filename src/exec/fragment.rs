@@ -2,7 +2,8 @@
 
 use arrow::array::RecordBatch;
 
-use super::{Boundary, Counts, Operator, Output, Rejected};
+use super::{Boundary, Counts, Lineage, Operator, Output, Rejected};
+use crate::connectors::Policies;
 use crate::error::Result;
 use crate::state::PaneKey;
 use crate::time::Progress;
@@ -19,8 +20,12 @@ enum Target {
 }
 
 struct LocalNode {
-    /// `None` passes rows on as they are: entries, unions.
+    /// `None` passes rows on as they are: entries, unions, sinks.
     operator: Option<Box<dyn Operator>>,
+    /// What rows are that enter here.
+    enters: Lineage,
+    /// Whether rows end here.
+    is_sink: bool,
     targets: Vec<Target>,
     /// The inputs' progress at the boundary at hand.
     progress: Option<Progress>,
@@ -31,6 +36,7 @@ struct LocalNode {
 #[derive(Default)]
 pub struct Fragment {
     nodes: Vec<LocalNode>,
+    policies: Policies,
 }
 
 /// What takes a fragment's output.
@@ -41,9 +47,9 @@ pub trait Outlets {
     /// How far an outlet's rows have come, at a boundary: all its rows before the boundary have been handed over.
     fn progress(&mut self, outlet: Outlet, progress: Progress);
 
-    /// Rows that were turned away.
-    fn rejected(&mut self, rejected: Vec<Rejected>) -> Result<()> {
-        let _ = rejected;
+    /// Rows that a node has turned away.
+    fn rejected(&mut self, node: usize, rejected: Vec<Rejected>) -> Result<()> {
+        let _ = (node, rejected);
         Ok(())
     }
 
@@ -54,10 +60,22 @@ pub trait Outlets {
 }
 
 impl Fragment {
+    /// An empty graph, over sources with these policies.
+    pub fn new(policies: Policies) -> Self {
+        Self { nodes: Vec::new(), policies }
+    }
+
     /// Adds a node that reads from nodes added before; answers its number. Without an operator rows pass as they are.
     pub fn add(&mut self, operator: Option<Box<dyn Operator>>, inputs: &[usize]) -> usize {
         let id = self.nodes.len();
-        self.nodes.push(LocalNode { operator, targets: Vec::new(), progress: None, counts: Counts::default() });
+        self.nodes.push(LocalNode {
+            operator,
+            enters: Lineage::Records,
+            is_sink: false,
+            targets: Vec::new(),
+            progress: None,
+            counts: Counts::default(),
+        });
         for (at, &input) in inputs.iter().enumerate() {
             self.nodes[input].targets.push(Target::Node(id, at));
         }
@@ -69,25 +87,45 @@ impl Fragment {
         self.nodes[node].targets.push(Target::Outlet(outlet));
     }
 
-    /// Rows enter at a node.
-    pub fn on_batch(&mut self, node: usize, batch: RecordBatch, outlets: &mut dyn Outlets) -> Result<()> {
-        self.on_input(node, 0, batch, outlets)
+    /// Says what rows are that enter at a node.
+    pub fn set_lineage(&mut self, node: usize, lineage: Lineage) {
+        self.nodes[node].enters = lineage;
     }
 
-    fn on_input(&mut self, node: usize, input: usize, batch: RecordBatch, outlets: &mut dyn Outlets) -> Result<()> {
-        let batches = match &mut self.nodes[node].operator {
-            None => vec![batch],
-            Some(operator) => {
-                let mut out = Output::default();
-                operator.on_batch(input, batch, &mut out)?;
-                self.nodes[node].counts.add(out.counts);
-                if !out.rejected.is_empty() {
-                    outlets.rejected(out.rejected)?;
-                }
-                out.batches
+    /// Rows end at a node: a record that comes this far is used.
+    pub fn set_sink(&mut self, node: usize) {
+        self.nodes[node].is_sink = true;
+    }
+
+    /// Rows enter at a node.
+    pub fn on_batch(&mut self, node: usize, batch: RecordBatch, outlets: &mut dyn Outlets) -> Result<()> {
+        self.on_input(node, 0, batch, self.nodes[node].enters, outlets)
+    }
+
+    fn on_input(
+        &mut self,
+        id: usize,
+        input: usize,
+        batch: RecordBatch,
+        lineage: Lineage,
+        outlets: &mut dyn Outlets,
+    ) -> Result<()> {
+        let node = &mut self.nodes[id];
+        let Some(operator) = &mut node.operator else {
+            if node.is_sink {
+                let used = i64::try_from(batch.num_rows()).unwrap_or(i64::MAX);
+                node.counts.add(Counts { used, ..Counts::default() }.of(lineage));
             }
+            return self.hand_on(id, vec![batch], lineage, outlets);
         };
-        self.hand_on(node, batches, outlets)
+        let mut out = Output { lineage, policies: self.policies.clone(), ..Output::default() };
+        operator.on_batch(input, batch, &mut out)?;
+        let given = operator.lineage(lineage);
+        node.counts.add(out.counts.of(lineage));
+        if !out.rejected.is_empty() {
+            outlets.rejected(id, out.rejected)?;
+        }
+        self.hand_on(id, out.batches, given, outlets)
     }
 
     /// A boundary, with the progress of each entry that has any.
@@ -107,9 +145,9 @@ impl Fragment {
                 progress = operator.on_boundary(boundary, progress, &mut out)?;
                 self.nodes[node].counts.add(out.counts);
                 if !out.rejected.is_empty() {
-                    outlets.rejected(out.rejected)?;
+                    outlets.rejected(node, out.rejected)?;
                 }
-                self.hand_on(node, out.batches, outlets)?;
+                self.hand_on(node, out.batches, Lineage::Results, outlets)?;
                 for (key, delta) in out.deltas {
                     outlets.delta(node, key, delta);
                 }
@@ -124,11 +162,9 @@ impl Fragment {
         Ok(())
     }
 
-    /// What has happened to rows in all operators together.
-    pub fn counts(&self) -> Counts {
-        let mut counts = Counts::default();
-        self.nodes.iter().for_each(|n| counts.add(n.counts));
-        counts
+    /// What has happened to records at each node.
+    pub fn counts(&self) -> impl Iterator<Item = Counts> + '_ {
+        self.nodes.iter().map(|n| n.counts)
     }
 
     /// Open windows and bytes of state of all operators together.
@@ -140,11 +176,17 @@ impl Fragment {
             .fold((0, 0), |(windows, bytes), (w, b)| (windows + w, bytes + b))
     }
 
-    fn hand_on(&mut self, node: usize, batches: Vec<RecordBatch>, outlets: &mut dyn Outlets) -> Result<()> {
+    fn hand_on(
+        &mut self,
+        node: usize,
+        batches: Vec<RecordBatch>,
+        lineage: Lineage,
+        outlets: &mut dyn Outlets,
+    ) -> Result<()> {
         for batch in batches {
             for at in 0..self.nodes[node].targets.len() {
                 match self.nodes[node].targets[at] {
-                    Target::Node(next, input) => self.on_input(next, input, batch.clone(), outlets)?,
+                    Target::Node(next, input) => self.on_input(next, input, batch.clone(), lineage, outlets)?,
                     Target::Outlet(outlet) => outlets.rows(outlet, batch.clone())?,
                 }
             }

@@ -18,14 +18,16 @@ mod windows;
 
 use arrow::array::RecordBatch;
 
+use crate::connectors::Policies;
 use crate::error::Result;
 use crate::state::PaneKey;
 use crate::time::Progress;
 
+pub use crate::connectors::RawRecord;
 pub use aggregate::{PartialAggregate, PartialSchema, SessionAggregate, WindowAggregate};
 pub use fragment::{Fragment, Outlet, Outlets};
 pub use per_window::PerWindow;
-pub use rejected::{RawRecord, Rejected, Rejection, Reporter, RowOrigin};
+pub use rejected::{Rejected, Rejection, Reporter, RowOrigin};
 pub use sessions::SessionRows;
 pub use source::{RowFate, SourceStage};
 pub use transform::Transform;
@@ -55,22 +57,41 @@ pub struct Boundary {
     pub end: End,
 }
 
-/// What an operator gives out.
+/// What the rows of a batch are to those who count records. A record is counted once, wherever it ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lineage {
+    /// Each is a record.
+    #[default]
+    Records,
+    /// Records that have been counted as used, each once per window that it is used for; those of one lie side by side.
+    Copies,
+    /// What was made of many records: rows of windows.
+    Results,
+}
+
+/// What an operator gives out, and what it must know for that.
 #[derive(Default)]
 pub struct Output {
+    /// What the rows that it takes are.
+    pub lineage: Lineage,
+    /// What becomes of rows over which an expression fails.
+    pub policies: Policies,
     /// Rows, in order.
     pub batches: Vec<RecordBatch>,
     /// What changed in the state since the last checkpoint.
     pub deltas: Vec<(PaneKey, RecordBatch)>,
-    /// What happened to rows that went no further.
+    /// What happened to records.
     pub counts: Counts,
     /// Rows that were turned away and are wanted somewhere.
     pub rejected: Vec<Rejected>,
 }
 
-/// Rows that an operator did not pass on, by reason.
+/// What became of records. Operators count rows as if each were a record; what counts for others is left to
+/// [`Counts::of`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// In time for some window, or written. What is found later to have come to nothing is taken away again.
+    pub used: i64,
     /// A condition was not true, or no window holds the row's time.
     pub filtered: u64,
     /// Late for every window.
@@ -79,15 +100,45 @@ pub struct Counts {
     pub partly_late: u64,
     /// In time by their own partition, but it was idle and the window has closed without it.
     pub lost_to_idleness: u64,
+    /// An expression failed over it, and its table says to skip such rows.
+    pub skipped: u64,
+    /// An expression failed over it, and it went to the topic of such rows.
+    pub dead_lettered: u64,
 }
 
 impl Counts {
     /// Adds another count.
     pub fn add(&mut self, other: Self) {
+        self.used += other.used;
         self.filtered += other.filtered;
         self.late += other.late;
         self.partly_late += other.partly_late;
         self.lost_to_idleness += other.lost_to_idleness;
+        self.skipped += other.skipped;
+        self.dead_lettered += other.dead_lettered;
+    }
+
+    /// Rows that were to be used have come to nothing.
+    pub fn lose(&mut self, rows: u64) {
+        self.lost_to_idleness += rows;
+        self.used -= i64::try_from(rows).unwrap_or(i64::MAX);
+    }
+
+    /// What an operator's count of rows says about records.
+    #[must_use]
+    pub fn of(self, lineage: Lineage) -> Self {
+        match lineage {
+            Lineage::Records => self,
+            // They are used already. A condition on windows chooses among a record's; one that is turned away was not
+            // used after all. One of a record's windows that it is too late for takes it all: nobody knows of the others.
+            Lineage::Copies => {
+                let Self { lost_to_idleness, skipped, dead_lettered, .. } = self;
+                let gone = lost_to_idleness + skipped + dead_lettered;
+                let used = -i64::try_from(gone).unwrap_or(i64::MAX);
+                Self { used, lost_to_idleness, skipped, dead_lettered, ..Self::default() }
+            }
+            Lineage::Results => Self::default(),
+        }
     }
 }
 
@@ -100,6 +151,11 @@ pub trait Operator: Send {
     fn on_boundary(&mut self, boundary: &Boundary, progress: Progress, out: &mut Output) -> Result<Progress> {
         let _ = (boundary, out);
         Ok(progress)
+    }
+
+    /// What the rows are that it gives out for such rows as it takes. What comes at a boundary is made of many records.
+    fn lineage(&self, of_input: Lineage) -> Lineage {
+        of_input
     }
 
     /// Open windows and bytes of state.

@@ -10,7 +10,7 @@ use arrow::datatypes::{Int64Type, Schema, SchemaRef};
 
 use super::batch_plan::BatchPlan;
 use super::rejected::numbers;
-use super::{Boundary, End, Operator, Output};
+use super::{Boundary, End, Lineage, Operator, Output};
 use crate::error::{Error, Result};
 use crate::limits::BATCH_ROWS_MAX;
 use crate::plan::{Hidden, PerWindowNode};
@@ -170,6 +170,10 @@ impl Operator for PerWindow {
             Progress::Idle { .. } => Progress::Idle { reached: watermark, advance: false },
             Progress::Active(_) => Progress::Active(watermark),
         })
+    }
+
+    fn lineage(&self, _: Lineage) -> Lineage {
+        Lineage::Results
     }
 
     fn state_size(&self) -> (usize, usize) {

@@ -1,8 +1,15 @@
-//! Rows that are turned away, with what a topic of such rows tells about them.
+//! Rows that are turned away: which they are, what becomes of them, and what a topic of such rows tells about them.
+//!
+//! A row over which an expression fails is found by bisection, so that the rest of its batch goes on. It is bad if, and
+//! only if, the expression fails over it alone: which rows are bad does not depend on how they were cut into batches.
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::{concat, filter, filter_record_batch, take};
 use arrow::datatypes::Int64Type;
 
+use super::{Lineage, Output};
+use crate::connectors::{OnError, RawRecord};
+use crate::error::{Blame, Error, Result};
 use crate::plan::Hidden;
 use crate::time::TimeMs;
 
@@ -18,9 +25,12 @@ pub struct RowOrigin {
 }
 
 impl RowOrigin {
+    /// How many bytes it has.
+    pub const BYTES: usize = 14;
+
     /// Bytes whose order is that of source, partition, offset.
-    pub fn to_bytes(self) -> [u8; 14] {
-        let mut bytes = [0_u8; 14];
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0_u8; Self::BYTES];
         bytes[..2].copy_from_slice(&self.source.to_be_bytes());
         bytes[2..6].copy_from_slice(&self.partition.to_be_bytes());
         bytes[6..].copy_from_slice(&self.offset.to_be_bytes());
@@ -36,38 +46,6 @@ impl RowOrigin {
             partition: u32::from_be_bytes(*partition),
             offset: i64::from_be_bytes(offset.try_into().ok()?),
         })
-    }
-}
-
-/// A record as it was read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RawRecord {
-    /// The key's bytes, if it has any.
-    pub key: Option<Vec<u8>>,
-    /// The value's bytes.
-    pub value: Vec<u8>,
-}
-
-impl RawRecord {
-    /// Appends a record as the hidden column keeps it: the length of the key (or the greatest number for none), the key,
-    /// the value.
-    pub fn write(key: Option<&[u8]>, value: &[u8], to: &mut Vec<u8>) {
-        let length = key.map_or(u32::MAX, |key| u32::try_from(key.len()).unwrap_or(u32::MAX - 1));
-        to.extend_from_slice(&length.to_be_bytes());
-        to.extend_from_slice(key.unwrap_or_default());
-        to.extend_from_slice(value);
-    }
-
-    /// From such bytes.
-    pub fn read(bytes: &[u8]) -> Option<Self> {
-        let (length, rest) = bytes.split_first_chunk()?;
-        match u32::from_be_bytes(*length) {
-            u32::MAX => Some(Self { key: None, value: rest.to_vec() }),
-            length => {
-                let (key, value) = rest.split_at_checked(length as usize)?;
-                Some(Self { key: Some(key.to_vec()), value: value.to_vec() })
-            }
-        }
     }
 }
 
@@ -124,7 +102,255 @@ impl Reporter {
     }
 }
 
+/// What expressions gave over a batch.
+pub(super) struct Isolated {
+    /// The columns, as long as the batch, with nulls for bad rows. There are none if all rows are bad.
+    pub(super) columns: Vec<ArrayRef>,
+    /// The rows over which the expressions fail, ascending, and why.
+    pub(super) bad: Vec<(usize, Error)>,
+}
+
+/// What computes columns over rows.
+pub(super) type Compute<'a> = &'a dyn Fn(&RecordBatch) -> Result<Vec<ArrayRef>>;
+
+/// Computes columns, and finds the rows over which that fails.
+pub(super) fn isolate(batch: &RecordBatch, compute: Compute<'_>) -> Result<Isolated> {
+    let error = match compute(batch) {
+        Ok(columns) => return Ok(Isolated { columns, bad: Vec::new() }),
+        Err(error) => error,
+    };
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    bisect(batch, 0, error, compute, &mut good, &mut bad)?;
+    let Some((_, first)) = good.first() else { return Ok(Isolated { columns: Vec::new(), bad }) };
+    let mut places: Vec<Option<u32>> = vec![None; batch.num_rows()];
+    let mut next = 0;
+    for (rows, _) in &good {
+        for row in rows.clone() {
+            places[row] = Some(next);
+            next += 1;
+        }
+    }
+    let places = UInt32Array::from(places);
+    let column = |at: usize| {
+        let parts: Vec<&dyn Array> = good.iter().map(|(_, columns)| columns[at].as_ref()).collect();
+        Ok(take(&concat(&parts)?, &places, None)?)
+    };
+    let columns = (0..first.len()).map(column).collect::<Result<Vec<_>>>()?;
+    Ok(Isolated { columns, bad })
+}
+
+/// Rows, and what was computed over them.
+type Piece = (std::ops::Range<usize>, Vec<ArrayRef>);
+
+/// Takes a batch apart over which an expression fails, into pieces that are good and single rows that are bad.
+fn bisect(
+    batch: &RecordBatch,
+    from: usize,
+    error: Error,
+    compute: Compute<'_>,
+    good: &mut Vec<Piece>,
+    bad: &mut Vec<(usize, Error)>,
+) -> Result<()> {
+    let rows = batch.num_rows();
+    // Whatever is not the data's fault is no row's fault.
+    if error.blame != Blame::Data || rows == 0 {
+        return Err(error);
+    }
+    if rows == 1 {
+        bad.push((from, error));
+        return Ok(());
+    }
+    let half = rows / 2;
+    for (start, length) in [(0, half), (half, rows - half)] {
+        let piece = batch.slice(start, length);
+        let from = from + start;
+        match compute(&piece) {
+            Ok(columns) => good.push((from..from + length, columns)),
+            Err(error) => bisect(&piece, from, error, compute, good, bad)?,
+        }
+    }
+    Ok(())
+}
+
+/// Turns rows away over which expressions fail, as their sources' tables say.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FailedRows {
+    /// The number of hidden columns, which are the last ones, and the places of two of them.
+    hidden: usize,
+    tie: Option<usize>,
+    raw: Option<usize>,
+}
+
+impl FailedRows {
+    /// For batches with these hidden columns.
+    pub(super) fn new(hidden: Hidden) -> Self {
+        let place = |name| hidden.index(name, 0);
+        Self { hidden: hidden.fields().len(), tie: place(Hidden::TIE), raw: place(Hidden::RAW) }
+    }
+
+    /// Computes columns over a batch; answers them with the rows that are left, if any are.
+    pub(super) fn compute(
+        &self,
+        batch: RecordBatch,
+        out: &mut Output,
+        compute: Compute<'_>,
+    ) -> Result<Option<(RecordBatch, Vec<ArrayRef>)>> {
+        let Isolated { columns, bad } = isolate(&batch, compute)?;
+        if bad.is_empty() {
+            return Ok(Some((batch, columns)));
+        }
+        let all = bad.len() == batch.num_rows();
+        let keep = self.turn_away(&batch, bad, out)?;
+        if all {
+            return Ok(None);
+        }
+        let columns = columns.iter().map(|c| Ok(filter(c, &keep)?)).collect::<Result<Vec<_>>>()?;
+        Ok(Some((filter_record_batch(&batch, &keep)?, columns)))
+    }
+
+    /// Turns rows of a batch away; answers which rows are left. The error of the first row that must not fail is the
+    /// job's.
+    pub(super) fn turn_away(
+        &self,
+        batch: &RecordBatch,
+        bad: Vec<(usize, Error)>,
+        out: &mut Output,
+    ) -> Result<BooleanArray> {
+        let first = batch.num_columns() - self.hidden;
+        let ties = self.tie.map(|at| batch.column(first + at).as_binary::<i32>());
+        let reporter = self.tie.zip(self.raw).map(|(tie, raw)| Reporter { tie: first + tie, raw: first + raw });
+        let mut keep = vec![true; batch.num_rows()];
+        for (row, error) in bad {
+            if !keep[row] {
+                continue;
+            }
+            // Rows of windows come from many records: none of them is at fault.
+            let origin = ties.filter(|_| out.lineage != Lineage::Results);
+            let origin = origin.and_then(|ties| RowOrigin::of_bytes(ties.value(row)));
+            match origin.map_or(OnError::Fail, |origin| out.policies.of(origin.source)) {
+                OnError::Fail => return Err(error),
+                OnError::Skip => out.counts.skipped += 1,
+                OnError::DeadLetter => {
+                    out.counts.dead_lettered += 1;
+                    let rejection = || Rejection::Failed(error.message);
+                    out.rejected.extend(reporter.and_then(|r| r.report(batch, row, rejection)));
+                }
+            }
+            keep[row] = false;
+            if let (Lineage::Copies, Some(ties)) = (out.lineage, ties) {
+                leave_out_copies(ties, row, &mut keep);
+            }
+        }
+        Ok(keep.into())
+    }
+}
+
+/// A record is bad as a whole: it counts for none of its windows. Its copies lie side by side.
+fn leave_out_copies(ties: &BinaryArray, row: usize, keep: &mut [bool]) {
+    let is_copy = |at: &usize| ties.value(*at) == ties.value(row);
+    for at in (row + 1..keep.len()).take_while(is_copy) {
+        keep[at] = false;
+    }
+    for at in (0..row).rev().take_while(is_copy) {
+        keep[at] = false;
+    }
+}
+
 /// The values of a hidden column of whole numbers.
 pub(super) fn numbers(batch: &RecordBatch, column: usize) -> &[i64] {
     batch.column(column).as_primitive::<Int64Type>().values()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{BinaryViewArray, Int64Array};
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+    use crate::connectors::Policies;
+
+    const HIDDEN: Hidden = Hidden { watermark: false, tie: true, time: false, raw: true, window: false, kind: false };
+
+    /// A row per number, with the source and the offset that it comes from.
+    fn batch(rows: &[(i64, u16, i64)]) -> RecordBatch {
+        let origin = |&(_, source, offset): &(i64, u16, i64)| RowOrigin { source, partition: 3, offset }.to_bytes();
+        let raw = |&(n, ..): &(i64, u16, i64)| {
+            let mut bytes = Vec::new();
+            RawRecord::write(Some(b"k"), n.to_string().as_bytes(), &mut bytes);
+            bytes
+        };
+        let visible = Schema::new(vec![Field::new("n", DataType::Int64, false)]);
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.0))),
+            Arc::new(BinaryArray::from_iter_values(rows.iter().map(origin))),
+            Arc::new(BinaryViewArray::from_iter_values(rows.iter().map(raw))),
+        ];
+        RecordBatch::try_new(HIDDEN.extend(&visible), columns).unwrap()
+    }
+
+    /// Ten times the number; fails over batches that hold a 7, and over batches that hold both a 1 and a 2.
+    fn tenfold(batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        let numbers = numbers(batch, 0);
+        let holds = |n| numbers.contains(&n);
+        if holds(7) || (holds(1) && holds(2)) {
+            return Err(Error::data("a number that is not liked"));
+        }
+        Ok(vec![Arc::new(Int64Array::from_iter_values(numbers.iter().map(|n| n * 10)))])
+    }
+
+    fn run(rows: &[(i64, u16, i64)], lineage: Lineage) -> Result<(Vec<i64>, Output)> {
+        let policies = Policies::new([OnError::DeadLetter, OnError::Skip, OnError::Fail]);
+        let mut out = Output { lineage, policies, ..Output::default() };
+        let left = FailedRows::new(HIDDEN).compute(batch(rows), &mut out, &tenfold)?;
+        let left = left.map_or(Vec::new(), |(rows, columns)| {
+            assert_eq!(rows.num_rows(), columns[0].len());
+            let tenfold = columns[0].as_primitive::<Int64Type>().values();
+            assert!(numbers(&rows, 0).iter().zip(tenfold).all(|(n, tenfold)| n * 10 == *tenfold));
+            numbers(&rows, 0).to_vec()
+        });
+        Ok((left, out))
+    }
+
+    #[test]
+    fn rows_that_fail_alone_are_bad_and_no_others() {
+        let rows = [(1, 0, 0), (7, 0, 1), (2, 0, 2), (3, 1, 3), (7, 1, 4), (7, 0, 5), (4, 2, 6)];
+        let (left, out) = run(&rows, Lineage::Records).unwrap();
+        assert_eq!(left, [1, 2, 3, 4]);
+        assert_eq!((out.counts.skipped, out.counts.dead_lettered), (1, 2));
+        let rejected = |offset| Rejected {
+            origin: RowOrigin { source: 0, partition: 3, offset },
+            record: RawRecord::new(Some(b"k"), b"7"),
+            rejection: Rejection::Failed("a number that is not liked".to_owned()),
+        };
+        assert_eq!(out.rejected, [rejected(1), rejected(5)]);
+        // Nothing but bad rows, and none at all.
+        assert_eq!(run(&rows[4..6], Lineage::Records).unwrap().0, [] as [i64; 0]);
+        assert_eq!(run(&rows[6..], Lineage::Records).unwrap().0, [4]);
+    }
+
+    #[test]
+    fn each_source_has_its_own_say() {
+        let failing = [(3, 0, 0), (7, 2, 1)];
+        assert_eq!(run(&failing, Lineage::Records).err().map(|e| e.blame), Some(Blame::Data));
+        // Rows of windows come from no record.
+        assert!(run(&[(7, 0, 1)], Lineage::Results).is_err());
+        assert!(run(&[(7, 9, 1)], Lineage::Records).is_err(), "a source that does not exist");
+    }
+
+    #[test]
+    fn a_record_is_bad_for_all_its_windows() {
+        let copies = [(1, 0, 0), (3, 0, 1), (7, 0, 1), (4, 0, 1), (7, 0, 1), (5, 0, 2)];
+        let (left, out) = run(&copies, Lineage::Copies).unwrap();
+        assert_eq!(left, [1, 5]);
+        assert_eq!((out.counts.dead_lettered, out.rejected.len()), (1, 1));
+        assert_eq!(out.counts.of(Lineage::Copies).used, -1);
+    }
+
+    #[test]
+    fn what_is_not_the_datas_fault_is_no_rows() {
+        let broken: Compute<'_> = &|_| Err(Error::bug("broken"));
+        assert_eq!(isolate(&batch(&[(1, 0, 0), (2, 0, 1)]), broken).err().map(|e| e.blame), Some(Blame::Bug));
+    }
 }

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, TimestampMillisecondArray, UInt64Array};
+use arrow::array::{
+    ArrayRef, AsArray, Int64Array, RecordBatch, TimestampMillisecondArray, UInt64Array, new_null_array,
+};
 use arrow::compute::{interleave_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef, TimeUnit};
 use arrow::row::{RowConverter, SortField};
@@ -249,6 +251,14 @@ impl Kept {
 }
 
 impl Shape {
+    /// The same rows, whose records are not kept for as long as sessions are.
+    fn without_records(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let Some(raw) = self.input_hidden.index(Hidden::RAW, self.input_visible) else { return Ok(batch.clone()) };
+        let mut columns = batch.columns().to_vec();
+        columns[raw] = new_null_array(columns[raw].data_type(), batch.num_rows());
+        Ok(RecordBatch::try_new(batch.schema(), columns)?)
+    }
+
     /// Rows with the bounds of their sessions and the hidden columns that others expect.
     fn output(&self, batch: &RecordBatch, starts: &[TimeMs], ends: &[TimeMs]) -> Result<RecordBatch> {
         let mut columns: Vec<ArrayRef> = self.passed.iter().map(|&i| Arc::clone(batch.column(i))).collect();
@@ -286,7 +296,7 @@ impl Operator for SessionRows {
                 continue;
             }
             if self.axis.start_of(self.axis.slice_of(time) + 1) - 1 <= self.clock.now() {
-                out.counts.lost_to_idleness += 1;
+                out.counts.lose(1);
                 continue;
             }
             rows.push(row as u64);
@@ -299,7 +309,7 @@ impl Operator for SessionRows {
             if rows.len() == batch.num_rows() { batch } else { take_record_batch(&batch, &UInt64Array::from(rows))? };
         let columns: Vec<ArrayRef> = self.node.partition.iter().map(|&i| Arc::clone(batch.column(i))).collect();
         let keys = self.converter.as_ref().map(|converter| converter.convert_columns(&columns)).transpose()?;
-        let number = self.kept.push(batch);
+        let number = self.kept.push(self.node.without_records(&batch)?);
         for (row, time) in times.into_iter().enumerate() {
             let key = keys.as_ref().map(|keys| keys.row(row));
             let key = key.as_ref().map_or(&[][..], |key| key.as_ref());

@@ -6,23 +6,31 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::{Schema, SchemaRef, TimestampMillisecondType};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, BinaryViewArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions,
+    UInt64Array, new_null_array,
+};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::compute::{filter, take};
+use arrow::datatypes::{DataType, Schema, SchemaRef, TimestampMillisecondType};
+use datafusion::physical_expr::PhysicalExpr;
 
-use super::{Output, RowOrigin};
-use crate::connectors::{PartitionId, SourceRows};
+use super::rejected::{Isolated, isolate};
+use super::{Output, Rejected, Rejection, RowOrigin};
+use crate::connectors::{Keep, OnError, PartitionId, RawRecord, SourceRows, Undecoded};
 use crate::error::{Error, Result};
 use crate::plan::{Hidden, SourceNode};
-use crate::time::{Progress, TimeMs, WATERMARK_MAX, WATERMARK_MIN, is_admissible};
+use crate::time::{Progress, TimeMs, WATERMARK_MAX, WATERMARK_MIN, is_admissible, iso_utc};
 
-/// What happened to the rows of a batch in the source.
+/// What happened to the records of a batch in the source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RowFate {
     /// Rows given out.
     pub passed: u64,
-    /// Rows without a usable event time, or whose computed columns failed, where the table says to skip those.
-    pub bad: u64,
+    /// Bad records (without a usable event time, or whose computed columns failed) where the table says to skip those.
+    pub skipped: u64,
+    /// Bad records, also those that do not decode, where the table has a topic for them.
+    pub dead_lettered: u64,
 }
 
 /// The state of one partition.
@@ -34,6 +42,24 @@ struct Partition {
     ended: bool,
 }
 
+/// The rows of a batch that are left.
+struct Left<'a> {
+    rows: &'a SourceRows,
+    /// Their places among all rows; `None` while all are left.
+    kept: Option<Vec<usize>>,
+    fate: RowFate,
+}
+
+impl Left<'_> {
+    fn len(&self) -> usize {
+        self.kept.as_ref().map_or(self.rows.offsets.len(), Vec::len)
+    }
+
+    fn place(&self, row: usize) -> usize {
+        self.kept.as_ref().map_or(row, |kept| kept[row])
+    }
+}
+
 /// See the module's head. One per worker and table; partitions are named by their index in the source.
 pub struct SourceStage {
     node: Arc<SourceNode>,
@@ -43,7 +69,6 @@ pub struct SourceStage {
     /// Indexed as the source's partitions are; those of other workers stay untouched.
     partitions: Vec<Partition>,
     share: Vec<usize>,
-    skip_bad: bool,
     advance_when_idle: bool,
     is_away: bool,
     /// The greatest clock of a boundary so far.
@@ -52,14 +77,13 @@ pub struct SourceStage {
 }
 
 impl SourceStage {
-    /// A stage for a share of the partitions. `skip_bad` drops rows without a usable event time instead of failing.
+    /// A stage for a share of the partitions.
     pub fn new(
         node: Arc<SourceNode>,
         visible: &Schema,
         hidden: Hidden,
         partitions: &[PartitionId],
         share: Vec<usize>,
-        skip_bad: bool,
         advance_when_idle: bool,
     ) -> Self {
         let wide = node.decoded.fields().iter().cloned().chain(node.computed.iter().map(|(f, _)| Arc::clone(f)));
@@ -72,7 +96,6 @@ impl SourceStage {
             hidden,
             partitions: partitions.iter().map(state).collect(),
             share,
-            skip_bad,
             advance_when_idle,
             is_away: false,
             clock_ms: WATERMARK_MIN + 1,
@@ -91,92 +114,86 @@ impl SourceStage {
 
     /// Rows of one partition, in the order of their offsets.
     pub fn on_rows(&mut self, partition: usize, rows: &SourceRows, out: &mut Output) -> Result<RowFate> {
+        let mut left = Left { rows, kept: None, fate: RowFate::default() };
+        for Undecoded { offset, record, reason } in &rows.undecoded {
+            self.turn_away(partition, *offset, reason.clone(), || Some(record.clone()), &mut left.fate, out)?;
+        }
         if rows.offsets.is_empty() {
-            return Ok(RowFate::default());
+            return Ok(left.fate);
         }
         self.partitions[partition].idle = false;
         let options = RecordBatchOptions::new().with_row_count(Some(rows.offsets.len()));
         let decoded =
             RecordBatch::try_new_with_options(Arc::clone(&self.node.decoded), rows.columns.clone(), &options)?;
-        let (wide, offsets) = self.compute(partition, decoded, &rows.offsets)?;
-        let (wide, offsets, watermarks) = self.watermarks(partition, wide, offsets)?;
+        let Some(wide) = self.compute(partition, decoded, &mut left, out)? else { return Ok(left.fate) };
+        let Some((wide, watermarks)) = self.watermarks(partition, wide, &mut left, out)? else { return Ok(left.fate) };
         let passed = wide.num_rows();
-        let fate = RowFate { passed: passed as u64, bad: (rows.offsets.len() - passed) as u64 };
-        if passed == 0 {
-            return Ok(fate);
-        }
+        left.fate.passed = passed as u64;
         let mut columns: Vec<ArrayRef> = self.node.output.iter().map(|&i| Arc::clone(wide.column(i))).collect();
+        let raw = if self.hidden.raw { Some(self.raw(&wide, &watermarks, &left)?) } else { None };
         if self.hidden.watermark {
-            columns.push(Arc::new(watermarks));
+            columns.push(Arc::new(Int64Array::from(watermarks)));
         }
         if self.hidden.tie {
-            columns.push(self.ties(partition, &offsets));
+            columns.push(self.ties(partition, &left)?);
         }
+        columns.extend(raw);
         let options = RecordBatchOptions::new().with_row_count(Some(passed));
         out.batches.push(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?);
-        Ok(fate)
+        Ok(left.fate)
     }
 
     /// Appends the computed columns; rows for which that fails are bad.
-    fn compute(&self, partition: usize, decoded: RecordBatch, offsets: &[i64]) -> Result<(RecordBatch, Vec<i64>)> {
+    fn compute(
+        &self,
+        partition: usize,
+        decoded: RecordBatch,
+        left: &mut Left<'_>,
+        out: &mut Output,
+    ) -> Result<Option<RecordBatch>> {
         if self.node.computed.is_empty() {
-            return Ok((decoded, offsets.to_vec()));
+            return Ok(Some(decoded));
         }
-        if let Ok(wide) = self.with_computed(&decoded) {
-            return Ok((wide, offsets.to_vec()));
-        }
-        // Some row is at fault: find it, the others go on.
-        let mut good = Vec::new();
-        let mut good_offsets = Vec::new();
-        for (i, &offset) in offsets.iter().enumerate() {
-            match self.with_computed(&decoded.slice(i, 1)) {
-                Ok(row) => {
-                    good.push(row);
-                    good_offsets.push(offset);
-                }
-                Err(_) if self.skip_bad => {}
-                Err(error) => return Err(self.bad_row(partition, offset, &error.message)),
-            }
-        }
-        Ok((concat_batches(&self.wide, &good)?, good_offsets))
-    }
-
-    fn with_computed(&self, decoded: &RecordBatch) -> Result<RecordBatch> {
-        let mut columns = decoded.columns().to_vec();
-        for (_, expr) in &self.node.computed {
-            columns.push(expr.evaluate(decoded)?.into_array(decoded.num_rows())?);
-        }
-        let options = RecordBatchOptions::new().with_row_count(Some(decoded.num_rows()));
-        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.wide), columns, &options)?)
+        let computed = |rows: &RecordBatch| {
+            let column =
+                |(_, expr): &(_, Arc<dyn PhysicalExpr>)| Ok(expr.evaluate(rows)?.into_array(rows.num_rows())?);
+            self.node.computed.iter().map(column).collect()
+        };
+        let Isolated { columns, bad } = isolate(&decoded, &computed)?;
+        let columns = decoded.columns().iter().cloned().chain(columns).collect();
+        let bad = bad.into_iter().map(|(row, error)| (row, error.message)).collect();
+        let Some(columns) = self.leave_out(partition, bad, columns, left, out)? else { return Ok(None) };
+        let options = RecordBatchOptions::new().with_row_count(Some(left.len()));
+        Ok(Some(RecordBatch::try_new_with_options(Arc::clone(&self.wide), columns, &options)?))
     }
 
     /// The partition's watermark before each row; rows without a usable event time are bad.
     fn watermarks(
         &mut self,
         partition: usize,
-        wide: RecordBatch,
-        offsets: Vec<i64>,
-    ) -> Result<(RecordBatch, Vec<i64>, Int64Array)> {
-        let Some((time, expr)) = &self.node.watermark else {
-            let none = Int64Array::from(vec![WATERMARK_MIN; if self.hidden.watermark { offsets.len() } else { 0 }]);
-            return Ok((wide, offsets, none));
+        mut wide: RecordBatch,
+        left: &mut Left<'_>,
+        out: &mut Output,
+    ) -> Result<Option<(RecordBatch, Vec<TimeMs>)>> {
+        let node = Arc::clone(&self.node);
+        let Some((time, expr)) = &node.watermark else {
+            let rows = if self.hidden.watermark { wide.num_rows() } else { 0 };
+            return Ok(Some((wide, vec![WATERMARK_MIN; rows])));
         };
-        let times = wide.column(*time).as_primitive::<TimestampMillisecondType>();
-        let usable = |i: usize| times.is_valid(i) && is_admissible(times.value(i));
-        let all_usable = times.null_count() == 0 && times.values().iter().all(|t| is_admissible(*t));
-        let (wide, offsets) = if all_usable {
-            (wide, offsets)
-        } else {
-            let good: Vec<u32> = (0..times.len()).filter(|&i| usable(i)).map(|i| i as u32).collect();
-            if let Some(bad) = (0..times.len()).find(|&i| !usable(i)).filter(|_| !self.skip_bad) {
-                let name = self.wide.field(*time).name();
-                let reason = if times.is_null(bad) { "is null" } else { "is out of range" };
-                return Err(self.bad_row(partition, offsets[bad], &format!("its event time {name} {reason}")));
-            }
-            let kept = good.iter().map(|&i| offsets[i as usize]).collect();
-            (take_record_batch(&wide, &UInt32Array::from(good))?, kept)
-        };
-        let values = expr.evaluate(&wide)?.into_array(wide.num_rows())?;
+        let bad = self.without_time(&wide, *time, left);
+        if !bad.is_empty() {
+            let Some(columns) = self.leave_out(partition, bad, wide.columns().to_vec(), left, out)? else {
+                return Ok(None);
+            };
+            wide = RecordBatch::try_new(wide.schema(), columns)?;
+        }
+        let value = |rows: &RecordBatch| Ok(vec![expr.evaluate(rows)?.into_array(rows.num_rows())?]);
+        let Isolated { columns, bad } = isolate(&wide, &value)?;
+        let columns = columns.into_iter().chain(wide.columns().iter().cloned()).collect();
+        let bad = bad.into_iter().map(|(row, error)| (row, format!("its watermark: {}", error.message))).collect();
+        let Some(mut columns) = self.leave_out(partition, bad, columns, left, out)? else { return Ok(None) };
+        let values = columns.remove(0);
+        let wide = RecordBatch::try_new(wide.schema(), columns)?;
         let values = values.as_primitive::<TimestampMillisecondType>();
         let watermark = &mut self.partitions[partition].watermark;
         let mut before = Vec::with_capacity(values.len());
@@ -191,17 +208,127 @@ impl SourceStage {
                 *watermark = (*watermark).max(value.unwrap_or(WATERMARK_MIN));
             }
         }
-        Ok((wide, offsets, Int64Array::from(before)))
+        Ok(Some((wide, before)))
+    }
+
+    /// Rows whose event time is null, impossible, or further ahead of their records than their table admits.
+    fn without_time(&self, wide: &RecordBatch, time: usize, left: &Left<'_>) -> Vec<(usize, String)> {
+        let times = wide.column(time).as_primitive::<TimestampMillisecondType>();
+        let max_ahead = self.node.rejects.max_ahead.map(|ahead| i64::try_from(ahead.as_millis()).unwrap_or(i64::MAX));
+        if max_ahead.is_none() && times.null_count() == 0 && times.values().iter().all(|t| is_admissible(*t)) {
+            return Vec::new();
+        }
+        let name = wide.schema_ref().field(time).name();
+        let why = |row: usize| {
+            if times.is_null(row) {
+                return Some(format!("its event time {name} is null"));
+            }
+            let time = times.value(row);
+            if !is_admissible(time) {
+                return Some(format!("its event time {name} is out of range"));
+            }
+            let written = *left.rows.timestamps.get(left.place(row))?;
+            let is_ahead = max_ahead.is_some_and(|ahead| written.saturating_add(ahead) < time);
+            is_ahead.then(|| {
+                let (time, written) = (iso_utc(time), iso_utc(written));
+                format!("its event time {name}, {time}, is too far ahead of the record's own timestamp, {written}")
+            })
+        };
+        (0..times.len()).filter_map(|row| Some((row, why(row)?))).collect()
+    }
+
+    /// Turns bad rows away; answers the columns of those that are left, if any are.
+    fn leave_out(
+        &self,
+        partition: usize,
+        bad: Vec<(usize, String)>,
+        columns: Vec<ArrayRef>,
+        left: &mut Left<'_>,
+        out: &mut Output,
+    ) -> Result<Option<Vec<ArrayRef>>> {
+        if bad.is_empty() {
+            return Ok(Some(columns));
+        }
+        let mut keep = vec![true; left.len()];
+        let rows = left.rows;
+        for (row, reason) in bad {
+            keep[row] = false;
+            let place = left.place(row);
+            let record = || RawRecord::read(rows.raw.as_ref()?.value(place));
+            self.turn_away(partition, rows.offsets[place], reason, record, &mut left.fate, out)?;
+        }
+        let kept: Vec<usize> = (0..keep.len()).filter(|&row| keep[row]).map(|row| left.place(row)).collect();
+        let is_empty = kept.is_empty();
+        left.kept = Some(kept);
+        if is_empty {
+            return Ok(None);
+        }
+        let keep = BooleanArray::from(keep);
+        Ok(Some(columns.iter().map(|c| Ok(filter(c, &keep)?)).collect::<Result<_>>()?))
+    }
+
+    /// A bad record goes the way that its table says.
+    fn turn_away(
+        &self,
+        partition: usize,
+        offset: i64,
+        reason: String,
+        record: impl FnOnce() -> Option<RawRecord>,
+        fate: &mut RowFate,
+        out: &mut Output,
+    ) -> Result<()> {
+        match self.node.rejects.on_error {
+            OnError::Fail => return Err(self.bad_row(partition, offset, &reason)),
+            OnError::Skip => fate.skipped += 1,
+            OnError::DeadLetter => {
+                fate.dead_lettered += 1;
+                let record = record().ok_or_else(|| Error::bug("a bad record was not kept"))?;
+                let origin = self.origin(partition, offset);
+                out.rejected.push(Rejected { origin, record, rejection: Rejection::Failed(reason) });
+            }
+        }
+        Ok(())
+    }
+
+    /// The records that somebody may ask for later.
+    fn raw(&self, wide: &RecordBatch, watermarks: &[TimeMs], left: &Left<'_>) -> Result<ArrayRef> {
+        let nobody = || new_null_array(&DataType::BinaryView, left.len());
+        let Some(raw) = left.rows.raw.as_ref().filter(|_| self.node.keep != Keep::Nothing) else { return Ok(nobody()) };
+        let raw = match &left.kept {
+            None => raw.clone(),
+            Some(kept) => {
+                let kept = UInt64Array::from_iter_values(kept.iter().map(|&row| row as u64));
+                take(raw, &kept, None)?.as_binary_view().clone()
+            }
+        };
+        if self.node.keep == Keep::All {
+            return Ok(Arc::new(raw));
+        }
+        let Some((time, _)) = &self.node.watermark else { return Ok(nobody()) };
+        // A row that its partition's watermark has not reached is late for nothing.
+        let times = wide.column(*time).as_primitive::<TimestampMillisecondType>().values();
+        let kept: NullBuffer =
+            times.iter().zip(watermarks).map(|(time, watermark)| time <= watermark).collect::<Vec<_>>().into();
+        if kept.null_count() == kept.len() {
+            return Ok(nobody());
+        }
+        let (views, blocks, _) = raw.into_parts();
+        Ok(Arc::new(BinaryViewArray::try_new(views, blocks, Some(kept))?))
     }
 
     /// Bytes whose order is that of source, partition, offset.
-    fn ties(&self, partition: usize, offsets: &[i64]) -> ArrayRef {
-        let mut ties = BinaryBuilder::with_capacity(offsets.len(), offsets.len() * 14);
-        for &offset in offsets {
-            let origin = RowOrigin { source: self.node.ordinal, partition: partition as u32, offset };
-            ties.append_value(origin.to_bytes());
+    fn ties(&self, partition: usize, left: &Left<'_>) -> Result<ArrayRef> {
+        let rows = left.len();
+        let mut ties = Vec::with_capacity(rows * RowOrigin::BYTES);
+        for row in 0..rows {
+            ties.extend_from_slice(&self.origin(partition, left.rows.offsets[left.place(row)]).to_bytes());
         }
-        Arc::new(ties.finish())
+        let ends = OffsetBuffer::from_repeated_length(RowOrigin::BYTES, rows);
+        Ok(Arc::new(BinaryArray::try_new(ends, ties.into(), None)?))
+    }
+
+    fn origin(&self, partition: usize, offset: i64) -> RowOrigin {
+        RowOrigin { source: self.node.ordinal, partition: partition as u32, offset }
     }
 
     fn bad_row(&self, partition: usize, offset: i64, reason: &str) -> Error {
@@ -210,7 +337,15 @@ impl SourceStage {
             "the record at topic {}, partition {}, offset {offset} is bad: {reason}",
             id.topic, id.partition
         ))
-        .hint(format!("mend the producer, or set 'scan.on-error' = 'skip' on table {}", self.node.table.name))
+        .hint(format!(
+            "mend the producer, or set 'scan.on-error' = 'skip' (or 'dead-letter') on table {}",
+            self.node.table.name
+        ))
+    }
+
+    /// The name of a partition.
+    pub fn partition_id(&self, partition: usize) -> &PartitionId {
+        &self.partitions[partition].id
     }
 
     /// The watermark of a partition.

@@ -1,4 +1,5 @@
-//! Filters and projections: compiled expressions, batch by batch. Nothing is withheld.
+//! Filters and projections: compiled expressions, batch by batch. Nothing is withheld, and a row over which an expression
+//! fails goes the way that its table says, without its neighbours.
 
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::cast::as_boolean_array;
 use datafusion::physical_expr::PhysicalExpr;
 
+use super::rejected::FailedRows;
 use super::{Operator, Output};
 use crate::change::RowKind;
 use crate::error::Result;
@@ -19,9 +21,9 @@ pub struct Transform {
 }
 
 enum Prepared {
-    Filter(Arc<dyn PhysicalExpr>),
+    Filter(Arc<dyn PhysicalExpr>, FailedRows),
     /// The expressions, how many visible columns the input has, and the whole output schema.
-    Project(Vec<Arc<dyn PhysicalExpr>>, usize, SchemaRef),
+    Project(Vec<Arc<dyn PhysicalExpr>>, usize, SchemaRef, FailedRows),
     /// Per column of the output, the input's; one that the input lacks is a null record or the kind of a new row.
     Conform(Vec<Option<usize>>, SchemaRef),
 }
@@ -30,13 +32,13 @@ impl Transform {
     /// Steps over an input with these visible columns, and hidden ones behind them.
     pub fn new(steps: &[Step], input: &SchemaRef, mut hidden: Hidden) -> Self {
         let mut visible = Arc::clone(input);
-        let steps = steps
-            .iter()
-            .map(|step| match step {
-                Step::Filter(predicate) => Prepared::Filter(Arc::clone(predicate)),
+        let mut prepare = |step: &Step| {
+            let failed = FailedRows::new(hidden);
+            match step {
+                Step::Filter(predicate) => Prepared::Filter(Arc::clone(predicate), failed),
                 Step::Project(exprs, schema) => {
                     let before = std::mem::replace(&mut visible, Arc::clone(schema));
-                    Prepared::Project(exprs.clone(), before.fields().len(), hidden.extend(schema))
+                    Prepared::Project(exprs.clone(), before.fields().len(), hidden.extend(schema), failed)
                 }
                 Step::Conform(to) => {
                     let before = std::mem::replace(&mut hidden, *to);
@@ -44,9 +46,9 @@ impl Transform {
                     let of_hidden = to.fields().into_iter().map(|field| before.index(field.name(), count));
                     Prepared::Conform((0..count).map(Some).chain(of_hidden).collect(), to.extend(&visible))
                 }
-            })
-            .collect();
-        Self { steps }
+            }
+        };
+        Self { steps: steps.iter().map(&mut prepare).collect() }
     }
 }
 
@@ -54,18 +56,19 @@ impl Operator for Transform {
     fn on_batch(&mut self, _: usize, mut batch: RecordBatch, out: &mut Output) -> Result<()> {
         for step in &self.steps {
             batch = match step {
-                Prepared::Filter(predicate) => {
+                Prepared::Filter(predicate, failed) => {
+                    let compute = |b: &RecordBatch| Ok(vec![predicate.evaluate(b)?.into_array(b.num_rows())?]);
+                    let Some((batch, keep)) = failed.compute(batch, out, &compute)? else { return Ok(()) };
                     let before = batch.num_rows();
-                    let keep = predicate.evaluate(&batch)?.into_array(before)?;
-                    let batch = filter_record_batch(&batch, as_boolean_array(&keep)?)?;
+                    let batch = filter_record_batch(&batch, as_boolean_array(&keep[0])?)?;
                     out.counts.filtered += (before - batch.num_rows()) as u64;
                     batch
                 }
-                Prepared::Project(exprs, visible, schema) => {
-                    let rows = batch.num_rows();
-                    let mut columns = evaluate_all(exprs, &batch)?;
+                Prepared::Project(exprs, visible, schema, failed) => {
+                    let compute = |b: &RecordBatch| evaluate_all(exprs, b);
+                    let Some((batch, mut columns)) = failed.compute(batch, out, &compute)? else { return Ok(()) };
                     columns.extend(batch.columns()[*visible..].iter().cloned());
-                    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+                    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
                     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?
                 }
                 Prepared::Conform(from, schema) => {

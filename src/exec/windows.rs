@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef, TimeUnit, Timesta
 use chrono_tz::Tz;
 
 use super::rejected::numbers;
-use super::{Counts, Operator, Output, Rejected, Rejection, Reporter};
+use super::{Counts, Lineage, Operator, Output, Rejected, Rejection, Reporter};
 use crate::error::{Error, Result};
 use crate::plan::{Hidden, WindowsNode};
 use crate::time::{
@@ -141,6 +141,10 @@ impl Operator for RepeatWindows {
         out.batches.push(self.with_bounds(&batch, times, bounds, Some(column(after)))?);
         Ok(())
     }
+
+    fn lineage(&self, of_input: Lineage) -> Lineage {
+        if self.repeat { of_input.max(Lineage::Copies) } else { of_input }
+    }
 }
 
 /// The bounds of windows as their columns show them, on the clocks of a zone.
@@ -194,8 +198,9 @@ impl Found {
             counts.filtered += 1;
         } else if self.last < self.open {
             counts.late += 1;
-        } else if self.first < self.open {
-            counts.partly_late += 1;
+        } else {
+            counts.used += 1;
+            counts.partly_late += u64::from(self.first < self.open);
         }
     }
 
@@ -286,6 +291,7 @@ impl SessionJudge {
         out: &mut Output,
     ) -> bool {
         if watermark < time {
+            out.counts.used += 1;
             return true;
         }
         out.counts.late += 1;

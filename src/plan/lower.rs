@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, ToDFSchema};
+use datafusion::error::DataFusionError;
 use datafusion::execution::context::ExecutionProps;
 use datafusion::functions_aggregate::first_last::first_value_udaf;
 use datafusion::logical_expr::expr::{AggregateFunction, NullTreatment, Sort};
@@ -26,7 +27,7 @@ use super::stream::{
 };
 use super::windows::AssignWindows;
 use crate::catalog::{ColumnKind, Table};
-use crate::connectors::SourceColumn;
+use crate::connectors::{Keep, OnError, Rejects, SourceColumn};
 use crate::error::{Error, Result};
 use crate::state::{Aggregate, AggregateLayout};
 use crate::time::{SlicedWindows, WindowShape};
@@ -39,9 +40,11 @@ impl Planner<'_> {
     /// however many queries read them.
     pub fn lower(&self, queries: Vec<(LogicalPlan, SinkNode)>) -> Result<StreamPlan> {
         let mut lowering = Lowering::over(self);
+        lowering.writes = queries.iter().any(|(_, sink)| sink.table.is_some());
         for (plan, _) in &queries {
             lowering.note_needs(plan)?;
         }
+        lowering.note_rejects();
         for (plan, sink) in queries {
             let input = lowering.node(&plan, Bounds::Repeat { judge: None })?;
             let visible = Arc::clone(&lowering.nodes[input].visible);
@@ -71,6 +74,10 @@ struct Lowering<'a> {
     sources: BTreeMap<String, (BTreeSet<usize>, Option<NodeId>)>,
     /// Per table that windows are over: whether that is processing time.
     by_clock: BTreeMap<String, bool>,
+    /// Per table, what becomes of records that cannot be used.
+    rejects: BTreeMap<String, Rejects>,
+    /// Whether rows go to tables, rather than to whoever asked.
+    writes: bool,
     /// What every row carries from its source on.
     hidden: Hidden,
 }
@@ -94,6 +101,8 @@ impl<'a> Lowering<'a> {
             nodes: Vec::new(),
             sources: BTreeMap::new(),
             by_clock: BTreeMap::new(),
+            rejects: BTreeMap::new(),
+            writes: false,
             hidden: Hidden::default(),
         }
     }
@@ -101,15 +110,19 @@ impl<'a> Lowering<'a> {
     /// Collects the columns that the plans want of each table, and what their rows must carry.
     fn note_needs(&mut self, plan: &LogicalPlan) -> Result<()> {
         let mut needs = self.hidden;
-        let sources = &mut self.sources;
-        let by_clock = &mut self.by_clock;
+        let Self { sources, by_clock, rejects, writes, .. } = self;
         let mut conflict = None;
         plan.apply(|node| {
             match node {
                 LogicalPlan::TableScan(scan) => {
                     let all = 0..scan.source.schema().fields().len();
                     let wanted = scan.projection.clone().unwrap_or_else(|| all.collect());
-                    sources.entry(scan.table_name.table().to_owned()).or_default().0.extend(wanted);
+                    let name = scan.table_name.table();
+                    sources.entry(name.to_owned()).or_default().0.extend(wanted);
+                    if let Some(source) = scan.source.downcast_ref::<ScannedTable>() {
+                        let all = Rejects::of(&source.table).map_err(|e| DataFusionError::External(Box::new(e)))?;
+                        rejects.insert(name.to_owned(), if *writes { all } else { all.without_topics() });
+                    }
                 }
                 LogicalPlan::Extension(extension) => {
                     if let Some(aggregate) = extension.node.as_any().downcast_ref::<WindowAggregate>() {
@@ -141,6 +154,21 @@ impl<'a> Lowering<'a> {
             ))
             .hint("write two INSERT statements that are jobs of their own")),
             None => Ok(()),
+        }
+    }
+
+    /// Rows carry where they come from if some of them may be turned away on the way, and their records if those are
+    /// wanted then.
+    fn note_rejects(&mut self) {
+        self.hidden.tie |= self.rejects.values().any(|r| r.on_error != OnError::Fail || r.late_topic.is_some());
+        self.hidden.raw = self.rejects.values().any(|r| self.keep(r) != Keep::Nothing);
+    }
+
+    fn keep(&self, rejects: &Rejects) -> Keep {
+        match Keep::of(rejects) {
+            // No row is late for anything.
+            Keep::Disordered if !self.hidden.watermark => Keep::Nothing,
+            keep => keep,
         }
     }
 
@@ -229,6 +257,11 @@ impl<'a> Lowering<'a> {
         }
         Err(Error::statement(format!("{who} needs final rows, and those below change after they were given out"))
             .hint("leave the EMIT clause (and 'table.exec.emit.allow-lateness') out"))
+    }
+
+    /// Gives rows these hidden columns.
+    fn hide(&mut self, input: NodeId, hidden: Hidden) -> Result<NodeId> {
+        if self.nodes[input].hidden == hidden { Ok(input) } else { self.step(input, Step::Conform(hidden)) }
     }
 
     fn scan(&mut self, scan: &TableScan) -> Result<NodeId> {
@@ -328,6 +361,7 @@ impl<'a> Lowering<'a> {
             .transpose()?;
         let output: Vec<usize> = wanted.iter().map(|&i| place(&table.columns[i].name)).collect();
         let visible = Arc::new(Schema::new(output.iter().map(|&i| Arc::clone(&wide[i])).collect::<Vec<_>>()));
+        let rejects = self.rejects.get(&table.name).cloned().unwrap_or_default();
         let ordinal = self.nodes.iter().filter(|n| matches!(n.op, Op::Source(_))).count();
         let node = SourceNode {
             table: Arc::clone(table),
@@ -338,6 +372,8 @@ impl<'a> Lowering<'a> {
             watermark,
             processing_time,
             ordinal: u16::try_from(ordinal).map_err(|_| Error::statement("a job reads at most 65,535 tables"))?,
+            keep: self.keep(&rejects),
+            rejects,
         };
         Ok(self.push(Op::Source(Arc::new(node)), vec![], visible, self.hidden))
     }
@@ -481,6 +517,8 @@ impl Lowering<'_> {
         for (at, plan) in datafusion::logical_expr::UserDefinedLogicalNodeCore::inputs(work).into_iter().enumerate() {
             let input = self.node(plan, Bounds::Repeat { judge: Some(0) })?;
             self.check_final(input, "a join or a function OVER a window")?;
+            // Records are not kept for as long as windows are.
+            let input = self.hide(input, Hidden { raw: false, ..self.nodes[input].hidden })?;
             let node = &self.nodes[input];
             if !node.hidden.window {
                 return Err(Error::bug("rows per window that do not know their window"));

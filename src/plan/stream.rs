@@ -10,7 +10,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use super::marks::Bound;
 use crate::catalog::Table;
 pub use crate::change::RowKind;
-use crate::connectors::SourceColumn;
+use crate::connectors::{Keep, Rejects, SourceColumn};
 use crate::sql::statement::Emit;
 use crate::state::AggregateLayout;
 use crate::time::{SlicedWindows, WindowShape, Windows};
@@ -29,7 +29,7 @@ pub struct Hidden {
     pub tie: bool,
     /// The event time that the windows are over (Int64, ms).
     pub time: bool,
-    /// The record as it was read ([`RawRecord`](crate::exec::RawRecord), BinaryView), null where nobody will ask for it.
+    /// The record as it was read ([`RawRecord`](crate::connectors::RawRecord), BinaryView), null where nobody will ask for it.
     pub raw: bool,
     /// The first instant after the row's window, where rows belong to one window each (Int64, ms).
     pub window: bool,
@@ -165,6 +165,10 @@ pub struct SourceNode {
     pub processing_time: bool,
     /// The source's place among the sources of the plan, which orders rows of one event time.
     pub ordinal: u16,
+    /// What becomes of records that cannot be used.
+    pub rejects: Rejects,
+    /// Of which rows the records are kept, for that.
+    pub keep: Keep,
 }
 
 /// A stateless step.
@@ -312,6 +316,14 @@ impl StreamPlan {
                 _ => None,
             })
             .max()
+    }
+
+    /// The tables that are read, in the order of their ordinals.
+    pub fn sources(&self) -> impl Iterator<Item = &Arc<SourceNode>> {
+        self.nodes.iter().filter_map(|node| match &node.op {
+            Op::Source(source) => Some(source),
+            _ => None,
+        })
     }
 
     /// The hidden columns of the rows that a node takes from its first input: what a sink leaves out.

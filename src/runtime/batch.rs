@@ -27,7 +27,7 @@ use super::engine::Rows;
 use super::job::Shared;
 use super::outlets::check_not_null;
 use crate::catalog::options::Options;
-use crate::connectors::{self, Defaults, Sink, SourceSpec};
+use crate::connectors::{self, Defaults, OnError, Rejects, Sink, SourceRows, SourceSpec};
 use crate::error::{Blame, Error, Result};
 use crate::limits::BATCH_ROWS_MAX;
 use crate::plan::{BatchTable, LateRows, Planner, SinkNode, hidden_fields};
@@ -67,7 +67,8 @@ impl Batch<'_> {
             let others = ending.options.iter().map(|(k, v)| (k.to_owned(), v.to_owned()));
             ending.options = Options::from_pairs(others.chain(now).collect::<Vec<_>>());
         }
-        let spec = SourceSpec::new(ending, table.source.columns.clone());
+        let mut spec = SourceSpec::new(ending, table.source.columns.clone());
+        spec.keep_timestamps = true;
         let source = connectors::open_source(spec, self.defaults)?;
         let plans = source.partitions();
         let mut open = Vec::new();
@@ -84,7 +85,7 @@ impl Batch<'_> {
         }
         let mut reader = source.reader(&(0..plans.len()).collect::<Vec<_>>())?;
         let mut rows = TableRows::new(table)?;
-        let metrics = &self.shared.metrics;
+        let metrics = self.shared.metrics.input(0);
         while !open.is_empty() {
             check_wanted(self.shared)?;
             let mut ended = Vec::new();
@@ -94,17 +95,17 @@ impl Batch<'_> {
                 has_rows = true;
                 let id = &plans[partition].id;
                 let place = || format!("topic {}, partition {}", id.topic, id.partition);
-                let bad = rows.add(partition, &got.columns, &got.offsets, &place)?;
+                let bad = (rows.add(partition, &got, &place)? + got.undecoded.len()) as u64;
                 metrics.records.fetch_add(got.records, Ordering::Relaxed);
                 metrics.bytes.fetch_add(got.bytes, Ordering::Relaxed);
-                metrics.skipped.fetch_add(got.bad + bad as u64, Ordering::Relaxed);
+                metrics.skipped.fetch_add(got.bad + bad, Ordering::Relaxed);
                 metrics.tombstones.fetch_add(got.tombstones, Ordering::Relaxed);
                 if end <= got.next_offset {
                     ended.push(partition);
                 }
             }
             open.retain(|(partition, _)| !ended.contains(partition));
-            metrics.set_trouble(0, reader.trouble());
+            self.shared.metrics.set_trouble(0, reader.trouble());
             if !has_rows {
                 reader.wait(PATIENCE)?;
             }
@@ -219,7 +220,7 @@ struct TableRows<'a> {
     /// All columns of the table, then the hidden ones.
     schema: SchemaRef,
     partitions: BTreeMap<usize, Partition>,
-    skips_bad: bool,
+    rejects: Rejects,
 }
 
 impl<'a> TableRows<'a> {
@@ -232,20 +233,19 @@ impl<'a> TableRows<'a> {
             wide: Arc::new(Schema::new(wide)),
             schema: Arc::new(Schema::new(all.chain(hidden_fields()).collect::<Vec<_>>())),
             partitions: BTreeMap::new(),
-            skips_bad: connectors::skips_bad_records(&source.table)?,
+            rejects: Rejects::of(&source.table)?,
             table,
         })
     }
 
     /// Adds rows of a partition, behind those added before; how many of them were bad. `place` names the
     /// partition.
-    fn add(
-        &mut self,
-        partition: usize,
-        decoded: &[ArrayRef],
-        offsets: &[i64],
-        place: &dyn Fn() -> String,
-    ) -> Result<usize> {
+    fn add(&mut self, partition: usize, got: &SourceRows, place: &dyn Fn() -> String) -> Result<usize> {
+        let (decoded, offsets) = (&got.columns, &got.offsets);
+        // A batch writes to no topic: bad records are only counted.
+        let skips_bad = self.rejects.on_error != OnError::Fail;
+        let max_ahead = self.rejects.max_ahead.map_or(i64::MAX, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
+        let mut written = got.timestamps.clone();
         let options = RecordBatchOptions::new().with_row_count(Some(offsets.len()));
         let decoded =
             RecordBatch::try_new_with_options(Arc::clone(&self.table.source.decoded), decoded.to_vec(), &options)?;
@@ -263,13 +263,15 @@ impl<'a> TableRows<'a> {
                 kept.extend_from_slice(offsets);
             }
             Err(_) => {
+                written.clear();
                 for (row, &offset) in offsets.iter().enumerate() {
                     match self.with_computed(&decoded.slice(row, 1)) {
                         Ok(batch) => {
                             good.push(batch);
                             kept.push(offset);
+                            written.extend(got.timestamps.get(row));
                         }
-                        Err(_) if self.skips_bad => {}
+                        Err(_) if skips_bad => {}
                         Err(error) => return Err(bad(offset, &error.message)),
                     }
                 }
@@ -282,10 +284,11 @@ impl<'a> TableRows<'a> {
             let values = wide.column(*time).as_primitive::<TimestampMillisecondType>().clone();
             let usable = |row: &u32| {
                 let row = *row as usize;
-                values.is_valid(row) && is_admissible(values.value(row))
+                let is_ahead = |time| written.get(row).is_some_and(|w| w.saturating_add(max_ahead) < time);
+                values.is_valid(row) && is_admissible(values.value(row)) && !is_ahead(values.value(row))
             };
             let rows = 0..u32::try_from(values.len()).unwrap_or(u32::MAX);
-            if let Some(unusable) = rows.clone().find(|row| !usable(row)).filter(|_| !self.skips_bad) {
+            if let Some(unusable) = rows.clone().find(|row| !usable(row)).filter(|_| !skips_bad) {
                 let reason = if values.is_null(unusable as usize) { "is null" } else { "is out of range" };
                 let name = self.wide.field(*time).name();
                 return Err(bad(kept[unusable as usize], &format!("its event time {name} {reason}")));
@@ -379,7 +382,8 @@ pub(crate) fn answer(planner: &Planner<'_>, query: &Query, late: LateRows, recor
                 column.ok_or_else(|| Error::bug(format!("the records of {} have no {}", table.name, field.name())))
             });
             let columns = columns.collect::<Result<Vec<_>>>()?;
-            rows.add(partition, &columns, &records.offsets, &|| format!("partition {partition}"))?;
+            let got = SourceRows { columns, offsets: records.offsets.clone(), ..SourceRows::default() };
+            rows.add(partition, &got, &|| format!("partition {partition}"))?;
         }
         tables.insert(table.name.clone(), rows.provider()?);
     }

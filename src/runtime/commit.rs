@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_millis(50);
 pub enum CommitMessage {
     /// Rows for a sink, and how many.
     Rows(usize, SinkRows, usize),
+    /// Rows that were turned away, for a topic of such rows.
+    Rejected(usize, SinkRows),
     /// A boundary: all rows of the sender before it have been sent.
     Boundary(Boundary),
 }
@@ -35,6 +37,8 @@ pub struct Committer {
     pub shared: Arc<Shared>,
     pub inputs: Aligned<CommitMessage>,
     pub writers: Vec<Box<dyn SinkWriter>>,
+    /// Of the topics of rows that are turned away.
+    pub reject_writers: Vec<Box<dyn SinkWriter>>,
     pub sources: Vec<Arc<dyn Source>>,
     /// Workers of stage 0.
     pub workers: usize,
@@ -80,6 +84,7 @@ impl Committer {
                     self.writers[sink].write(rows)?;
                     self.shared.metrics.rows_out.fetch_add(count as u64, Ordering::Relaxed);
                 }
+                Next::Message(_, CommitMessage::Rejected(topic, rows)) => self.reject_writers[topic].write(rows)?,
                 Next::Message(input, CommitMessage::Boundary(boundary)) => {
                     if !self.inputs.arrived(input) {
                         continue;
@@ -87,7 +92,7 @@ impl Committer {
                     self.flush(&boundary)?;
                     flushed = boundary.sequence;
                     if boundary.end != End::GoesOn {
-                        for writer in &mut self.writers {
+                        for writer in self.writers.iter_mut().chain(&mut self.reject_writers) {
                             writer.close()?;
                         }
                         return Ok(boundary.end);
@@ -117,7 +122,7 @@ impl Committer {
     }
 
     fn flush(&mut self, boundary: &Boundary) -> Result<()> {
-        for writer in &mut self.writers {
+        for writer in self.writers.iter_mut().chain(&mut self.reject_writers) {
             writer.flush()?;
         }
         for (source, positions) in self.shared.take_positions(boundary.sequence) {

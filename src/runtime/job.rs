@@ -88,12 +88,12 @@ struct Status {
 }
 
 impl Shared {
-    pub(super) fn new(name: String, statement: String) -> Arc<Self> {
+    pub(super) fn new(name: String, statement: String, metrics: JobMetrics) -> Arc<Self> {
         let status = Status { status: JobStatus::Running, since: clock::now(), elapsed: None };
         Arc::new(Self {
             name,
             statement,
-            metrics: JobMetrics::default(),
+            metrics,
             status: Mutex::new(status),
             changed: Condvar::new(),
             stop: AtomicBool::new(false),

@@ -16,17 +16,19 @@ use super::commit::{AsTheyAre, CommitMessage, Committer, Hand};
 use super::events::{self, Discovering};
 use super::exchange::{Aligned, Message};
 use super::job::{Job, Shared};
+use super::metrics::{JobMetrics, Layout, StatementLayout};
 use super::outlets::{SinkLane, WorkerOutlets};
 use super::reading::{Alignment, IDLE_TIMEOUT, ReadPartition, SourceInput};
+use super::rejects::RejectLanes;
 use super::session::Session;
 use super::topology::Topology;
-use super::worker::{SourceWorker, StageWorker};
+use super::worker::{Fixed, SourceWorker, StageWorker};
 use crate::catalog::Table;
-use crate::connectors::{self, Defaults, Sink, SinkEncoder, SinkWriter, Source, SourceSpec};
+use crate::connectors::{self, Defaults, Keep, Sink, SinkEncoder, SinkWriter, Source, SourceSpec};
 use crate::error::{Blame, Error, Result};
 use crate::exec::{End, SourceStage};
 use crate::limits::CHANNEL_BATCHES_MAX;
-use crate::plan::{Hidden, NodeId, Op, SourceNode, StreamPlan};
+use crate::plan::{Hidden, NodeId, Op, SinkNode, SourceNode, StreamPlan};
 use crate::time::WATERMARK_MAX;
 
 /// A partition may be ahead of the last one by at least so much event time (ms) before it is left alone.
@@ -71,7 +73,11 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
     let topology = Arc::new(Topology::new(Arc::clone(&plan), workers));
     let targets = open_sinks(&plan, &topology, defaults)?;
 
-    let shared = Shared::new(name, statement);
+    let sources = opened.iter().map(|o| Arc::clone(&o.source));
+    let (rejects, reject_writers) = RejectLanes::open(&name, &plan, sources, defaults)?;
+    let rejects = Arc::new(rejects);
+
+    let shared = Shared::new(name, statement, JobMetrics::new(metrics_layout(&plan, &topology)));
     let mut rows_out = None;
     let mut writers: Vec<Box<dyn SinkWriter>> = Vec::new();
     for target in &targets {
@@ -85,7 +91,7 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
         });
     }
 
-    shared.metrics.set_writers(writers.iter().filter_map(|w| w.trouble()).collect());
+    shared.metrics.set_writers(writers.iter().chain(&reject_writers).filter_map(|w| w.trouble()).collect());
 
     let mut channels = Channels::new(&topology);
     let mut threads: Vec<(String, Box<dyn FnMut() -> Result<()> + Send>)> = Vec::new();
@@ -100,7 +106,9 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
                 worker,
                 stages: channels.senders(stage, worker),
                 sinks: sink_lanes(&plan, &topology, &targets)?,
-                commit: topology.feeds_sinks(stage).then(|| channels.commit_sender()),
+                commit: (topology.feeds_sinks(stage) || rejects.any()).then(|| channels.commit_sender()),
+                rejects: Arc::clone(&rejects),
+                statements: part.nodes.iter().map(|&node| topology.statement_of(node)).collect(),
                 progress: Vec::new(),
                 reached: WATERMARK_MAX,
             };
@@ -125,6 +133,7 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
         shared: Arc::clone(&shared),
         inputs: Aligned::new(channels.commit_receivers()),
         writers,
+        reject_writers,
         sources: opened.into_iter().map(|o| o.source).collect(),
         workers,
         commit_interval,
@@ -145,7 +154,9 @@ fn open_sources(plan: &StreamPlan, defaults: &Defaults) -> Result<Vec<Opened>> {
     let mut opened = Vec::new();
     for (node, op) in plan.nodes.iter().enumerate().map(|(i, n)| (i, &n.op)) {
         if let Op::Source(source) = op {
-            let spec = SourceSpec::new(source.table.as_ref().clone(), source.columns.clone());
+            let mut spec = SourceSpec::new(source.table.as_ref().clone(), source.columns.clone());
+            spec.keep_records = source.keep != Keep::Nothing;
+            spec.keep_timestamps = source.rejects.max_ahead.is_some();
             opened.push(Opened { node, source: connectors::open_source(spec, defaults)? });
         }
     }
@@ -238,12 +249,11 @@ fn source_input(
         return Ok(None);
     }
     let node = source_node(plan, opened.node)?;
-    let skip_bad = connectors::skips_bad_records(&node.table)?;
     let advance = watermark_advances(&node.table)?;
     let idle_timeout = idle_timeout(&node.table)?;
     let ids: Vec<_> = plans.iter().map(|p| p.id.clone()).collect();
     let from = &plan.nodes[opened.node];
-    let stage = SourceStage::new(node, &from.visible, from.hidden, &ids, share.clone(), skip_bad, advance);
+    let stage = SourceStage::new(node, &from.visible, from.hidden, &ids, share.clone(), advance);
     let mut input = SourceInput {
         entry,
         opened: Arc::clone(&opened.source),
@@ -271,11 +281,41 @@ pub fn idle_timeout(table: &Table) -> Result<Option<Duration>> {
     Ok((!timeout.is_zero()).then_some(timeout))
 }
 
-type Fixed = Vec<(usize, Hidden, Vec<RecordBatch>)>;
+/// What a plan reads, as it is counted: its sources, then its rows that are computed once.
+fn inputs_of(plan: &StreamPlan) -> Vec<NodeId> {
+    let which = |fixed: bool| {
+        let is_input = move |op: &Op| if fixed { matches!(op, Op::Static(_)) } else { matches!(op, Op::Source(_)) };
+        plan.nodes.iter().enumerate().filter(move |(_, n)| is_input(&n.op)).map(|(id, _)| id)
+    };
+    which(false).chain(which(true)).collect()
+}
+
+/// What a job counts: its inputs, and how often each statement reads them.
+pub fn metrics_layout(plan: &StreamPlan, topology: &Topology) -> Layout {
+    let inputs = inputs_of(plan);
+    let name = |&id: &NodeId| match &plan.nodes[id].op {
+        Op::Source(source) => source.table.name.clone(),
+        _ => "VALUES".to_owned(),
+    };
+    let statement = |(number, &sink): (usize, &NodeId)| {
+        let of_statement = || (0..plan.nodes.len()).filter(|&node| topology.statement_of(node) == Some(number));
+        let times = |input: &NodeId| {
+            of_statement().map(|n| plan.nodes[n].inputs.iter().filter(|i| *i == input).count() as u64).sum()
+        };
+        let name = match &plan.nodes[sink].op {
+            Op::Sink(SinkNode { table: Some(table), .. }) => table.name.clone(),
+            _ => "SELECT".to_owned(),
+        };
+        StatementLayout { sink: name, reads: inputs.iter().map(times).collect() }
+    };
+    let statements = topology.sinks().iter().enumerate().map(statement).collect();
+    Layout { inputs: inputs.iter().map(name).collect(), statements }
+}
 
 /// The rows of the parts of a plan that read no stream.
-pub fn fixed_rows(plan: &StreamPlan, entries: &BTreeMap<NodeId, usize>) -> Result<Fixed> {
+pub fn fixed_rows(plan: &StreamPlan, entries: &BTreeMap<NodeId, usize>) -> Result<Vec<Fixed>> {
     let mut fixed = Vec::new();
+    let inputs = inputs_of(plan);
     for (&node, &entry) in entries {
         if let Op::Static(logical) = &plan.nodes[node].op {
             let batches = compute(logical)?;
@@ -284,7 +324,8 @@ pub fn fixed_rows(plan: &StreamPlan, entries: &BTreeMap<NodeId, usize>) -> Resul
                 .into_iter()
                 .map(|b| Ok(RecordBatch::try_new_with_options(Arc::clone(schema), b.columns().to_vec(), &options(&b))?))
                 .collect::<Result<Vec<_>>>()?;
-            fixed.push((entry, plan.nodes[node].hidden, batches));
+            let input = inputs.iter().position(|&i| i == node).unwrap_or_default();
+            fixed.push(Fixed { entry, input, hidden: plan.nodes[node].hidden, batches });
         }
     }
     Ok(fixed)

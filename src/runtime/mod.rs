@@ -26,6 +26,7 @@ mod query;
 pub mod query_test;
 mod reading;
 mod rehearsal;
+mod rejects;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -34,5 +35,5 @@ mod worker;
 
 pub use engine::{Engine, EngineConfig, Outcome, Rows};
 pub use job::{Job, JobStatus};
-pub use metrics::JobInfo;
+pub use metrics::{JobInfo, SourceInfo, StatementInfo};
 pub use query::QueryStream;

@@ -10,10 +10,11 @@ use super::commit::CommitMessage;
 use super::exchange::{Message, deal, send};
 use super::job::Shared;
 use super::metrics::WorkerReport;
+use super::rejects::RejectLanes;
 use super::topology::{Part, Topology};
 use crate::connectors::{SinkEncoder, SinkRows};
 use crate::error::{Error, Result};
-use crate::exec::{Boundary, Outlet, Outlets};
+use crate::exec::{Boundary, Counts, Outlet, Outlets, Rejected};
 use crate::time::{Progress, TimeMs, WATERMARK_MAX};
 
 /// Where a worker's output goes.
@@ -28,6 +29,10 @@ pub struct WorkerOutlets {
     pub sinks: Vec<SinkLane>,
     /// To the committing thread, if this stage feeds sinks.
     pub commit: Option<Sender<CommitMessage>>,
+    /// The ways out for rows that are turned away.
+    pub rejects: Arc<RejectLanes>,
+    /// Per node of the worker's fragment, the statement whose it is.
+    pub statements: Vec<Option<usize>>,
     /// The progress of edges at the boundary at hand.
     pub progress: Vec<(usize, Progress)>,
     /// The least watermark of the sinks at the boundary at hand.
@@ -59,9 +64,26 @@ impl Outlets for WorkerOutlets {
         let (Progress::Active(reached) | Progress::Idle { reached, .. }) = progress;
         self.reached = self.reached.min(reached);
     }
+
+    fn rejected(&mut self, node: usize, rejected: Vec<Rejected>) -> Result<()> {
+        self.turn_away(self.statements[node], rejected)
+    }
 }
 
 impl WorkerOutlets {
+    /// Sends rows that were turned away to the topics of such rows, if their tables have any. `statement` is the one that
+    /// they are no good to; without it they are no good to anybody.
+    pub fn turn_away(&mut self, statement: Option<usize>, rejected: Vec<Rejected>) -> Result<()> {
+        if rejected.is_empty() {
+            return Ok(());
+        }
+        let Some(commit) = &self.commit else { return Err(Error::bug("a topic without a committing thread")) };
+        for (topic, rows) in self.rejects.encode(statement, &rejected) {
+            send(commit, CommitMessage::Rejected(topic, rows), &self.shared)?;
+        }
+        Ok(())
+    }
+
     fn write(&mut self, sink: usize, batch: &RecordBatch) -> Result<()> {
         let rows = self.sinks[sink].encode(batch)?;
         let Some(commit) = &self.commit else { return Err(Error::bug("a sink without a committing thread")) };
@@ -88,7 +110,13 @@ impl WorkerOutlets {
     pub fn report(&mut self, part: &Part) {
         let watermark = std::mem::replace(&mut self.reached, WATERMARK_MAX);
         let (open_windows, state_bytes) = part.fragment.state_size();
-        let report = WorkerReport { counts: part.fragment.counts(), watermark, open_windows, state_bytes };
+        let mut counts = vec![Counts::default(); self.topology.sinks().len()];
+        for (statement, of_node) in self.statements.iter().zip(part.fragment.counts()) {
+            if let Some(statement) = statement {
+                counts[*statement].add(of_node);
+            }
+        }
+        let report = WorkerReport { counts, watermark, open_windows, state_bytes };
         self.shared.metrics.report(self.stage, self.worker, report);
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::clock;
 use super::job::{Shared, lock};
 use crate::connectors::{PartitionPlan, Source, SourceReader, SourceRows};
-use crate::error::Result;
+use crate::error::{Blame, Error, Result};
 use crate::exec::{Output, SourceStage};
 use crate::limits::BATCH_ROWS_MAX;
 use crate::time::{TimeMs, WATERMARK_MAX};
@@ -190,10 +190,11 @@ impl SourceInput {
     pub fn take(&mut self, at: usize, rows: &SourceRows, shared: &Shared, out: &mut Output) -> Result<()> {
         let index = self.partitions[at].index;
         let fate = self.stage.on_rows(index, rows, out)?;
-        let metrics = &shared.metrics;
+        let metrics = shared.metrics.input(self.source);
         metrics.records.fetch_add(rows.records, Ordering::Relaxed);
         metrics.bytes.fetch_add(rows.bytes, Ordering::Relaxed);
-        metrics.skipped.fetch_add(rows.bad + fate.bad, Ordering::Relaxed);
+        metrics.skipped.fetch_add(rows.bad + fate.skipped, Ordering::Relaxed);
+        metrics.dead_lettered.fetch_add(fate.dead_lettered, Ordering::Relaxed);
         metrics.tombstones.fetch_add(rows.tombstones, Ordering::Relaxed);
         let partition = &mut self.partitions[at];
         partition.next_offset = partition.next_offset.max(rows.next_offset);
@@ -215,6 +216,17 @@ impl SourceInput {
         };
         self.align(at);
         Ok(())
+    }
+
+    /// Says with which records an error of the data came.
+    pub fn locate(&self, error: Error, at: usize, rows: &SourceRows) -> Error {
+        let id = self.stage.partition_id(self.partitions[at].index);
+        let (Blame::Data, [first, .., last] | [first @ last]) = (error.blame, rows.offsets.as_slice()) else {
+            return error;
+        };
+        let offsets = if first == last { format!("offset {first}") } else { format!("offsets {first} to {last}") };
+        let place = format!("topic {}, partition {}, {offsets}", id.topic, id.partition);
+        Error { message: format!("{} (at {place})", error.message), ..error }
     }
 
     /// At a boundary: partitions that have been at their end for long enough hold nothing back any more.
@@ -249,12 +261,19 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
+    use super::super::metrics::{JobMetrics, Layout};
     use super::super::rehearsal::sources_of;
     use super::super::tests::{Record, columns, plan};
     use super::*;
     use crate::connectors::PartitionId;
     use crate::plan::StreamPlan;
     use crate::time::{Progress, WATERMARK_MIN};
+
+    /// What the threads of a job over two sources share.
+    fn shared_by_two() -> Arc<Shared> {
+        let layout = Layout { inputs: vec!["a".to_owned(), "b".to_owned()], ..Layout::default() };
+        Shared::new(String::new(), String::new(), JobMetrics::new(layout))
+    }
 
     const UNION: &str =
         "INSERT INTO p SELECT ts, k, n, n FROM (SELECT ts, k, n FROM a UNION ALL SELECT ts, k, n FROM b)";
@@ -326,7 +345,7 @@ mod tests {
             let share: Vec<usize> = (0..plans.len()).filter(|p| p % 2 == worker).collect();
             let partitions = share.iter().map(|&p| ReadPartition::new(p, &plans[p])).collect();
             let reader = (!share.is_empty()).then(|| opened.reader(&share).unwrap());
-            let stage = SourceStage::new(Arc::clone(source_node), &node.visible, node.hidden, &ids, share, false, true);
+            let stage = SourceStage::new(Arc::clone(source_node), &node.visible, node.hidden, &ids, share, true);
             let mut input = SourceInput {
                 entry: 0,
                 opened: Arc::clone(&opened),
@@ -347,7 +366,7 @@ mod tests {
     #[test]
     fn nobody_runs_ahead_and_nobody_waits_for_ever() {
         let plan = plan(UNION);
-        let shared = Shared::new(String::new(), String::new());
+        let shared = shared_by_two();
         for seed in 0..200 {
             let mut rng = StdRng::seed_from_u64(seed);
             let (alignment, drift_ms) = (Arc::default(), rng.random_range(0..200));
@@ -403,7 +422,7 @@ mod tests {
     #[test]
     fn an_empty_table_begins_as_one() {
         let plan = plan(UNION);
-        let shared = Shared::new(String::new(), String::new());
+        let shared = shared_by_two();
         let log: Log = empty_log(3);
         let plans = (0..3).map(|p| partition(p, true)).collect();
         let [mut one, mut two] = inputs(&plan, 0, Fake(plans, log), &Arc::default(), 0);
@@ -439,7 +458,7 @@ mod tests {
     #[test]
     fn a_partition_that_is_found_holds_back_if_there_is_something_in_it() {
         let plan = plan(UNION);
-        let shared = Shared::new(String::new(), String::new());
+        let shared = shared_by_two();
         let log: Log = empty_log(4);
         let [mut one, mut two] =
             inputs(&plan, 0, Fake(vec![partition(0, false)], Arc::clone(&log)), &Arc::default(), 0);

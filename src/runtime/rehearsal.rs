@@ -16,8 +16,8 @@ use super::exchange::deal;
 use super::launch::{fixed_rows, watermark_advances};
 use super::outlets::check_not_null;
 use super::topology::{Part, Topology};
-use super::worker::with_hidden;
-use crate::connectors::{self, PartitionId, SourceRows};
+use super::worker::{Fixed, with_hidden};
+use crate::connectors::{PartitionId, SourceRows};
 use crate::error::{Error, Result};
 #[cfg(test)]
 use crate::exec::Counts;
@@ -57,8 +57,8 @@ struct RehearsedSource {
 pub struct Given {
     /// Rows for sinks with the sink's number, in the order in which they left; what is hidden is still behind them.
     pub rows: Vec<(usize, RecordBatch)>,
-    /// Rows that were turned away and are wanted somewhere.
-    pub rejected: Vec<Rejected>,
+    /// Rows that were turned away and are wanted somewhere, with the number of the sink that they would have led to.
+    pub rejected: Vec<(Option<usize>, Rejected)>,
     /// State that changed since the last checkpoint: stage, node of its fragment, pane, partials.
     pub deltas: Vec<(usize, usize, PaneKey, RecordBatch)>,
 }
@@ -91,7 +91,7 @@ impl Rehearsal {
         let channels = BTreeMap::new();
         let mut rehearsal = Self { plan, topology, parts, sources, channels, given: Given::default(), bad: 0 };
         clock::set_worker_clock(clock_ms);
-        for (entry, hidden, batches) in fixed_rows(&rehearsal.plan, &rehearsal.parts[0][0].sources)? {
+        for Fixed { entry, hidden, batches, .. } in fixed_rows(&rehearsal.plan, &rehearsal.parts[0][0].sources)? {
             for batch in batches {
                 let batch = with_hidden(&batch, hidden)?;
                 rehearsal.work(0, 0, |part, out| part.fragment.on_batch(entry, batch, out))?;
@@ -125,8 +125,8 @@ impl Rehearsal {
         let (entry, stage) = self.stage_of(source, partition);
         let mut out = Output::default();
         let fate = stage.on_rows(partition, rows, &mut out)?;
-        self.bad += rows.bad + fate.bad;
-        self.given.rejected.extend(out.rejected);
+        self.bad += rows.bad + fate.skipped + fate.dead_lettered;
+        self.given.rejected.extend(out.rejected.into_iter().map(|rejected| (None, rejected)));
         for batch in out.batches {
             self.work(0, worker, |part, out| part.fragment.on_batch(entry, batch, out))?;
         }
@@ -232,12 +232,33 @@ impl Rehearsal {
         self.bad
     }
 
-    /// What has happened to rows in all operators together.
+    /// What has become of records, for all sinks together.
     #[cfg(test)]
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
-        self.parts.iter().flatten().for_each(|part| counts.add(part.fragment.counts()));
+        self.counts_by_sink().into_iter().for_each(|of_sink| counts.add(of_sink));
         counts
+    }
+
+    /// What has become of records, per sink.
+    #[cfg(test)]
+    pub fn counts_by_sink(&self) -> Vec<Counts> {
+        let mut counts = vec![Counts::default(); self.sinks().len()];
+        for part in self.parts.iter().flatten() {
+            for (&node, of_node) in part.nodes.iter().zip(part.fragment.counts()) {
+                if let Some(sink) = self.topology.statement_of(node) {
+                    counts[sink].add(of_node);
+                }
+            }
+        }
+        counts
+    }
+
+    /// How often each sink's statement reads each source.
+    #[cfg(test)]
+    pub fn reads(&self) -> Vec<Vec<u64>> {
+        let layout = super::launch::metrics_layout(&self.plan, &self.topology);
+        layout.statements.into_iter().map(|statement| statement.reads).collect()
     }
 
     /// The node of the plan whose state is that of a node of a stage's fragment.
@@ -254,7 +275,8 @@ impl Rehearsal {
         f: impl FnOnce(&mut Part, &mut dyn Outlets) -> Result<()>,
     ) -> Result<Vec<(Outlet, Progress)>> {
         let Self { plan, topology, channels, given, .. } = self;
-        let mut taken = Taken { plan, topology, stage, worker, channels, given, progress: Vec::new() };
+        let nodes = self.parts[stage][worker].nodes.clone();
+        let mut taken = Taken { plan, topology, nodes, stage, worker, channels, given, progress: Vec::new() };
         f(&mut self.parts[stage][worker], &mut taken)?;
         Ok(taken.progress)
     }
@@ -280,16 +302,17 @@ fn source_stage(
     let share: Vec<usize> = (0..partitions).filter(|p| p % workers == worker).collect();
     let id = |partition| PartitionId { topic: source.table.name.as_str().into(), partition };
     let ids: Vec<_> = (0..).take(partitions).map(id).collect();
-    let skip_bad = connectors::skips_bad_records(&source.table)?;
     let advance = watermark_advances(&source.table)?;
     let from = &plan.nodes[node];
-    Ok(SourceStage::new(Arc::clone(source), &from.visible, from.hidden, &ids, share, skip_bad, advance))
+    Ok(SourceStage::new(Arc::clone(source), &from.visible, from.hidden, &ids, share, advance))
 }
 
 /// Takes the output of a worker.
 struct Taken<'a> {
     plan: &'a StreamPlan,
     topology: &'a Topology,
+    /// Per node of the fragment, the plan's.
+    nodes: Vec<NodeId>,
     stage: usize,
     worker: usize,
     channels: &'a mut BTreeMap<(usize, usize, usize), VecDeque<(usize, RecordBatch)>>,
@@ -326,8 +349,9 @@ impl Outlets for Taken<'_> {
         self.progress.push((outlet, progress));
     }
 
-    fn rejected(&mut self, rejected: Vec<Rejected>) -> Result<()> {
-        self.given.rejected.extend(rejected);
+    fn rejected(&mut self, node: usize, rejected: Vec<Rejected>) -> Result<()> {
+        let sink = self.topology.statement_of(self.nodes[node]);
+        self.given.rejected.extend(rejected.into_iter().map(|rejected| (sink, rejected)));
         Ok(())
     }
 

@@ -27,7 +27,7 @@ use super::exchange::by_owner;
 use super::rehearsal::{Rehearsal, sources_of};
 use crate::catalog::Catalog;
 use crate::change::RowKind;
-use crate::connectors::{SourceColumn, SourceRows};
+use crate::connectors::{RawRecord, RawRecords, SourceColumn, SourceRows};
 use crate::error::Result;
 use crate::exec::{Boundary, Counts, End};
 use crate::plan::{Hidden, Op, PlanSettings, Planner, SourceNode, StreamPlan};
@@ -57,6 +57,11 @@ const TABLES: &str = "
         WITH ('connector' = 'kafka', 'topic' = 'c', 'format' = 'json');
     CREATE TABLE d (k STRING, n BIGINT, ms BIGINT, at AS TO_TIMESTAMP_LTZ(1362850000000 + ms * 600000, 3),
         WATERMARK FOR at AS at - INTERVAL '5' HOUR) WITH ('connector' = 'kafka', 'topic' = 'd', 'format' = 'json');
+    CREATE TABLE late_and_bad (k STRING, n BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '0.030' SECOND)
+        WITH ('connector' = 'kafka', 'topic' = 'late_and_bad', 'format' = 'json', 'scan.late.topic' = 'late',
+              'scan.on-error' = 'dead-letter', 'scan.dead-letter.topic' = 'bad');
+    CREATE TABLE skipping (k STRING, n BIGINT, ts TIMESTAMP(3), WATERMARK FOR ts AS ts - INTERVAL '0.030' SECOND)
+        WITH ('connector' = 'kafka', 'topic' = 'skipping', 'format' = 'json', 'scan.on-error' = 'skip');
     CREATE TABLE o (w TIMESTAMP(3), k STRING, c BIGINT, s BIGINT) WITH ('connector' = 'blackhole');
     CREATE TABLE p (w TIMESTAMP(3), k STRING, c BIGINT, s BIGINT) WITH ('connector' = 'blackhole');";
 
@@ -125,6 +130,36 @@ const OTHERS: [&str; 16] = [
      INSERT INTO o SELECT window_start, k, count(*), sum(n) FROM TUMBLE(a, ts, INTERVAL '0.050' SECOND)
      GROUP BY window_start, window_end, k;
      INSERT INTO p SELECT ts, k, n, -n FROM a WHERE n % 3 = 0;
+     END",
+];
+
+/// Rows are turned away: late ones, and those over which an expression fails before, in or between the windows.
+const REJECTING: [&str; 6] = [
+    "INSERT INTO o SELECT window_start, k, count(*), sum(100 / (n % 7))
+     FROM HOP(late_and_bad, ts, INTERVAL '0.020' SECOND, INTERVAL '0.060' SECOND) WHERE 10 / n > 1 OR n > 5
+     GROUP BY window_start, window_end, k",
+    // The windows' bounds are read: rows are repeated.
+    "INSERT INTO o SELECT window_start, k, count(*), max(m + 100 / (n % 7)) FROM
+        (SELECT window_start, window_end, k, n, 10 / (n % 5) AS m
+         FROM HOP(late_and_bad, ts, INTERVAL '0.020' SECOND, INTERVAL '0.060' SECOND)
+         WHERE EXTRACT(MILLISECOND FROM window_start) % 40 = 0) GROUP BY window_start, window_end, k",
+    // A table that writes them, one that skips them, and rows of windows beside both.
+    "INSERT INTO o SELECT window_start, k, count(*), sum(100 / (n % 7)) FROM TUMBLE(
+        (SELECT k, n, ts FROM late_and_bad UNION ALL SELECT k, n, ts FROM skipping UNION ALL SELECT k, 1 + n % 6, ts FROM
+            (SELECT window_time AS ts, k, count(*) AS n FROM TUMBLE(late_and_bad, ts, INTERVAL '0.010' SECOND)
+             GROUP BY window_start, window_end, window_time, k)),
+        ts, INTERVAL '0.050' SECOND) GROUP BY window_start, window_end, k",
+    // No windows: nothing is late.
+    "INSERT INTO o SELECT ts, k, 10 / n, n FROM late_and_bad WHERE n % 4 <> 1",
+    // A join keeps rows of windows, and no records.
+    "INSERT INTO o SELECT l.window_start, l.k, l.n, r.n FROM
+        (SELECT * FROM TUMBLE(late_and_bad, ts, INTERVAL '0.020' SECOND) WHERE 10 / n > 0) l JOIN
+        (SELECT * FROM TUMBLE(skipping, ts, INTERVAL '0.020' SECOND) WHERE n < 3) r
+        ON l.window_start = r.window_start AND l.window_end = r.window_end AND l.k = r.k",
+    "EXECUTE STATEMENT SET BEGIN
+     INSERT INTO o SELECT window_start, k, count(*), sum(10 / n) FROM TUMBLE(late_and_bad, ts, INTERVAL '0.050' SECOND)
+     GROUP BY window_start, window_end, k;
+     INSERT INTO p SELECT ts, k, n, 10 / (n - 3) FROM late_and_bad UNION ALL SELECT ts, k, n, 0 FROM late_and_bad WHERE n = 4;
      END",
 ];
 
@@ -281,6 +316,10 @@ struct Seen {
     /// The union of all deltas so far, for panes with a window that can still close.
     state: BTreeMap<(usize, PaneKey), Vec<String>>,
     counts: Counts,
+    /// Per sink, what became of records.
+    by_sink: Vec<Counts>,
+    /// What was turned away so far, sorted.
+    rejected: Vec<String>,
     watermark: Option<TimeMs>,
     open_windows: usize,
 }
@@ -297,6 +336,7 @@ fn texts(columns: &[ArrayRef]) -> Vec<String> {
 struct Job {
     rehearsal: Rehearsal,
     rows: Vec<String>,
+    rejected: Vec<String>,
     deltas: BTreeMap<(usize, PaneKey), Vec<RecordBatch>>,
     all_deltas: BTreeMap<(usize, PaneKey), Vec<RecordBatch>>,
 }
@@ -309,15 +349,18 @@ impl Job {
         for (source, begun) in case.begun.iter().enumerate() {
             rehearsal.set_asleep(source, *begun > 0);
         }
-        Self { rehearsal, rows: Vec::new(), deltas: BTreeMap::new(), all_deltas: BTreeMap::new() }
+        Self { rehearsal, rows: Vec::new(), rejected: Vec::new(), deltas: BTreeMap::new(), all_deltas: BTreeMap::new() }
     }
 
     /// Reads some records of a partition.
     fn read(&mut self, source: usize, partition: usize, records: &[Record]) {
+        let mut raw = RawRecords::default();
+        records.iter().for_each(|r| raw.push(None, r.offset.to_string().as_bytes()));
         let rows = SourceRows {
             columns: columns(self.rehearsal.source(source).1, records),
             offsets: records.iter().map(|r| r.offset).collect(),
             records: records.len() as u64,
+            raw: Some(raw.take().unwrap()),
             ..SourceRows::default()
         };
         self.rehearsal.read(source, partition, &rows).unwrap();
@@ -361,9 +404,17 @@ impl Job {
             let aggregate = self.rehearsal.plan_node(stage, node);
             self.deltas.entry((aggregate, pane)).or_default().push(delta);
         }
+        for (sink, rejected) in given.rejected {
+            // The record is the offset, as it was read.
+            assert_eq!(rejected.record, RawRecord::new(None, rejected.origin.offset.to_string().as_bytes()));
+            self.rejected.push(format!("{}: {:?} {:?}", sink.unwrap(), rejected.origin, rejected.rejection));
+        }
+        let by_sink = self.rehearsal.counts_by_sink();
         let counts = self.rehearsal.counts();
-        let mut seen = Seen { rows: self.rows.clone(), counts, watermark, ..Seen::default() };
+        let (rows, rejected) = (self.rows.clone(), self.rejected.clone());
+        let mut seen = Seen { rows, rejected, counts, by_sink, watermark, ..Seen::default() };
         seen.rows.sort_unstable();
+        seen.rejected.sort_unstable();
         if !checkpoint {
             return seen;
         }
@@ -482,8 +533,12 @@ fn run(plan: &Arc<StreamPlan>, case: &Case, workers: usize, seed: u64) -> Vec<Se
 
 /// Runs a test for each seed, or for that of the environment; a seed that fails is told with the way to replay it.
 fn for_seeds(test: &str, check: impl Fn(u64)) {
+    for_so_many_seeds(test, SEEDS, check);
+}
+
+fn for_so_many_seeds(test: &str, seeds: u64, check: impl Fn(u64)) {
     let asked = std::env::var("TIDEMILL_SEED").ok().map(|seed| seed.parse().expect("TIDEMILL_SEED is a number"));
-    for seed in asked.map_or(0..SEEDS, |seed: u64| seed..seed + 1) {
+    for seed in asked.map_or(0..seeds, |seed: u64| seed..seed + 1) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(seed))) {
             eprintln!("replay it: TIDEMILL_SEED={seed} cargo test --release --lib runtime::tests::{test}");
             resume_unwind(panic);
@@ -512,6 +567,54 @@ fn rows_and_state_are_a_function_of_the_offsets() {
             let case = Case::new(seed * 1_000 + number as u64 * 2 + seed % 2, sources);
             same_however_it_runs(&plan, &case, seed);
         });
+    }
+}
+
+#[test]
+fn what_is_turned_away_is_a_function_of_the_offsets() {
+    for (number, insert) in REJECTING.into_iter().enumerate() {
+        let plan = Arc::new(plan(insert));
+        let sources = plan.sources().count();
+        let reads = Rehearsal::new(Arc::clone(&plan), &vec![1; sources], 1, 0).unwrap().reads();
+        let (mut late, mut bad, mut skipped) = (0, 0, 0);
+        for_so_many_seeds("what_is_turned_away_is_a_function_of_the_offsets", SEEDS / 4, |seed| {
+            let case = Case::new(seed * 1_000 + number as u64, sources);
+            for (stop, seen) in case.stops.iter().zip(same_however_it_runs(&plan, &case, seed)) {
+                check_conservation(&plan, &reads, stop, &seen);
+            }
+        });
+        for seed in 0..SEEDS / 4 {
+            let case = Case::new(seed * 1_000 + number as u64, sources);
+            let seen = run(&plan, &case, 1, seed).pop().unwrap();
+            late += seen.rejected.iter().filter(|r| r.contains("Late {")).count();
+            bad += seen.rejected.iter().filter(|r| r.contains("Failed(")).count();
+            skipped += seen.counts.skipped;
+        }
+        // Windows are needed for lateness, and the table that skips for skipping.
+        assert_eq!(
+            (late > 0, bad > 0, skipped > 0),
+            (number != 3, true, number == 2),
+            "{late} {bad} {skipped}: {insert}"
+        );
+    }
+}
+
+/// Each record that a statement has read is in one of the terms, once per way that it is read by; and what is told to a
+/// topic is what is counted.
+fn check_conservation(plan: &StreamPlan, reads: &[Vec<u64>], stop: &Stop, seen: &Seen) {
+    let read: Vec<i64> = stop.read.iter().map(|partitions| partitions.iter().sum::<usize>() as i64).collect();
+    for (number, (reads, counts)) in reads.iter().zip(&seen.by_sink).enumerate() {
+        let records: i64 = read.iter().zip(reads).map(|(read, times)| read * *times as i64).sum();
+        let Counts { used, filtered, late, lost_to_idleness, skipped, dead_lettered, .. } = *counts;
+        let others = filtered + late + lost_to_idleness + skipped + dead_lettered;
+        assert_eq!(records, used + others as i64, "{counts:?}");
+        let told = |what: &str| {
+            seen.rejected.iter().filter(|r| r.starts_with(&format!("{number}: ")) && r.contains(what)).count() as u64
+        };
+        assert_eq!(told("Failed("), dead_lettered);
+        if plan.sources().all(|source| source.rejects.late_topic.is_some()) {
+            assert_eq!(told("Late {"), late + counts.partly_late);
+        }
     }
 }
 
@@ -578,6 +681,7 @@ fn check_by_definition(windows: SlicedWindows, plan: &StreamPlan, case: &Case, t
                 } else if last < open {
                     counts.late += 1;
                 } else {
+                    counts.used += 1;
                     counts.partly_late += u64::from(first < open);
                     let pane = by_pane.entry((slice, open)).or_default();
                     add(pane, record);

@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::connectors::Policies;
 use crate::error::Result;
 use crate::exec::{
-    Fragment, Operator, Outlet, PartialAggregate, PerWindow, RepeatWindows, SessionAggregate, SessionRows, Transform,
-    WindowAggregate,
+    Fragment, Lineage, Operator, Outlet, PartialAggregate, PerWindow, RepeatWindows, SessionAggregate, SessionRows,
+    Transform, WindowAggregate,
 };
 use crate::plan::{AggregateNode, Hidden, Node, NodeId, Op, StreamPlan};
 
@@ -48,6 +49,10 @@ pub struct Topology {
     edges: Vec<Edge>,
     /// The sinks' nodes, in order: sink i is the outlet `edges.len() + i`.
     sinks: Vec<NodeId>,
+    /// Per node, what its rows are, and the sink that they lead to.
+    lineages: Vec<Lineage>,
+    statements: Vec<Option<usize>>,
+    policies: Policies,
 }
 
 /// A worker's part of the graph, and where rows enter it.
@@ -66,6 +71,34 @@ impl Part {
         self.nodes.push(id);
         self.fragment.add(operator, inputs)
     }
+}
+
+/// What a node's rows are to those who count records. Where rows of windows are mixed with records, they count as records.
+fn lineages(plan: &StreamPlan) -> Vec<Lineage> {
+    let mut lineages: Vec<Lineage> = Vec::with_capacity(plan.nodes.len());
+    for node in &plan.nodes {
+        let of_inputs = node.inputs.iter().map(|&input| lineages[input]).min().unwrap_or_default();
+        lineages.push(match &node.op {
+            Op::Aggregate(_) | Op::PerWindow(_) | Op::Sessions(_) => Lineage::Results,
+            Op::Windows(windows) if windows.repeat => of_inputs.max(Lineage::Copies),
+            _ => of_inputs,
+        });
+    }
+    lineages
+}
+
+/// Per node that is no source, the number of the sink that its rows lead to: each has one consumer.
+fn statements(plan: &StreamPlan, sinks: &[NodeId]) -> Vec<Option<usize>> {
+    let mut statements = vec![None; plan.nodes.len()];
+    for (number, &sink) in sinks.iter().enumerate() {
+        statements[sink] = Some(number);
+    }
+    for (id, node) in plan.nodes.iter().enumerate().rev() {
+        for &input in node.inputs.iter().filter(|&&input| !plan.nodes[input].inputs.is_empty()) {
+            statements[input] = statements[id];
+        }
+    }
+    statements
 }
 
 /// Per input of a node, the columns whose rows must come together at one worker; `None` if rows may be anywhere.
@@ -127,7 +160,9 @@ impl Topology {
             }
             stage_of.push(stage);
         }
-        Self { plan, workers, stage_of, edges, sinks }
+        let (lineages, statements) = (lineages(&plan), statements(&plan, &sinks));
+        let policies = Policies::new(plan.sources().map(|source| source.rejects.on_error));
+        Self { plan, workers, stage_of, edges, sinks, lineages, statements, policies }
     }
 
     /// The number of stages.
@@ -155,6 +190,11 @@ impl Topology {
         self.sinks.iter().any(|&s| self.stage_of[s] == stage)
     }
 
+    /// The number of the sink that the rows of a node lead to; `None` for a source, which several statements may read.
+    pub fn statement_of(&self, node: NodeId) -> Option<usize> {
+        self.statements[node]
+    }
+
     /// The sink that an outlet leads to, if it leads to one.
     pub fn sink_of(&self, outlet: Outlet) -> Option<usize> {
         outlet.checked_sub(self.edges.len())
@@ -162,8 +202,12 @@ impl Topology {
 
     /// The part of the graph that one worker of a stage runs.
     pub fn part(&self, stage: usize) -> Result<Part> {
-        let mut part =
-            Part { fragment: Fragment::default(), sources: BTreeMap::new(), edges: BTreeMap::new(), nodes: Vec::new() };
+        let mut part = Part {
+            fragment: Fragment::new(self.policies.clone()),
+            sources: BTreeMap::new(),
+            edges: BTreeMap::new(),
+            nodes: Vec::new(),
+        };
         let mut local: BTreeMap<NodeId, usize> = BTreeMap::new();
         for (id, node) in self.plan.nodes.iter().enumerate() {
             if let (Op::Aggregate(aggregate), true) = (&node.op, 1 < self.workers) {
@@ -176,6 +220,7 @@ impl Topology {
                 }
                 if self.stage_of[id] == stage {
                     let at = part.add(id, Some(owner(aggregate, None, node)?), &[]);
+                    part.fragment.set_lineage(at, self.lineages[input]);
                     part.edges.insert(self.edge(input, id), at);
                     local.insert(id, at);
                 }
@@ -197,6 +242,7 @@ impl Topology {
                     Some(&at) => at,
                     None => {
                         let at = part.add(id, None, &[]);
+                        part.fragment.set_lineage(at, self.lineages[input]);
                         part.edges.insert(self.edge(input, id), at);
                         at
                     }
@@ -204,7 +250,9 @@ impl Topology {
                 .collect();
             if let Op::Sink(_) = &node.op {
                 let sink = self.sinks.iter().position(|&s| s == id).unwrap_or_default();
-                part.fragment.send_out(inputs[0], self.edges.len() + sink);
+                let at = part.add(id, None, &inputs);
+                part.fragment.set_sink(at);
+                part.fragment.send_out(at, self.edges.len() + sink);
                 continue;
             }
             let at = part.add(id, self.operator(id)?, &inputs);

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::datatypes::DataType;
 
 use super::clock;
 use super::events::ClockEvents;
@@ -26,18 +27,31 @@ pub struct SourceWorker {
     pub part: Part,
     pub outlets: WorkerOutlets,
     pub inputs: Vec<SourceInput>,
-    /// Rows that were computed once: their entry, the hidden columns they need, and they themselves.
-    pub fixed: Vec<(usize, Hidden, Vec<RecordBatch>)>,
+    /// Rows that were computed once.
+    pub fixed: Vec<Fixed>,
+}
+
+/// Rows that were computed once.
+pub struct Fixed {
+    /// Where they enter.
+    pub entry: usize,
+    /// Their number among the inputs of the job.
+    pub input: usize,
+    /// The hidden columns that they need.
+    pub hidden: Hidden,
+    /// They themselves.
+    pub batches: Vec<RecordBatch>,
 }
 
 impl SourceWorker {
     /// Runs until the job ends.
     pub fn run(&mut self) -> Result<()> {
         clock::set_worker_clock(clock::wall_ms());
-        for (entry, hidden, batches) in std::mem::take(&mut self.fixed) {
+        for Fixed { entry, input, hidden, batches } in std::mem::take(&mut self.fixed) {
             for batch in batches {
                 let batch = with_hidden(&batch, hidden)?;
-                self.outlets.shared.metrics.records.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+                let records = &self.outlets.shared.metrics.input(input).records;
+                records.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
                 self.part.fragment.on_batch(entry, batch, &mut self.outlets)?;
             }
         }
@@ -77,8 +91,10 @@ impl SourceWorker {
             any = true;
             let mut out = Output::default();
             input.take(at, &rows, &self.outlets.shared, &mut out)?;
+            self.outlets.turn_away(None, out.rejected)?;
             for batch in out.batches {
-                self.part.fragment.on_batch(input.entry, batch, &mut self.outlets)?;
+                let taken = self.part.fragment.on_batch(input.entry, batch, &mut self.outlets);
+                taken.map_err(|error| input.locate(error, at, &rows))?;
             }
         }
         Ok(any)
@@ -179,6 +195,9 @@ pub fn with_hidden(batch: &RecordBatch, hidden: Hidden) -> Result<RecordBatch> {
     }
     if hidden.tie {
         columns.push(Arc::new(BinaryArray::from_iter_values((0..rows as u64).map(u64::to_be_bytes))));
+    }
+    if hidden.raw {
+        columns.push(new_null_array(&DataType::BinaryView, rows));
     }
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     Ok(RecordBatch::try_new_with_options(hidden.extend(&batch.schema()), columns, &options)?)

@@ -114,6 +114,14 @@ impl WatermarkClock {
     }
 }
 
+/// An instant as ISO-8601 in UTC, such as `2013-01-01T10:00:00.000Z`; one that no calendar reaches as its number.
+pub fn iso_utc(time: TimeMs) -> String {
+    match chrono::DateTime::from_timestamp_millis(time) {
+        Some(time) => time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+        None => format!("{time} ms"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

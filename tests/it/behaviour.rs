@@ -21,6 +21,7 @@ mod closing;
 mod ends;
 mod flow;
 mod outages;
+mod rejects;
 mod several;
 
 /// How long anything may take that does not wait for a clock, on a busy machine.

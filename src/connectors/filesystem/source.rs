@@ -12,7 +12,7 @@ use super::{file_error, path_of};
 use crate::catalog::ColumnKind;
 use crate::catalog::options::Options;
 use crate::connectors::{
-    OnError, PartitionId, PartitionPlan, Source, SourceColumn, SourceReader, SourceRows, SourceSpec, shown,
+    OnError, PartitionId, PartitionPlan, Rejects, Source, SourceColumn, SourceReader, SourceRows, SourceSpec, shown,
 };
 use crate::error::{Error, Result};
 use crate::formats::{BadRecord, DecodeColumn, Format, RowDecoder};
@@ -32,8 +32,7 @@ impl FileSource {
     /// Lists the files and counts their records.
     pub fn open(spec: SourceSpec) -> Result<Self> {
         let options = &spec.table.options;
-        let format = format_of(options)?;
-        let on_error = OnError::of(options, format.ignores_parse_errors())?;
+        let on_error = Rejects::of(&spec.table)?.on_error;
         let framing = Framing::of(options.require("format")?, options)?;
         Columns::new(&spec)?;
         let mut partitions = Vec::new();

@@ -309,7 +309,7 @@ fn in_order(list: &TopicPartitionList, partitions: &[(&str, i32)]) -> Vec<Option
 }
 
 /// Kafka's rule for names; librdkafka would turn others into an obscure failure.
-pub(super) fn check_topic_name(name: &str) -> Result<()> {
+pub(crate) fn check_topic_name(name: &str) -> Result<()> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if name.is_empty() || name.len() > 249 || name == "." || name == ".." || !name.chars().all(legal) {
         return Err(Error::statement(format!("\"{}\" cannot be the name of a topic", name.escape_debug()))

@@ -26,6 +26,7 @@ mod source;
 mod tests;
 mod upsert;
 
+pub(crate) use cluster::check_topic_name;
 pub use cluster::{Cluster, Topic};
 pub use embedded::Embedded;
 pub use properties::{ClientProperties, property_notice};

@@ -3,10 +3,10 @@
 use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::take;
 
-use super::batch::Record;
+use super::batch::{Record, TimestampKind};
 use super::layout::{Field, Layout, Place};
 use super::metadata::{self, Metadata};
-use crate::connectors::{SourceColumn, SourceSpec};
+use crate::connectors::{RawRecords, SourceColumn, SourceRows, SourceSpec};
 use crate::error::{Error, Result};
 use crate::formats::{BadRecord, DecodeColumn, RowDecoder};
 use crate::limits::PAYLOAD_BYTES_MAX;
@@ -18,6 +18,9 @@ pub struct RowReader {
     metadata: Vec<Metadata>,
     /// Where each column comes from, in the order they were asked for.
     columns: Vec<Origin>,
+    /// The records themselves and their timestamps, where somebody asks for them.
+    raw: Option<RawRecords>,
+    timestamps: Option<Vec<i64>>,
     rows: usize,
 }
 
@@ -70,7 +73,9 @@ impl RowReader {
             }),
             _ => None,
         };
-        Ok(Self { value, key, metadata, columns, rows: 0 })
+        let raw = spec.keep_records.then(RawRecords::default);
+        let timestamps = spec.keep_timestamps.then(Vec::new);
+        Ok(Self { value, key, metadata, columns, raw, timestamps, rows: 0 })
     }
 
     /// Appends the row of a record with this value, or nothing and the reason.
@@ -91,13 +96,28 @@ impl RowReader {
         for metadata in &mut self.metadata {
             metadata.push(record);
         }
+        if let Some(raw) = &mut self.raw {
+            raw.push(record.key(), payload);
+        }
+        if let Some(timestamps) = &mut self.timestamps {
+            let (time, kind) = record.timestamp();
+            timestamps.push(if kind == TimestampKind::None { i64::MAX } else { time });
+        }
         self.rows += 1;
         debug_assert_eq!(self.value.len(), self.rows);
         Ok(())
     }
 
-    /// The columns in the order they were asked for; the reader is empty afterwards.
-    pub fn take(&mut self, topic: &str, partition: i32) -> Result<Vec<ArrayRef>> {
+    /// Everything that was asked for; the reader is empty afterwards.
+    pub fn take_into(&mut self, got: &mut SourceRows, topic: &str, partition: i32) -> Result<()> {
+        got.columns = self.take(topic, partition)?;
+        got.raw = self.raw.as_mut().map(RawRecords::take).transpose()?;
+        got.timestamps = self.timestamps.as_mut().map(std::mem::take).unwrap_or_default();
+        Ok(())
+    }
+
+    /// The columns in the order they were asked for.
+    fn take(&mut self, topic: &str, partition: i32) -> Result<Vec<ArrayRef>> {
         let rows = std::mem::take(&mut self.rows);
         let value = self.value.take()?;
         let key = self.key.as_mut().map_or(Ok(Vec::new()), KeyReader::take)?;

@@ -70,6 +70,18 @@ impl KafkaSink {
             return Err(Error::statement("'sink.delivery-guarantee' = 'exactly-once' is not available yet")
                 .hint("'at-least-once' is: after a crash some rows may be there twice"));
         }
+        Encoder::new(table)?;
+        Self::open_topic(table, topic, defaults)
+    }
+
+    /// Connects to another topic on a table's cluster, for rows that are encoded elsewhere.
+    pub fn open_beside(table: &Table, topic: &str, defaults: &Defaults) -> Result<Self> {
+        check_topic_name(topic)?;
+        Self::open_topic(table, topic, defaults)
+    }
+
+    fn open_topic(table: &Table, topic: &str, defaults: &Defaults) -> Result<Self> {
+        let options = &table.options;
         let partitioner = match options.choice("sink.partitioner", &["default", "fixed", "round-robin"])? {
             "fixed" => Partitioner::Fixed,
             "round-robin" => Partitioner::RoundRobin,
@@ -82,7 +94,6 @@ impl KafkaSink {
                 _ => return Err(invalid("sink.topic.partitions", &n.to_string(), "a number above 0")),
             },
         };
-        Encoder::new(table)?;
         let properties = ClientProperties::of_table(options, defaults)?;
         if is_upsert(table) && properties.get("partitioner") == Some("random") {
             return Err(Error::statement("'properties.partitioner' = 'random' would scatter the changes of a key")

@@ -20,7 +20,8 @@ use super::positions;
 use super::properties::{ClientProperties, client_error};
 use super::rows::RowReader;
 use crate::connectors::{
-    Defaults, OnError, PartitionId, PartitionPlan, Source, SourceReader, SourceRows, SourceSpec, shown,
+    Defaults, OnError, PartitionId, PartitionPlan, RawRecord, Rejects, Source, SourceReader, SourceRows, SourceSpec,
+    Undecoded, shown,
 };
 use crate::error::{Error, Result};
 use crate::limits::BATCH_ROWS_MAX;
@@ -61,8 +62,7 @@ impl KafkaSource {
     /// Connects, and resolves the table's partitions.
     pub fn open(spec: SourceSpec, defaults: &Defaults) -> Result<Self> {
         let layout = Layout::of(&spec.table)?;
-        let key_skips = layout.key.as_ref().is_some_and(|(format, _)| format.ignores_parse_errors());
-        let on_error = OnError::of(&spec.table.options, layout.value_format.ignores_parse_errors() || key_skips)?;
+        let on_error = Rejects::of(&spec.table)?.on_error;
         // Mistakes in the statement come before questions to the broker.
         RowReader::new(&spec, &layout)?;
         let properties = ClientProperties::of_table(&spec.table.options, defaults)?;
@@ -229,8 +229,9 @@ impl SourceReader for Reader {
             if std::mem::replace(&mut state.told_end, true) {
                 return Ok(None);
             }
-            let columns = self.rows.take(&state.plan.id.topic, state.plan.id.partition)?;
-            return Ok(Some(SourceRows { columns, next_offset: state.next, at_end: true, ..SourceRows::default() }));
+            let mut got = SourceRows { next_offset: state.next, at_end: true, ..SourceRows::default() };
+            self.rows.take_into(&mut got, &state.plan.id.topic, state.plan.id.partition)?;
+            return Ok(Some(got));
         };
         let mut taking = Taking {
             rows: &mut self.rows,
@@ -269,7 +270,7 @@ impl SourceReader for Reader {
         if got.offsets.is_empty() && !got.at_end && !moved {
             return Ok(None);
         }
-        got.columns = self.rows.take(&id.topic, id.partition)?;
+        self.rows.take_into(&mut got, &id.topic, id.partition)?;
         Ok(Some(got))
     }
 
@@ -453,6 +454,11 @@ impl Taking<'_> {
         match self.rows.push(record, payload) {
             Ok(()) => self.got.offsets.push(offset),
             Err(_) if self.on_error == OnError::Skip => self.got.bad += 1,
+            Err(reason) if self.on_error == OnError::DeadLetter => self.got.undecoded.push(Undecoded {
+                offset,
+                record: RawRecord::new(record.key(), payload),
+                reason: reason.to_string(),
+            }),
             Err(reason) => {
                 let id = &self.plan.id;
                 self.failure = Some(Failure::Data(
@@ -463,7 +469,9 @@ impl Taking<'_> {
                         id.partition,
                         shown(payload)
                     ))
-                    .hint("'scan.on-error' = 'skip' goes on and counts such records"),
+                    .hint(
+                        "'scan.on-error' = 'skip' goes on and counts such records, 'dead-letter' writes them to a topic",
+                    ),
                 ));
                 return ControlFlow::Break(());
             }

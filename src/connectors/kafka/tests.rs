@@ -661,8 +661,8 @@ fn mistakes_are_told_at_opening() {
         ),
         (
             source(&[orders, json, ("scan.on-error", "dead-letter")]),
-            "'scan.on-error' = 'dead-letter' is not available yet",
-            "skip",
+            "'scan.on-error' = 'dead-letter' needs 'scan.dead-letter.topic', the topic that bad records go to",
+            "add 'scan.dead-letter.topic'",
         ),
         (
             source(&[orders, json, ("properties.ssl.truststore.location", "/x")]),

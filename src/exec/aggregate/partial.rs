@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::rows::Rows;
 use crate::error::Result;
-use crate::exec::{Boundary, Operator, Output};
+use crate::exec::{Boundary, Lineage, Operator, Output};
 use crate::plan::{AggregateNode, Hidden};
 use crate::state::{AggregateLayout, GroupTable, PaneKey};
 use crate::time::Progress;
@@ -102,5 +102,9 @@ impl Operator for PartialAggregate {
     fn on_boundary(&mut self, _: &Boundary, progress: Progress, out: &mut Output) -> Result<Progress> {
         self.ship(out)?;
         Ok(progress)
+    }
+
+    fn lineage(&self, _: Lineage) -> Lineage {
+        Lineage::Results
     }
 }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, NullArray, RecordBatch, UInt32Array};
 use arrow::compute::take;
 use datafusion::common::cast::as_boolean_array;
 use datafusion::physical_expr::PhysicalExpr;
 
 use super::sliced_windows;
 use crate::error::{Error, Result};
-use crate::exec::rejected::numbers;
+use crate::exec::rejected::{FailedRows, Isolated, isolate, numbers};
 use crate::exec::transform::evaluate_all;
 use crate::exec::windows::{SessionJudge, WindowFinder};
 use crate::exec::{Output, Reporter};
@@ -30,6 +30,7 @@ pub struct Rows {
     /// So much later than its window's end a row may come.
     lateness_ms: i64,
     reporter: Option<Reporter>,
+    failed: FailedRows,
     keys: Vec<Arc<dyn PhysicalExpr>>,
     inputs: Vec<Vec<Arc<dyn PhysicalExpr>>>,
     filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
@@ -46,6 +47,12 @@ pub struct Evaluated {
 }
 
 impl Evaluated {
+    /// Keys, inputs, filters.
+    fn into_columns(self) -> Vec<ArrayRef> {
+        let filters = self.filters.into_iter().flatten().map(|f| Arc::new(f) as ArrayRef);
+        self.keys.into_iter().chain(self.inputs.into_iter().flatten()).chain(filters).collect()
+    }
+
     fn map(&self, rows: usize, f: impl Fn(&ArrayRef) -> Result<ArrayRef>) -> Result<Self> {
         let all = |arrays: &[ArrayRef]| arrays.iter().map(&f).collect::<Result<Vec<_>>>();
         let filter = |filter: &Option<BooleanArray>| match filter {
@@ -75,6 +82,7 @@ impl Rows {
             gap_ms: node.session_gap_ms(),
             assigned: if node.assigned { hidden.index(Hidden::WINDOW, visible) } else { None },
             reporter: Reporter::new(visible, hidden),
+            failed: FailedRows::new(hidden),
             time: hidden.time_index(visible),
             watermark: hidden
                 .watermark_index(visible)
@@ -94,9 +102,13 @@ impl Rows {
         out: &mut Output,
         mut take_rows: impl FnMut(PaneKey, &Evaluated, &mut Output) -> Result<()>,
     ) -> Result<()> {
-        self.find_panes(batch, out)?;
+        let (evaluated, mut bad) = self.isolate(batch)?;
+        self.find_panes(batch, &mut bad, out)?;
+        if !bad.is_empty() {
+            let keep = self.failed.turn_away(batch, bad, out)?;
+            self.panes.retain(|(_, row)| keep.value(*row as usize));
+        }
         let Some(&(first, _)) = self.panes.first() else { return Ok(()) };
-        let evaluated = self.evaluate(batch)?;
         let all_in_time = self.panes.len() == batch.num_rows();
         if all_in_time && self.panes.iter().all(|(pane, _)| *pane == first) {
             return take_rows(first, &evaluated, out);
@@ -113,8 +125,9 @@ impl Rows {
         Ok(())
     }
 
-    /// Fills `self.panes` with the rows that are in time for some window.
-    fn find_panes(&mut self, batch: &RecordBatch, out: &mut Output) -> Result<()> {
+    /// Fills `self.panes` with the rows that are in time for some window, and leaves those in `bad` that would be. A bad
+    /// row that is late is late: nothing is computed over it.
+    fn find_panes(&mut self, batch: &RecordBatch, bad: &mut Vec<(usize, Error)>, out: &mut Output) -> Result<()> {
         self.panes.clear();
         if let Some(column) = self.assigned {
             // The window's only slice is its last instant.
@@ -126,6 +139,9 @@ impl Rows {
         if let Some(gap_ms) = self.gap_ms {
             let judge = SessionJudge { gap_ms, reporter: self.reporter };
             for (((&time, &watermark), at), row) in times.iter().zip(watermarks).zip(0..).zip(0..) {
+                if is_left_out(bad, at, watermark < time) {
+                    continue;
+                }
                 if judge.is_in_time(batch, at, time, watermark, out) {
                     let slice = self.windows.slice_of(time);
                     self.panes.push(((slice, slice + 1), row));
@@ -136,6 +152,9 @@ impl Rows {
         let mut finder = WindowFinder::new(self.windows);
         for ((&time, &watermark), row) in times.iter().zip(watermarks).zip(0..) {
             let found = finder.find(time, late_from(watermark, self.lateness_ms));
+            if is_left_out(bad, row as usize, found.is_used()) {
+                continue;
+            }
             found.count(&mut out.counts);
             if let Some(reporter) = &self.reporter {
                 out.rejected.extend(found.report(reporter, &self.windows, batch, row as usize, time, watermark));
@@ -145,6 +164,20 @@ impl Rows {
             }
         }
         Ok(())
+    }
+
+    /// Evaluates everything, and finds the rows over which that fails.
+    fn isolate(&self, batch: &RecordBatch) -> Result<(Evaluated, Vec<(usize, Error)>)> {
+        if let Ok(evaluated) = self.evaluate(batch) {
+            return Ok((evaluated, Vec::new()));
+        }
+        let Isolated { columns, bad } = isolate(batch, &|rows| Ok(self.evaluate(rows)?.into_columns()))?;
+        let mut columns = columns.into_iter();
+        let mut next = || columns.next().unwrap_or_else(|| Arc::new(NullArray::new(0)));
+        let keys = self.keys.iter().map(|_| next()).collect();
+        let inputs = self.inputs.iter().map(|i| i.iter().map(|_| next()).collect()).collect();
+        let filters = self.filters.iter().map(|f| f.as_ref().and_then(|_| next().as_boolean_opt().cloned())).collect();
+        Ok((Evaluated { rows: batch.num_rows(), keys, inputs, filters }, bad))
     }
 
     fn evaluate(&self, batch: &RecordBatch) -> Result<Evaluated> {
@@ -161,5 +194,20 @@ impl Rows {
             inputs: self.inputs.iter().map(|i| evaluate_all(i, batch)).collect::<Result<_>>()?,
             filters: self.filters.iter().map(filter).collect::<Result<_>>()?,
         })
+    }
+}
+
+/// Whether a row is bad and would have been used. A bad one that would not is bad no more.
+fn is_left_out(bad: &mut Vec<(usize, Error)>, row: usize, is_used: bool) -> bool {
+    if bad.is_empty() {
+        return false;
+    }
+    match bad.binary_search_by_key(&row, |(row, _)| *row) {
+        Ok(_) if is_used => true,
+        Ok(at) => {
+            bad.remove(at);
+            false
+        }
+        Err(_) => false,
     }
 }

@@ -11,7 +11,7 @@ use super::rows::Rows;
 use crate::error::{Error, Result};
 use crate::exec::rejected::numbers;
 use crate::exec::windows::session_progress;
-use crate::exec::{Boundary, End, Operator, Output};
+use crate::exec::{Boundary, End, Lineage, Operator, Output};
 use crate::plan::{AggregateNode, Hidden};
 use crate::state::Sessions;
 use crate::time::{Progress, WATERMARK_MAX, WatermarkClock};
@@ -48,7 +48,7 @@ impl SessionAggregate {
             let to = from + run.len();
             match self.sessions.delta(run[0])? {
                 Some(delta) => delta.merge(&partial.slice(from, run.len()))?,
-                None => out.counts.lost_to_idleness += rows[from..to].iter().map(|r| r.unsigned_abs()).sum::<u64>(),
+                None => out.counts.lose(rows[from..to].iter().map(|r| r.unsigned_abs()).sum()),
             }
             from = to;
         }
@@ -64,7 +64,7 @@ impl Operator for SessionAggregate {
                 Some(delta) => {
                     delta.update(evaluated.rows, &evaluated.keys, &evaluated.inputs, &evaluated.filters)?;
                 }
-                None => out.counts.lost_to_idleness += evaluated.rows as u64,
+                None => out.counts.lose(evaluated.rows as u64),
             }
             Ok(())
         })
@@ -86,6 +86,10 @@ impl Operator for SessionAggregate {
             })?;
         }
         Ok(session_progress(progress, watermark))
+    }
+
+    fn lineage(&self, _: Lineage) -> Lineage {
+        Lineage::Results
     }
 
     fn state_size(&self) -> (usize, usize) {

@@ -11,7 +11,7 @@ use super::results::{Batcher, Results};
 use super::rows::Rows;
 use super::sliced_windows;
 use crate::error::Result;
-use crate::exec::{Boundary, End, Operator, Output};
+use crate::exec::{Boundary, End, Lineage, Operator, Output};
 use crate::plan::{AggregateNode, Emission, Hidden};
 use crate::sql::statement::Emit;
 use crate::state::{Admission, Fired, GroupTable, KeptPanes, PaneKey, Panes};
@@ -142,7 +142,7 @@ impl WindowAggregate {
             match self.state.admit(key) {
                 Admission::Pane(pane) => self.state.delta(pane)?.merge(&partial.slice(from, to - from))?,
                 Admission::Closed => {
-                    out.counts.lost_to_idleness += rows[from..to].iter().map(|r| r.unsigned_abs()).sum::<u64>();
+                    out.counts.lose(rows[from..to].iter().map(|r| r.unsigned_abs()).sum());
                 }
             }
             from = to;
@@ -164,7 +164,7 @@ impl Operator for WindowAggregate {
                         &evaluated.inputs,
                         &evaluated.filters,
                     )?,
-                    Admission::Closed => out.counts.lost_to_idleness += evaluated.rows as u64,
+                    Admission::Closed => out.counts.lose(evaluated.rows as u64),
                 }
                 Ok(())
             }),
@@ -206,6 +206,10 @@ impl Operator for WindowAggregate {
             Progress::Idle { .. } => Progress::Idle { reached: watermark, advance: false },
             Progress::Active(_) => Progress::Active(watermark),
         })
+    }
+
+    fn lineage(&self, _: Lineage) -> Lineage {
+        Lineage::Results
     }
 
     fn state_size(&self) -> (usize, usize) {

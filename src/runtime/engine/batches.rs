@@ -11,6 +11,7 @@ use crate::plan::{LateRows, Planner, reads_stream};
 use crate::runtime::Job;
 use crate::runtime::batch::{Batch, logical, write};
 use crate::runtime::job::Shared;
+use crate::runtime::metrics::JobMetrics;
 use crate::sql::statement::{Insert, Query, Statement};
 
 impl Engine {
@@ -97,7 +98,7 @@ impl Engine {
         if plans.is_empty() {
             return Err(Error::statement("EXPLAIN takes a SELECT, an INSERT or a statement set"));
         }
-        let shared = Shared::new(String::new(), String::new());
+        let shared = Shared::new(String::new(), String::new(), JobMetrics::of_batch(String::new()));
         let batch = Batch { planner: &planner, late, defaults: &state.defaults(), shared: &shared };
         let texts = batch.explain(&plans)?.into_iter().zip(titles).map(|(plan, title)| {
             let lines = plan.lines().map(|line| format!("  {line}\n")).collect::<String>();
@@ -108,7 +109,7 @@ impl Engine {
 
     /// Does the work of a batch, which can be seen and stopped meanwhile. Once it has ended nobody wants to look for it.
     fn as_job(&self, name: String, text: &str, work: impl FnOnce(&Shared) -> Result<Outcome>) -> Result<Outcome> {
-        let shared = Shared::new(name, text.to_owned());
+        let shared = Shared::new(name.clone(), text.to_owned(), JobMetrics::of_batch(name));
         let job = Job::new(Arc::clone(&shared));
         self.state().jobs.push(job.clone());
         let result = work(&shared);

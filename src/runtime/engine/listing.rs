@@ -130,7 +130,7 @@ fn jobs_table(jobs: &[Job]) -> Result<Rows> {
                 info.records_in.to_string(),
                 info.rows_out.to_string(),
                 (info.late + info.lost_to_idleness).to_string(),
-                info.errors.to_string(),
+                (info.errors + info.dead_lettered).to_string(),
                 watermark.map(|w| w.format("%Y-%m-%d %H:%M:%S%.3fZ").to_string()).unwrap_or_default(),
                 info.statement,
             ]

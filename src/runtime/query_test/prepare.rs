@@ -115,17 +115,19 @@ impl Preparing {
         let (catalog, settings) = self.engine.planning()?;
         let planner = Planner::with_settings(&catalog, settings);
         match kind {
-            TestStepKind::Statement(parsed) => match &parsed.statement {
+            TestStepKind::Statement(mut parsed) => match &mut parsed.statement {
                 Statement::StatementSet(inserts) => self.start(inserts),
                 Statement::CreateTable(create) if create.query.is_some() => {
                     Err(Error::statement("CREATE TABLE .. AS SELECT is two things, and a test wants them apart")
                         .hint("write CREATE TABLE with its columns, then INSERT INTO it"))
                 }
-                Statement::CreateTable(_)
-                | Statement::CreateView(_)
-                | Statement::Drop { .. }
-                | Statement::Set(Some(_))
-                | Statement::Reset(_) => self.engine.execute(&parsed).map(|_| Step::Done),
+                Statement::CreateTable(create) => {
+                    tell_late_rows(&mut create.table);
+                    self.engine.execute(&parsed).map(|_| Step::Done)
+                }
+                Statement::CreateView(_) | Statement::Drop { .. } | Statement::Set(Some(_)) | Statement::Reset(_) => {
+                    self.engine.execute(&parsed).map(|_| Step::Done)
+                }
                 _ => Err(Error::statement("in a test nobody looks at the result of this statement")
                     .hint("INSERT INTO a table, and EXPECT its rows")),
             },
@@ -296,5 +298,14 @@ fn time(planner: &Planner, expr: &sqlparser::ast::Expr) -> Result<TimeMs> {
     match planner.constant(expr, &DataType::Timestamp(TimeUnit::Millisecond, None))? {
         ScalarValue::TimestampMillisecond(Some(time), _) => Ok(time),
         _ => Err(Error::statement(format!("{} is no time", quoted(&expr.to_string())))),
+    }
+}
+
+/// Has a job tell which rows of a table are late, as it does where there is a topic for them.
+fn tell_late_rows(table: &mut Table) {
+    const KEY: &str = "scan.late.topic";
+    let is_kafka = table.options.get("connector") == Some("kafka");
+    if is_kafka && table.watermark.is_some() && table.options.get(KEY).is_none() {
+        table.options.set(KEY, "late-rows-of-a-test");
     }
 }

@@ -16,7 +16,7 @@ use super::prepare::{Prepared, Step};
 use super::rows::Row;
 use super::{Found, said};
 use crate::catalog::{ColumnKind, Table};
-use crate::connectors::{SourceColumn, SourceRows};
+use crate::connectors::{RawRecords, SourceColumn, SourceRows};
 use crate::error::{Error, Result};
 use crate::exec::{Boundary, End, Rejected, Rejection};
 use crate::plan::{Hidden, RowKind, SourceNode};
@@ -328,7 +328,7 @@ impl<'a> Run<'a> {
             found.is_changelog |= kind.is_some();
             found.rows.extend(rows);
         }
-        for rejected in given.rejected {
+        for (_, rejected) in given.rejected {
             let Some((target, table, row)) = self.late(job, &rejected)? else { continue };
             self.found_mut(target, &table).rows.push(row);
         }
@@ -395,7 +395,12 @@ fn source_rows(
         let array = array.ok_or_else(|| Error::bug(format!("no column {} in a record", field.name())))?;
         Ok(if array.data_type() == field.data_type() { array } else { cast(&array, field.data_type())? })
     });
+    // Nobody looks into the records of rows that are turned away: their offsets tell which they are.
+    let mut raw = RawRecords::default();
+    (0..rows).for_each(|_| raw.push(None, b""));
     Ok(SourceRows {
+        raw: Some(raw.take()?),
+        timestamps: vec![clock_ms; rows],
         columns: columns.collect::<Result<_>>()?,
         next_offset: first + i64::try_from(rows).unwrap_or(i64::MAX),
         offsets,
