@@ -100,7 +100,7 @@ fn finished(layout: &Arc<AggregateLayout>, partial: &RecordBatch) -> Vec<String>
 /// Both kinds of panes take the same rows, checkpoints and watermarks; answers how many windows fired.
 fn compare(windows: SlicedWindows, slice_ms: i64, seed: u64) -> usize {
     let mut rng = StdRng::seed_from_u64(seed);
-    let layout = layout(seed % 5 > 0);
+    let layout = layout(!seed.is_multiple_of(5));
     let (mut panes, mut kept) =
         (Panes::new(Arc::clone(&layout), windows).unwrap(), KeptPanes::new(Arc::clone(&layout), windows, 0).unwrap());
     // Few keys that all slices share, or many that none does.

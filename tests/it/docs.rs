@@ -98,7 +98,11 @@ fn what_is_refused_is_refused_with_a_reason() {
     check(&over("CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '2' HOUR, INTERVAL '3' HOUR)"), "multiple of its step");
     check(&over("TUMBLE(TABLE t, DESCRIPTOR(a), INTERVAL '1' HOUR)"), "not an event time");
     check(&over("HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '1' DAY, INTERVAL '1' MONTH)"), "of different kinds");
-    check("SELECT a FROM t EMIT CHANGES", "EMIT");
+    for emit in ["EMIT CHANGES", "EMIT ON UPDATE", "EMIT EVERY INTERVAL '1' SECOND"] {
+        let query = over("SESSION(TABLE t, DESCRIPTOR(ts), INTERVAL '1' HOUR)");
+        check(&format!("{query} {emit}"), "not available for SESSION windows");
+        check(&format!("SELECT a FROM t {emit}"), "about aggregates per window");
+    }
     check("SELECT * FROM t JOIN t AS u ON t.a = u.a", "a join of streams without windows");
     check("SELECT * FROM t WHERE a IN (SELECT a FROM t)", "a join of streams without windows");
     check("SELECT * FROM t WHERE a = (SELECT MAX(a) FROM t)", "subquery inside an expression");

@@ -650,6 +650,11 @@ fn what_cannot_run_is_refused() {
             ),
             ("SELECT * FROM (SELECT * FROM t LIMIT 3)", "LIMIT is for a SELECT on its own", "3"),
             (
+                "SELECT id FROM t EMIT CHANGES",
+                "about aggregates per window, and this query has none",
+                "SELECT id FROM t",
+            ),
+            (
                 "SELECT COUNT(*) FROM TUMBLE(t, id, INTERVAL '1' MINUTE) GROUP BY window_start",
                 "id is not an event time",
                 "id",

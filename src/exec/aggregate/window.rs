@@ -17,16 +17,10 @@ use crate::sql::statement::Emit;
 use crate::state::{Admission, Fired, GroupTable, KeptPanes, PaneKey, Panes};
 use crate::time::{Progress, WATERMARK_MAX, WatermarkClock};
 
-/// Where an aggregate's input comes from.
-enum Input {
-    Rows(Rows),
-    Partials,
-}
-
 /// What is kept of the windows.
 enum State {
     /// Each gives its rows once, when it closes.
-    Final(Panes),
+    Final(Box<Panes>),
     /// Rows are given out before that, or corrected after it.
     Changing(Box<Changing>),
 }
@@ -44,7 +38,7 @@ impl State {
         let (layout, windows) = (Arc::clone(&node.layout), sliced_windows(node));
         let Emission { emit, lateness_ms } = node.emission;
         if !node.emission.is_changelog() {
-            return Ok(Self::Final(Panes::new(layout, windows)?));
+            return Ok(Self::Final(Box::new(Panes::new(layout, windows)?)));
         }
         let given = Given::new(&layout)?;
         let panes = KeptPanes::new(layout, windows, lateness_ms)?;
@@ -94,7 +88,8 @@ impl Changing {
 
 /// The half of an aggregate that owns keys: keeps panes, closes windows.
 pub struct WindowAggregate {
-    input: Input,
+    /// `None` over the partials of [`PartialAggregate`](super::PartialAggregate)s.
+    rows: Option<Rows>,
     state: State,
     clock: WatermarkClock,
     results: Results,
@@ -110,17 +105,17 @@ impl WindowAggregate {
         visible: &Schema,
         hidden_out: Hidden,
     ) -> Result<Self> {
-        Self::new(node, Input::Rows(Rows::new(node, input_visible, input_hidden)?), visible, hidden_out)
+        Self::new(node, Some(Rows::new(node, input_visible, input_hidden)?), visible, hidden_out)
     }
 
     /// Over the partials of [`PartialAggregate`]s.
     pub fn over_partials(node: &AggregateNode, visible: &Schema, hidden_out: Hidden) -> Result<Self> {
-        Self::new(node, Input::Partials, visible, hidden_out)
+        Self::new(node, None, visible, hidden_out)
     }
 
-    fn new(node: &AggregateNode, input: Input, visible: &Schema, hidden: Hidden) -> Result<Self> {
+    fn new(node: &AggregateNode, rows: Option<Rows>, visible: &Schema, hidden: Hidden) -> Result<Self> {
         Ok(Self {
-            input,
+            rows,
             state: State::new(node)?,
             clock: WatermarkClock::default(),
             results: Results::new(node, visible, hidden)?,
@@ -153,10 +148,10 @@ impl WindowAggregate {
 
 impl Operator for WindowAggregate {
     fn on_batch(&mut self, _: usize, batch: RecordBatch, out: &mut Output) -> Result<()> {
-        let Self { input, state, .. } = self;
-        match input {
-            Input::Partials => self.merge_partials(&batch, out),
-            Input::Rows(rows) => rows.route(&batch, out, |pane, evaluated, out| {
+        let Self { rows, state, .. } = self;
+        match rows {
+            None => self.merge_partials(&batch, out),
+            Some(rows) => rows.route(&batch, out, |pane, evaluated, out| {
                 match state.admit(pane) {
                     Admission::Pane(pane) => state.delta(pane)?.update(
                         evaluated.rows,
