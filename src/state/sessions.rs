@@ -13,7 +13,9 @@
 //!
 //! A checkpoint's delta has each group at the slice of its first time, from which it has been carried since the
 //! checkpoint before, maybe over many. All deltas that were ever given out, put into their slices, make the same
-//! sessions again: a group whose last time lies behind its slice is carried on first of all.
+//! sessions again: a group whose last time lies behind its slice is carried on first of all. What deltas alone do not tell
+//! is that a row of a partition that was idle came within the gap of a session only after that had ended: it begins one of
+//! its own, and whoever reads deltas must end sessions between them as they ended then.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
