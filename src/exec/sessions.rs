@@ -1,7 +1,7 @@
 //! Rows of sessions: kept until their session has ended, then given out with its bounds.
 //!
-//! An aggregate whose keys are what its sessions are partitioned by finds them itself, over partials. This is for everything
-//! else: other keys, conditions on a session's bounds, the rows as they are.
+//! An aggregate whose keys are what its sessions are partitioned by finds them itself, over partials. This is for
+//! everything else: other keys, conditions on a session's bounds, the rows as they are.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -89,7 +89,8 @@ struct Session {
 }
 
 impl SessionRows {
-    /// `input` and `output` are the visible columns; `hidden` is what the input carries, `hidden_out` what the output does.
+    /// `input` and `output` are the visible columns; `hidden` is what the input carries, `hidden_out` what the output
+    /// does.
     pub fn new(
         node: &SessionsNode,
         input: &Schema,

@@ -302,8 +302,8 @@ impl SessionJudge {
     }
 }
 
-/// How far the output of sessions has come at a watermark. A session ends when its end is reached, one millisecond later
-/// than other windows close: whatever is above must not be ahead of its last instant.
+/// How far the output of sessions has come at a watermark. A session ends when its end is reached, one millisecond
+/// later than other windows close: whatever is above must not be ahead of its last instant.
 pub(super) fn session_progress(input: Progress, watermark: TimeMs) -> Progress {
     let reached = if watermark == WATERMARK_MAX { watermark } else { watermark.saturating_sub(1) };
     match input {

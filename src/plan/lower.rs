@@ -603,7 +603,7 @@ fn keeps_sessions(aggregate: &WindowAggregate) -> bool {
     sessions_are_by(&aggregate.input, &keys.map(|e| index_behind(e, schema)).collect::<Vec<_>>())
 }
 
-/// Whether the rows of a plan are those of a `SESSION` that is partitioned by these columns; `None` stands for an expression.
+/// Whether the rows of a plan are those of a `SESSION` that is partitioned by these columns; `None` is an expression.
 fn sessions_are_by(plan: &LogicalPlan, keys: &[Option<usize>]) -> bool {
     match plan {
         LogicalPlan::SubqueryAlias(alias) => sessions_are_by(&alias.input, keys),

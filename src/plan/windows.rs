@@ -242,9 +242,8 @@ fn plan_call(
     };
     if function == Function::Session {
         let Some(gap) = length("GAP", context)? else { return wrong("the gap of the sessions is missing").into() };
-        let gap_ms = match gap.positive_ms() {
-            Some(gap_ms) => gap_ms,
-            None => return wrong("the gap of sessions must be longer than nothing, and not in months").into(),
+        let Some(gap_ms) = gap.positive_ms() else {
+            return wrong("the gap of sessions must be longer than nothing, and not in months").into();
         };
         let of_group = call_of(relation).is_some_and(|(name, ..)| name == SESSION_OF_GROUP);
         let partition =

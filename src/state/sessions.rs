@@ -1,19 +1,21 @@
 //! The open sessions of an aggregate.
 //!
 //! Time is cut into slices as long as the gap. Two rows of a key in one slice are always of one session, and a session
-//! goes on only from a slice to its neighbour. So a session is a chain of partials, one per slice: a slice has a group per
-//! key, with the first and the last time of its rows. It is the same partials that cross between workers and that a
+//! goes on only from a slice to its neighbour. So a session is a chain of partials, one per slice: a slice has a group
+//! per key, with the first and the last time of its rows. It is the same partials that cross between workers and that a
 //! checkpoint would log.
 //!
 //! A slice is *closed* when the watermark has passed it: nothing comes to it any more. A group of a closed slice whose
 //! last time plus the gap the watermark has reached is of one of two kinds. If the key's group in the next slice begins
-//! within the gap, it is carried on: merged into that, base into base and delta into delta. If not, the session has ended.
-//! The other groups wait. Of all closed slices only the last one can have groups that wait, for the gap behind those of an
-//! earlier one ends with the next slice at the latest.
+//! within the gap, it is carried on: merged into that, base into base and delta into delta. If not, the session has
+//! ended. The other groups wait. Of all closed slices only the last one can have groups that wait, for the gap behind
+//! those of an earlier one ends with the next slice at the latest.
 //!
-//! A checkpoint's delta has each group at the slice of its first time, from which it has been carried since the checkpoint
-//! before, maybe over many. All deltas that were ever given out, put into their slices, make the same sessions again: a
-//! group whose last time lies behind its slice is carried on first of all.
+//! A checkpoint's delta has each group at the slice of its first time, from which it has been carried since the
+//! checkpoint before, maybe over many. All deltas that were ever given out, put into their slices, make the same
+//! sessions again: a group whose last time lies behind its slice is carried on first of all. What deltas alone do not tell
+//! is that a row of a partition that was idle came within the gap of a session only after that had ended: it begins one of
+//! its own, and whoever reads deltas must end sessions between them as they ended then.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -75,8 +77,8 @@ impl Sessions {
         Self { layout, gap_ms, axis, slices: BTreeMap::new(), watermark: WATERMARK_MIN }
     }
 
-    /// The table that takes updates for a slice; `None` when the slice is closed. Rows can only come to a closed slice if
-    /// their partition was idle.
+    /// The table that takes updates for a slice; `None` when the slice is closed. Rows can only come to a closed slice
+    /// if their partition was idle.
     pub fn delta(&mut self, slice: SliceId) -> Result<Option<&mut GroupTable>> {
         if self.axis.start_of(slice + 1) - 1 <= self.watermark {
             return Ok(None);
@@ -119,8 +121,8 @@ impl Sessions {
         Ok(())
     }
 
-    /// A checkpoint: gives out what changed since the last one, each group at the slice of its first time, and merges it into
-    /// the base.
+    /// A checkpoint: gives out what changed since the last one, each group at the slice of its first time, and merges
+    /// it into the base.
     pub fn checkpoint(&mut self, mut log: impl FnMut(PaneKey, RecordBatch) -> Result<()>) -> Result<()> {
         for slice in self.slices.values_mut() {
             if let Slice::Closed(closed) = slice {

@@ -77,8 +77,8 @@ impl GroupTable {
         Ok(&self.ids)
     }
 
-    /// Takes rows in: their keys, and per aggregate its inputs and filter; behind those, the event times, where the layout
-    /// has spans.
+    /// Takes rows in: their keys, and per aggregate its inputs and filter; behind those, the event times, where the
+    /// layout has spans.
     pub fn update(
         &mut self,
         rows: usize,
@@ -143,8 +143,8 @@ impl GroupTable {
         })
     }
 
-    /// Finishes: the keys' columns, then one column of results per aggregate, then the spans, where the layout has them;
-    /// the table is empty afterwards.
+    /// Finishes: the keys' columns, then one column of results per aggregate, then the spans, where the layout has
+    /// them; the table is empty afterwards.
     pub fn finish(&mut self) -> Result<(usize, Vec<ArrayRef>)> {
         let rows = self.groups;
         let mut columns = self.take_keys()?;

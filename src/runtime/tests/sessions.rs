@@ -164,7 +164,9 @@ fn sessions_are_of_what_they_are_partitioned_by() {
     let gap = 15;
     let both = "SESSION(TABLE a PARTITION BY (k, n), DESCRIPTOR(ts), INTERVAL '0.015' SECOND)";
     let none = "SESSION(TABLE a, DESCRIPTOR(ts), INTERVAL '0.015' SECOND)";
-    let queries: [(String, bool, fn(&Record) -> Key, fn(&Session) -> String); 4] = [
+    /// A query, whether its aggregate finds sessions itself, what they are of, and what it gives for one.
+    type Asked = (String, bool, fn(&Record) -> Key, fn(&Session) -> String);
+    let queries: [Asked; 4] = [
         (
             format!("SELECT window_end, k, count(*), n FROM {both} GROUP BY n, window_start, k, window_end"),
             true,
