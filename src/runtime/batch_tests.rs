@@ -148,6 +148,11 @@ fn sessions_end_after_a_gap_and_merge_when_they_touch() {
     assert_eq!(run(query, &records), want);
     let kept = try_run(query, PlanSettings::default(), LateRows::Keep, &records).unwrap();
     assert_eq!(kept[1], "00:00:00.005 00:00:00.022 00:00:00.021 y 40");
+    // The older spelling: sessions are of what else is grouped by, and of the rows that the condition leaves.
+    let query = "SELECT SESSION_START(ts, INTERVAL '0.010' SECOND) AS s, upper(k), sum(n) FROM a WHERE n <> 2
+         GROUP BY upper(k), SESSION(ts, INTERVAL '0.010' SECOND)";
+    let kept = try_run(query, PlanSettings::default(), LateRows::Keep, &records).unwrap();
+    assert_eq!(kept, ["00:00:00.000 X 1", "00:00:00.005 Y 40", "00:00:00.021 X 4", "00:00:00.050 X 80"]);
 }
 
 #[test]

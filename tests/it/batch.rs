@@ -15,7 +15,7 @@ use crate::common::records::Message;
 const BATCH: &str = "SET 'execution.runtime-mode' = 'batch'";
 
 /// What runs both ways.
-const QUERIES: [&str; 9] = [
+const QUERIES: [&str; 11] = [
     "SELECT 'tumble', window_start, window_end, k, COUNT(*), SUM(n), AVG(v), COUNT(DISTINCT n) FILTER (WHERE v > 0)
      FROM TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '7' SECOND) WHERE n <> 3 GROUP BY window_start, window_end, k",
     "SELECT 'hop', window_end, window_time, k, MIN(v), MAX(n), FIRST_VALUE(id), LAST_VALUE(id), ARRAY_AGG(id)
@@ -23,6 +23,10 @@ const QUERIES: [&str; 9] = [
      GROUP BY window_end, window_time, k",
     "SELECT 'cumulate', window_start, window_end, LISTAGG(k, '+'), SUM(n)
      FROM CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '5' SECOND, INTERVAL '20' SECOND) GROUP BY window_start, window_end",
+    "SELECT 'session', window_start, window_end, window_time, k, COUNT(*), SUM(n), FIRST_VALUE(id)
+     FROM SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), INTERVAL '1' SECOND) GROUP BY window_start, window_end, window_time, k",
+    "SELECT 'older sessions', n, SESSION_START(ts, INTERVAL '2' SECOND), SESSION_END(ts, INTERVAL '2' SECOND), COUNT(*)
+     FROM t WHERE k <> 'x' GROUP BY SESSION(ts, INTERVAL '2' SECOND), n",
     "SELECT 'cascade', window_start, COUNT(*), SUM(c), FIRST_VALUE(k) FROM TUMBLE(
        (SELECT window_time AS wt, k, COUNT(*) AS c FROM TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '2' SECOND)
         GROUP BY window_start, window_end, window_time, k), DESCRIPTOR(wt), INTERVAL '8' SECOND)
