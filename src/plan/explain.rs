@@ -174,6 +174,7 @@ fn exchange(what: &str, keys: &[&str]) -> String {
 /// What an aggregate keeps.
 fn aggregate_state(aggregate: &AggregateNode) -> String {
     let keys = if aggregate.layout.keys().fields().is_empty() { "one group" } else { "the groups" };
+    let keys = if aggregate.emission.is_changelog() { &format!("{keys}, and the rows given out,") } else { keys };
     match aggregate.windows.shape {
         _ if aggregate.assigned => format!("state: {keys} of each open window"),
         WindowShape::Session { gap_ms } => {
