@@ -214,7 +214,10 @@ fn every_option_in_the_tables_is_known() {
             let text = format!("CREATE TABLE t (c INT) WITH ('connector' = '{connector}', '{key}' = '1')");
             let parsed = parse_script(&text).expect("a statement").remove(0);
             let Statement::CreateTable(create) = parsed.statement else { panic!("{text}") };
-            check_options(&create.table).unwrap_or_else(|error| panic!("docs/connectors.md, {connector}: {error}"));
+            // What a key needs beside it, or as its value, is not the question: only whether it is known.
+            if let Err(error) = check_options(&create.table) {
+                assert!(!error.message.contains("has no option"), "docs/connectors.md, {connector}: {error}");
+            }
         }
     }
 }
