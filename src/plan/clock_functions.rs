@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::{Result, ScalarValue};
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
 
+use super::marks::{PROCTIME, mark_processing_time};
 use crate::exec::clock;
 
 /// What a clock function gives.
@@ -48,6 +51,12 @@ impl ScalarUDFImpl for ClockFunction {
         })
     }
 
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let types: Vec<_> = args.arg_fields.iter().map(|f| f.data_type().clone()).collect();
+        let field = Field::new(self.name, self.return_type(&types)?, true);
+        Ok(Arc::new(if self.name == PROCTIME { mark_processing_time(field) } else { field }))
+    }
+
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let now_ms = clock::now_ms();
         Ok(ColumnarValue::Scalar(match self.kind {
@@ -69,7 +78,8 @@ pub fn clock_functions() -> Vec<Arc<ScalarUDF>> {
         }))
     };
     vec![
-        function("now", &["current_timestamp", "current_row_timestamp", "proctime"], Kind::Instant),
+        function("now", &["current_timestamp", "current_row_timestamp"], Kind::Instant),
+        function(PROCTIME, &[], Kind::Instant),
         function("localtimestamp", &[], Kind::Local),
         function("current_date", &["today"], Kind::Date),
     ]

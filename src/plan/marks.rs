@@ -13,6 +13,9 @@ use chrono_tz::Tz;
 
 use crate::time::{Axis, CalendarUnit, Run, SlicedWindows, WindowShape, Windows};
 
+/// The function that gives processing time.
+pub const PROCTIME: &str = "proctime";
+
 const PROCESSING_TIME: &str = "tidemill.processing_time";
 const EVENT_TIME: &str = "tidemill.event_time";
 const WINDOW: &str = "tidemill.window";
@@ -76,7 +79,7 @@ pub fn is_event_time(plan: &LogicalPlan, index: usize) -> bool {
         && at_origins(plan, index, &|p, i| p.schema().field(i).metadata().contains_key(EVENT_TIME))
 }
 
-/// Whether a column of a plan is processing time.
+/// Whether a column of a plan is processing time: a table's column of it, or a call of `PROCTIME()` in a query.
 pub fn is_processing_time(plan: &LogicalPlan, index: usize) -> bool {
     let is_marked = |p: &LogicalPlan, i: usize| p.schema().field(i).metadata().contains_key(PROCESSING_TIME);
     is_marked(plan, index) && at_origins(plan, index, &is_marked)
@@ -151,12 +154,21 @@ pub fn is_bound(field: &Field) -> bool {
 fn at_origins(plan: &LogicalPlan, index: usize, holds: &dyn Fn(&LogicalPlan, usize) -> bool) -> bool {
     match plan {
         LogicalPlan::Union(union) => union.inputs.iter().all(|i| at_origins(i, index, holds)),
+        LogicalPlan::Projection(projection) if is_proctime(&projection.expr[index]) => holds(plan, index),
         LogicalPlan::Projection(projection) => column_behind(&projection.expr[index])
             .and_then(|column| projection.input.schema().maybe_index_of_column(column))
             .is_some_and(|inner| at_origins(&projection.input, inner, holds)),
         LogicalPlan::SubqueryAlias(alias) => at_origins(&alias.input, index, holds),
         LogicalPlan::Filter(filter) => at_origins(&filter.input, index, holds),
         _ => holds(plan, index),
+    }
+}
+
+fn is_proctime(expr: &Expr) -> bool {
+    match expr {
+        Expr::ScalarFunction(function) => function.name() == PROCTIME,
+        Expr::Alias(alias) => is_proctime(&alias.expr),
+        _ => false,
     }
 }
 

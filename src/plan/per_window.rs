@@ -17,7 +17,7 @@ use datafusion::logical_expr::{
     WindowFunctionDefinition,
 };
 
-use super::marks::{Bound, bound_of, column_behind, is_bound, unmarked};
+use super::marks::{Bound, bound_of, column_behind, is_bound, is_event_time, unmarked};
 use super::refusal::{Clause, Refusal, refuse};
 use crate::time::{Run, WindowShape, Windows};
 
@@ -128,7 +128,8 @@ impl PerWindow {
     pub fn over_inputs(&self, inputs: Vec<LogicalPlan>, tie_breakers: &[Expr]) -> Result<LogicalPlan> {
         let mut exprs = self.work.expressions();
         if matches!(self.work, LogicalPlan::Window(_)) {
-            exprs = exprs.into_iter().map(|e| break_ties(e, tie_breakers)).collect::<Result<_>>()?;
+            let input = self.work.inputs()[0];
+            exprs = exprs.into_iter().map(|e| break_ties(e, input, tie_breakers)).collect::<Result<_>>()?;
         }
         self.work.with_new_exprs(exprs, inputs)
     }
@@ -314,8 +315,14 @@ fn window_function(expr: &Expr) -> Option<&WindowFunction> {
 /// Functions for which rows that the query's order leaves equal are equal.
 const TIES_COUNT: [&str; 4] = ["rank", "dense_rank", "percent_rank", "cume_dist"];
 
+fn is_time(expr: &Expr, input: &LogicalPlan) -> bool {
+    let index = column_behind(expr).and_then(|column| input.schema().maybe_index_of_column(column));
+    index.is_some_and(|index| is_event_time(input, index))
+}
+
 /// Gives a function whose value depends on the order of rows one that does not depend on luck. The result keeps its name.
-fn break_ties(expr: Expr, tie_breakers: &[Expr]) -> Result<Expr> {
+/// The latest row is the last of those with the greatest event time: there the order of ties is turned around, too.
+fn break_ties(expr: Expr, input: &LogicalPlan, tie_breakers: &[Expr]) -> Result<Expr> {
     let name = expr.schema_name().to_string();
     let broken = expr
         .transform(|e| match e {
@@ -329,7 +336,9 @@ fn break_ties(expr: Expr, tie_breakers: &[Expr]) -> Result<Expr> {
                     }
                 };
                 if by_rows {
-                    let more = tie_breakers.iter().map(|e| Sort::new(e.clone(), true, false));
+                    let latest_first =
+                        matches!(&function.params.order_by[..], [by] if !by.asc && is_time(&by.expr, input));
+                    let more = tie_breakers.iter().map(|e| Sort::new(e.clone(), !latest_first, false));
                     function.params.order_by.extend(more);
                 }
                 Ok(Transformed::yes(Expr::WindowFunction(function)))

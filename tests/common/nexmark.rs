@@ -26,10 +26,10 @@ const FIRST_AUCTION: u64 = 1_000;
 const FIRST_CATEGORY: u64 = 10;
 const CATEGORIES: u64 = 5;
 
-/// The bytes that an event has at least, as the benchmark counts them.
-const PERSON_BYTES: usize = 200;
-const AUCTION_BYTES: usize = 500;
-const BID_BYTES: usize = 100;
+/// The bytes of an event as JSON: the 200, 500 and 100 that the benchmark gives the values, and the names of fields.
+const PERSON_BYTES: usize = 320;
+const AUCTION_BYTES: usize = 650;
+const BID_BYTES: usize = 240;
 
 const FIRST_NAMES: [&str; 11] =
     ["Peter", "Paul", "Luke", "John", "Saul", "Vicky", "Kate", "Julie", "Sarah", "Deiter", "Walter"];

@@ -14,6 +14,7 @@ mod harness;
 mod kafka_tables;
 mod nexmark;
 mod packaging;
+mod peers;
 mod queries;
 mod repl;
 mod seeded;

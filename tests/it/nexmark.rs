@@ -74,7 +74,8 @@ fn rows(nexmark: Nexmark, query: &str) -> Vec<String> {
 fn time(time_ms: i64) -> String {
     let time = chrono::DateTime::from_timestamp_millis(time_ms).expect("a time");
     // As JSON has times: with as many digits of a second as there are.
-    time.format(if time_ms % 1_000 == 0 { "%Y-%m-%d %H:%M:%S" } else { "%Y-%m-%d %H:%M:%S%.3f" }).to_string()
+    let (seconds, fraction) = (time.format("%Y-%m-%d %H:%M:%S"), format!(".{:03}", time_ms.rem_euclid(1_000)));
+    format!("{seconds}{}", fraction.trim_end_matches('0').trim_end_matches('.'))
 }
 
 fn assert_same(query: &str, nexmark: Nexmark, mut want: Vec<String>) {
