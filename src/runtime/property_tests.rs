@@ -102,6 +102,8 @@ struct Asked {
     key_columns: Option<usize>,
     /// The first aggregate counts all rows, and each row is in one window.
     counts_rows: bool,
+    /// Windows are kept for so long, and late rows correct them.
+    lateness_ms: i64,
     /// What it is called in a summary.
     kind: String,
 }
@@ -237,7 +239,27 @@ impl Asking<'_> {
     }
 
     fn asked(self, sql: String, key_columns: Option<usize>, counts_rows: bool) -> Asked {
-        Asked { sql, scale: self.scale, key_columns, counts_rows, kind: self.kind }
+        Asked { sql, scale: self.scale, key_columns, counts_rows, lateness_ms: 0, kind: self.kind }
+    }
+
+    /// How a query of aggregates emits.
+    fn emit(&mut self) -> &'static str {
+        let emit =
+            ["", "", "", " EMIT ON UPDATE", " EMIT EVERY INTERVAL '0.050' SECOND"].choose(self.rng).expect("some");
+        if !emit.is_empty() {
+            self.note("EMIT");
+        }
+        emit
+    }
+
+    /// How long windows are kept, in ms.
+    fn lateness(&mut self) -> i64 {
+        if !self.chance(20) {
+            return 0;
+        }
+        self.note("lateness");
+        let units = [1, 25, 60, 2_000].choose(self.rng).expect("some");
+        self.scale.ms(*units) - self.scale.ms(0)
     }
 
     fn windowed_aggregate(mut self) -> Asked {
@@ -252,20 +274,16 @@ impl Asking<'_> {
             _ => "",
         };
         let having = if self.chance(15) { " HAVING COUNT(*) > 1" } else { "" };
-        let emit = match self.rng.random_range(0..10) {
-            0 => " EMIT ON UPDATE",
-            1 => " EMIT EVERY INTERVAL '0.050' SECOND",
-            _ => "",
+        let (emit, lateness_ms) = match kind {
+            "SESSION" => ("", 0),
+            _ => (self.emit(), self.lateness()),
         };
         let by = list(keys);
         let sql = format!(
             "SELECT window_start, window_end{by}, {aggregates} FROM {window}{condition} GROUP BY window_start, window_end{by}{having}{emit}"
         );
-        if !emit.is_empty() {
-            self.note("EMIT");
-        }
         let counts_rows = kind == "TUMBLE" && first == "COUNT(*)" && having.is_empty();
-        self.asked(sql, Some(2 + keys.len()), counts_rows)
+        Asked { lateness_ms, ..self.asked(sql, Some(2 + keys.len()), counts_rows) }
     }
 
     fn cascade(mut self) -> Asked {
@@ -281,11 +299,12 @@ impl Asking<'_> {
         let inner =
             if keys.contains(&"m") { inner.replace(", k)", ", k, m)").replace("COUNT(*) AS m", "m") } else { inner };
         let (_, sizes) = self.windowed(&inner);
+        let emit = self.emit();
         let first = self.aggregate();
         let aggregates = self.aggregates(&first);
         self.note("cascade");
         let sql = format!(
-            "SELECT window_start, window_end{by}, {aggregates} FROM {sizes} GROUP BY window_start, window_end{by}"
+            "SELECT window_start, window_end{by}, {aggregates} FROM {sizes} GROUP BY window_start, window_end{by}{emit}"
         );
         self.asked(sql, Some(2 + keys.len()), false)
     }
@@ -344,10 +363,11 @@ impl Asking<'_> {
         let first = self.aggregate();
         let aggregates = self.aggregates(&first);
         self.note("sets");
+        let (emit, lateness_ms) = (self.emit(), self.lateness());
         let sql = format!(
-            "SELECT window_start, window_end, k, m, {aggregates} FROM {kind}({stream}, ts, {sizes}) GROUP BY {sets}"
+            "SELECT window_start, window_end, k, m, {aggregates} FROM {kind}({stream}, ts, {sizes}) GROUP BY {sets}{emit}"
         );
-        self.asked(sql, None, false)
+        Asked { lateness_ms, ..self.asked(sql, None, false) }
     }
 }
 
@@ -590,7 +610,7 @@ struct Prepared {
 }
 
 fn planner<'a>(asked: &Asked, catalog: &'a Catalog) -> Planner<'a> {
-    Planner::with_settings(catalog, PlanSettings { zone: asked.scale.zone(), ..PlanSettings::default() })
+    Planner::with_settings(catalog, PlanSettings { zone: asked.scale.zone(), allowed_lateness_ms: asked.lateness_ms })
 }
 
 fn prepare(asked: &Asked) -> Result<Prepared> {
@@ -749,9 +769,10 @@ fn failure(asked: &Asked, case: Case, seed: u64) -> String {
     let case = shrunk(asked, case, seed);
     let why = check(asked, &case, seed).err().unwrap_or_default();
     format!(
-        "seed {seed}:{}\n{}\n{why}\n{} records are left:\n{}replay it: TIDEMILL_SEED={seed} cargo test --release --lib property_tests",
+        "seed {seed}:{}\n{} -- allowed lateness {} ms\n{why}\n{} records are left:\n{}replay it: TIDEMILL_SEED={seed} cargo test --release --lib property_tests",
         asked.kind,
         asked.sql,
+        asked.lateness_ms,
         case.records(),
         told(&case)
     )
