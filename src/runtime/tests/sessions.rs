@@ -49,6 +49,7 @@ fn sessions_at(case: &Case, stop: usize, gap: i64, key: fn(&Record) -> Key) -> (
             if record.ts <= watermark {
                 counts.late += 1;
             } else {
+                counts.used += 1;
                 rows.entry(key(record)).or_default().push((record.ts, record.n));
             }
             watermark = watermark.max(record.ts - WATERMARK_BEHIND_MS);
