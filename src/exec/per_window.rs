@@ -185,7 +185,7 @@ impl Operator for PerWindow {
 
 /// The tie-breakers of a row's parts in one: each with its length before it, so that no two pairs look alike.
 fn joined_ties<'a>(parts: impl Iterator<Item = &'a ArrayRef>, rows: usize) -> ArrayRef {
-    let parts: Vec<_> = parts.map(|p| p.as_binary::<i32>()).collect();
+    let parts: Vec<_> = parts.map(AsArray::as_binary::<i32>).collect();
     if let [only] = parts.as_slice() {
         return Arc::new((*only).clone());
     }
