@@ -216,3 +216,49 @@ fn memory_does_not_grow_with_the_topic() {
     println!("peak memory: {} MB, {} MB", peaks[0] >> 20, peaks[1] >> 20);
     assert!(peaks[1] < peaks[0] + peaks[0] / 4 + (32 << 20), "{peaks:?}");
 }
+
+#[test]
+fn state_is_that_of_open_windows_for_windows_of_every_kind() {
+    /// A record in every ten milliseconds of event time.
+    const RECORDS: i64 = 20_000;
+    let window = |call: &str| format!("FROM {call} GROUP BY window_start, window_end, k");
+    let hop = "HOP(i, ts, INTERVAL '2' SECOND, INTERVAL '20' SECOND)";
+    let tumble = "TUMBLE(i, ts, INTERVAL '5' SECOND)";
+    let queries = [
+        format!("SELECT window_start, count(DISTINCT n) {}", window(hop)),
+        format!("SELECT window_end, count(*) {}", window("CUMULATE(i, ts, INTERVAL '2' SECOND, INTERVAL '20' SECOND)")),
+        format!(
+            "SELECT window_start, count(*) {}",
+            window("SESSION(TABLE i PARTITION BY k, DESCRIPTOR(ts), INTERVAL '0.060' SECOND)")
+        ),
+        format!("SELECT window_start, count(*) {} EMIT ON UPDATE", window(tumble)),
+        format!(
+            "SELECT a.window_start, a.n FROM {tumble} a LEFT ANTI JOIN {tumble} b
+             ON a.window_start = b.window_start AND a.window_end = b.window_end AND a.n = b.n + 10"
+        ),
+        format!(
+            "SELECT window_start, n FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY window_start, window_end, k ORDER BY n DESC)
+             AS place FROM {tumble}) WHERE place = 1"
+        ),
+    ];
+    let broker = shared();
+    let topics = [1, 10].map(|times| {
+        let topic = broker.topic("behaviour-state", 2);
+        broker.produce(&topic, (0..times * RECORDS).map(|n| at(i32::from(n % 2 == 1), n * 10)));
+        topic
+    });
+    for query in queries {
+        let peaks = topics.each_ref().map(|topic| {
+            let text = "SET 'sink.commit-interval' = '5 ms'; SET 'parallelism.default' = '2';".to_string()
+                + &input("i", topic, &format!("{BOUNDED}, 'scan.watermark.alignment.max-drift' = '1 s'"))
+                + "CREATE TABLE o (w TIMESTAMP(3), c BIGINT) WITH ('connector' = 'blackhole');"
+                + &format!("INSERT INTO o {query};");
+            greatest_state(&start(&engine(broker), &text))
+        });
+        println!("windows and bytes, of a topic and of one ten times as long: {peaks:?}\n    {query}");
+        let [short, long] = peaks;
+        // How much is read between two boundaries is a matter of luck, and counts as well; what has closed does not.
+        assert!(long.1 < 3 * short.1 + (2 << 20), "{peaks:?} {query}");
+        assert!(long.0 < 3 * short.0 + 20, "{peaks:?} {query}");
+    }
+}
