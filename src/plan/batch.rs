@@ -35,6 +35,7 @@ use super::batch_functions::{bigint, checked, shown, ties, windows_of};
 use super::context::{Planner, ScannedTable};
 use super::lower::in_order;
 use super::optimize;
+use super::per_window::{is_latest_first, window_function};
 use super::stream::{Hidden, SourceNode};
 use super::windows::AssignWindows;
 use crate::error::{Error, Result};
@@ -265,8 +266,11 @@ impl Batching<'_> {
         let mut exprs = visible(&input);
         let mut functions = Vec::new();
         let mut narrow = Vec::new();
-        for expr in self.exprs(&window.window_expr, input.schema())? {
-            let (expr, is_wide) = wide_sum(rows_in_order(expr), input.schema())?;
+        let ordered = self.exprs(&window.window_expr, input.schema())?;
+        for (expr, asked) in ordered.into_iter().zip(&window.window_expr) {
+            let latest_first =
+                window_function(asked).is_some_and(|f| is_latest_first(&f.params.order_by, &window.input));
+            let (expr, is_wide) = wide_sum(rows_in_order(expr, latest_first), input.schema())?;
             functions.push(expr);
             narrow.push(is_wide);
         }
@@ -566,8 +570,12 @@ fn and_function(plan: LogicalPlan, function: Expr, name: &str) -> Result<Logical
 }
 
 /// What is asked for, then event time, then the tie-breaker.
-fn in_event_order(mut sorts: Vec<SortExpr>) -> Vec<SortExpr> {
-    sorts.extend([Hidden::TIME, Hidden::TIE].map(|name| column(name).sort(true, false)));
+fn in_event_order(sorts: Vec<SortExpr>) -> Vec<SortExpr> {
+    ties_ordered(sorts, true)
+}
+
+fn ties_ordered(mut sorts: Vec<SortExpr>, ascending: bool) -> Vec<SortExpr> {
+    sorts.extend([Hidden::TIME, Hidden::TIE].map(|name| column(name).sort(ascending, false)));
     sorts
 }
 
@@ -575,10 +583,10 @@ fn in_event_order(mut sorts: Vec<SortExpr>) -> Vec<SortExpr> {
 const TIES_COUNT: [&str; 4] = ["rank", "dense_rank", "percent_rank", "cume_dist"];
 
 /// A function with `OVER` whose value depends on which of two equal rows comes first is told by event time and tie.
-fn rows_in_order(expr: Expr) -> Expr {
+fn rows_in_order(expr: Expr, latest_first: bool) -> Expr {
     match expr {
         Expr::Alias(mut alias) => {
-            alias.expr = Box::new(rows_in_order(*alias.expr));
+            alias.expr = Box::new(rows_in_order(*alias.expr, latest_first));
             Expr::Alias(alias)
         }
         Expr::WindowFunction(mut function) => {
@@ -589,7 +597,7 @@ fn rows_in_order(expr: Expr) -> Expr {
                 WindowFunctionDefinition::AggregateUDF(_) => params.window_frame.units == WindowFrameUnits::Rows,
             };
             if by_rows {
-                params.order_by = in_event_order(std::mem::take(&mut params.order_by));
+                params.order_by = ties_ordered(std::mem::take(&mut params.order_by), !latest_first);
             }
             Expr::WindowFunction(function)
         }

@@ -304,7 +304,8 @@ pub fn bound_behind(plan: &LogicalPlan, expr: &Expr) -> Option<(Bound, Windows)>
     bound_of(plan, plan.schema().maybe_index_of_column(column_behind(expr)?)?)
 }
 
-fn window_function(expr: &Expr) -> Option<&WindowFunction> {
+/// The function with `OVER` that an expression is, under whatever name.
+pub fn window_function(expr: &Expr) -> Option<&WindowFunction> {
     match expr {
         Expr::WindowFunction(function) => Some(function),
         Expr::Alias(alias) => window_function(&alias.expr),
@@ -315,13 +316,14 @@ fn window_function(expr: &Expr) -> Option<&WindowFunction> {
 /// Functions for which rows that the query's order leaves equal are equal.
 const TIES_COUNT: [&str; 4] = ["rank", "dense_rank", "percent_rank", "cume_dist"];
 
-fn is_time(expr: &Expr, input: &LogicalPlan) -> bool {
+/// Whether rows are in the order of their event times, latest first: then those of one time are, too.
+pub fn is_latest_first(order_by: &[Sort], input: &LogicalPlan) -> bool {
+    let [Sort { expr, asc: false, .. }] = order_by else { return false };
     let index = column_behind(expr).and_then(|column| input.schema().maybe_index_of_column(column));
     index.is_some_and(|index| is_event_time(input, index))
 }
 
 /// Gives a function whose value depends on the order of rows one that does not depend on luck. The result keeps its name.
-/// The latest row is the last of those with the greatest event time: there the order of ties is turned around, too.
 fn break_ties(expr: Expr, input: &LogicalPlan, tie_breakers: &[Expr]) -> Result<Expr> {
     let name = expr.schema_name().to_string();
     let broken = expr
@@ -336,9 +338,8 @@ fn break_ties(expr: Expr, input: &LogicalPlan, tie_breakers: &[Expr]) -> Result<
                     }
                 };
                 if by_rows {
-                    let latest_first =
-                        matches!(&function.params.order_by[..], [by] if !by.asc && is_time(&by.expr, input));
-                    let more = tie_breakers.iter().map(|e| Sort::new(e.clone(), !latest_first, false));
+                    let ascending = !is_latest_first(&function.params.order_by, input);
+                    let more = tie_breakers.iter().map(|e| Sort::new(e.clone(), ascending, false));
                     function.params.order_by.extend(more);
                 }
                 Ok(Transformed::yes(Expr::WindowFunction(function)))
