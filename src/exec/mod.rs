@@ -129,13 +129,13 @@ impl Counts {
     pub fn of(self, lineage: Lineage) -> Self {
         match lineage {
             Lineage::Records => self,
-            // They are used already. A condition on windows chooses among a record's; one that is turned away was not
-            // used after all. One of a record's windows that it is too late for takes it all: nobody knows of the others.
+            // They are used already; one that is left out or turned away was not used after all. One of a record's
+            // windows that it is too late for takes it all: nobody knows of the others.
             Lineage::Copies => {
-                let Self { lost_to_idleness, skipped, dead_lettered, .. } = self;
-                let gone = lost_to_idleness + skipped + dead_lettered;
+                let Self { filtered, lost_to_idleness, skipped, dead_lettered, .. } = self;
+                let gone = filtered + lost_to_idleness + skipped + dead_lettered;
                 let used = -i64::try_from(gone).unwrap_or(i64::MAX);
-                Self { used, lost_to_idleness, skipped, dead_lettered, ..Self::default() }
+                Self { used, filtered, lost_to_idleness, skipped, dead_lettered, ..Self::default() }
             }
             Lineage::Results => Self::default(),
         }

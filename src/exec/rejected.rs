@@ -175,6 +175,7 @@ fn bisect(
 /// Turns rows away over which expressions fail, as their sources' tables say.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FailedRows {
+    columns: Hidden,
     /// The number of hidden columns, which are the last ones, and the places of two of them.
     hidden: usize,
     tie: Option<usize>,
@@ -185,7 +186,13 @@ impl FailedRows {
     /// For batches with these hidden columns.
     pub(super) fn new(hidden: Hidden) -> Self {
         let place = |name| hidden.index(name, 0);
-        Self { hidden: hidden.fields().len(), tie: place(Hidden::TIE), raw: place(Hidden::RAW) }
+        let (tie, raw) = (place(Hidden::TIE), place(Hidden::RAW));
+        Self { columns: hidden, hidden: hidden.fields().len(), tie, raw }
+    }
+
+    /// The hidden columns.
+    pub(super) fn hidden(&self) -> Hidden {
+        self.columns
     }
 
     /// Computes columns over a batch; answers them with the rows that are left, if any are.
@@ -243,6 +250,50 @@ impl FailedRows {
         }
         Ok(keep.into())
     }
+}
+
+/// Tells which rows are copies of one record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CopiesOf {
+    /// The number of hidden columns, which are the last ones, and the places of some of them.
+    hidden: usize,
+    tie: Option<usize>,
+    time: Option<usize>,
+    window: Option<usize>,
+}
+
+impl CopiesOf {
+    /// For batches with these hidden columns.
+    pub(super) fn new(hidden: Hidden) -> Self {
+        let place = |name| hidden.index(name, 0);
+        let (tie, time, window) = (place(Hidden::TIE), place(Hidden::TIME), place(Hidden::WINDOW));
+        Self { hidden: hidden.fields().len(), tie, time, window }
+    }
+
+    /// Numbers the records of a batch, row by row. Without a tie-breaker that takes all copies as they were made: those
+    /// of one record have one time and ascending windows, and the next record of the same time begins before its end.
+    pub(super) fn number(&self, batch: &RecordBatch) -> Vec<u32> {
+        let first = batch.num_columns() - self.hidden;
+        let ties = self.tie.map(|at| batch.column(first + at).as_binary::<i32>());
+        let places = self.time.zip(self.window);
+        let places = places.map(|(time, window)| (numbers(batch, first + time), numbers(batch, first + window)));
+        let is_copy = |row: usize| match (ties, places) {
+            (Some(ties), _) => ties.value(row - 1) == ties.value(row),
+            (None, Some((times, windows))) => times[row - 1] == times[row] && windows[row - 1] < windows[row],
+            (None, None) => false,
+        };
+        let mut number = 0;
+        let next = |row: usize| {
+            number += u32::from(0 < row && !is_copy(row));
+            number
+        };
+        (0..batch.num_rows()).map(next).collect()
+    }
+}
+
+/// How many records some rows are of, by their numbers.
+pub(super) fn count_records(numbers: &[u32]) -> usize {
+    numbers.chunk_by(|a, b| a == b).count()
 }
 
 /// A record is bad as a whole: it counts for none of its windows. Its copies lie side by side.
@@ -346,6 +397,19 @@ mod tests {
         assert_eq!(left, [1, 5]);
         assert_eq!((out.counts.dead_lettered, out.rejected.len()), (1, 1));
         assert_eq!(out.counts.of(Lineage::Copies).used, -1);
+    }
+
+    #[test]
+    fn copies_of_a_record_are_known_by_time_and_window() {
+        let hidden = Hidden { time: true, window: true, ..Hidden::default() };
+        // Two records of one time with two windows each, one of another time, and one that begins where it ends.
+        let (times, windows) = ([5, 5, 5, 5, 6, 9], [1, 2, 1, 2, 3, 4]);
+        let columns: Vec<ArrayRef> =
+            [times, windows].map(|numbers| Arc::new(Int64Array::from(numbers.to_vec())) as ArrayRef).to_vec();
+        let batch = RecordBatch::try_new(hidden.extend(&Schema::empty()), columns).unwrap();
+        let numbers = CopiesOf::new(hidden).number(&batch);
+        assert_eq!((numbers.as_slice(), count_records(&numbers)), (&[0, 0, 1, 1, 2, 3][..], 4));
+        assert_eq!(count_records(&[]), 0);
     }
 
     #[test]

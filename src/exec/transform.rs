@@ -9,8 +9,8 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::cast::as_boolean_array;
 use datafusion::physical_expr::PhysicalExpr;
 
-use super::rejected::FailedRows;
-use super::{Operator, Output};
+use super::rejected::{CopiesOf, FailedRows, count_records};
+use super::{Lineage, Operator, Output};
 use crate::change::RowKind;
 use crate::error::Result;
 use crate::plan::{Hidden, Step};
@@ -18,6 +18,7 @@ use crate::plan::{Hidden, Step};
 /// Applies steps to each batch.
 pub struct Transform {
     steps: Vec<Prepared>,
+    copies: CopiesOf,
 }
 
 enum Prepared {
@@ -31,7 +32,7 @@ enum Prepared {
 impl Transform {
     /// Steps over an input with these visible columns, and hidden ones behind them.
     pub fn new(steps: &[Step], input: &SchemaRef, mut hidden: Hidden) -> Self {
-        let mut visible = Arc::clone(input);
+        let (copies, mut visible) = (CopiesOf::new(hidden), Arc::clone(input));
         let mut prepare = |step: &Step| {
             let failed = FailedRows::new(hidden);
             match step {
@@ -48,21 +49,35 @@ impl Transform {
                 }
             }
         };
-        Self { steps: steps.iter().map(&mut prepare).collect() }
+        Self { copies, steps: steps.iter().map(&mut prepare).collect() }
     }
 }
 
 impl Operator for Transform {
     fn on_batch(&mut self, _: usize, mut batch: RecordBatch, out: &mut Output) -> Result<()> {
+        // A condition on windows may leave out some copies of a record: it is filtered if all are.
+        let mut copies = (out.lineage == Lineage::Copies).then(|| self.copies.number(&batch));
         for step in &self.steps {
             batch = match step {
                 Prepared::Filter(predicate, failed) => {
                     let compute = |b: &RecordBatch| Ok(vec![predicate.evaluate(b)?.into_array(b.num_rows())?]);
                     let Some((batch, keep)) = failed.compute(batch, out, &compute)? else { return Ok(()) };
-                    let before = batch.num_rows();
-                    let batch = filter_record_batch(&batch, as_boolean_array(&keep[0])?)?;
-                    out.counts.filtered += (before - batch.num_rows()) as u64;
-                    batch
+                    let keep = as_boolean_array(&keep[0])?;
+                    let left = filter_record_batch(&batch, keep)?;
+                    out.counts.filtered += match &mut copies {
+                        None => batch.num_rows() - left.num_rows(),
+                        Some(numbers) => {
+                            if numbers.len() != batch.num_rows() {
+                                // Some were turned away, and where that happens rows can be told apart.
+                                *numbers = CopiesOf::new(failed.hidden()).number(&batch);
+                            }
+                            let before = count_records(numbers);
+                            let mut kept = keep.iter().map(|keep| keep == Some(true));
+                            numbers.retain(|_| kept.next() == Some(true));
+                            before - count_records(numbers)
+                        }
+                    } as u64;
+                    left
                 }
                 Prepared::Project(exprs, visible, schema, failed) => {
                     let compute = |b: &RecordBatch| evaluate_all(exprs, b);
