@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use tidemill::error::{Error, Result};
+use tidemill::runtime::clock;
 use tidemill::runtime::query_test::{Failure, run_query_test};
 
 use super::args::Piece;
@@ -45,7 +45,7 @@ pub fn run(files: Vec<PathBuf>, how: &How, config: &Config) -> Result<(), Stop> 
 fn one(path: &Path, text: &Text, how: &How, voice: Voice) -> Result<bool> {
     let (place, text) = (text.place.as_deref(), text.text.as_str());
     let name = place.unwrap_or_default();
-    let start = Instant::now();
+    let start = clock::now();
     let report = match run_query_test(text, how.workers) {
         Ok(report) => report,
         Err(error) => {
