@@ -7,7 +7,8 @@
 //! END OF INPUT | source [PARTITION n]                                 as a bounded topic ends
 //! EXPECT sink [IN ORDER] VALUES (..), ..                              rows since the last time
 //! EXPECT [PARTLY] LATE OF source VALUES (..), ..                      records that were too late
-//! EXPECT NOTHING FROM sink | [PARTLY] LATE OF source
+//! EXPECT BAD OF source VALUES (..), ..                                records that went to the dead letters
+//! EXPECT NOTHING FROM sink | [PARTLY] LATE OF source | BAD OF source
 //! EXPECT sink | [PARTLY] LATE OF source                               still to be written
 //! EXPECT FAILURE '..'                                                 a job has failed
 //! EXPECT ERROR '..' FOR statement                                     the statement is refused
@@ -120,6 +121,8 @@ pub enum ExpectTarget {
     Late,
     /// Records that were late for some windows and used for others.
     PartlyLate,
+    /// Records without a usable event time, or over which an expression failed.
+    Bad,
 }
 
 /// A partition's number is below this.
@@ -217,13 +220,15 @@ impl StatementParser<'_> {
         } else if self.word("NOTHING") {
             let (target, table) = match self.word("FROM") {
                 true => (ExpectTarget::Sink, self.object_name("the name of a sink")?),
-                false => self.late()?.ok_or_else(|| self.expected("FROM, LATE OF or PARTLY LATE OF"))?,
+                false => self.rejects()?.ok_or_else(|| self.expected("FROM, LATE OF, PARTLY LATE OF or BAD OF"))?,
             };
             TestStepKind::Rows { target, table, in_order: false, rows: ExpectedRows::Nothing }
         } else {
-            let (target, table) = match self.late()? {
-                Some(late) => late,
-                None => (ExpectTarget::Sink, self.object_name("the name of a sink, LATE, NOTHING, FAILURE or ERROR")?),
+            let (target, table) = match self.rejects()? {
+                Some(rejects) => rejects,
+                None => {
+                    (ExpectTarget::Sink, self.object_name("the name of a sink, LATE, BAD, NOTHING, FAILURE or ERROR")?)
+                }
             };
             let in_order = self.word("IN");
             if in_order {
@@ -240,13 +245,14 @@ impl StatementParser<'_> {
         Ok(TestStep { kind, span })
     }
 
-    fn late(&mut self) -> Result<Option<(ExpectTarget, String)>> {
+    fn rejects(&mut self) -> Result<Option<(ExpectTarget, String)>> {
         let target = match () {
             () if self.word("PARTLY") => {
                 self.expect_words(&["LATE"])?;
                 ExpectTarget::PartlyLate
             }
             () if self.word("LATE") => ExpectTarget::Late,
+            () if self.word("BAD") => ExpectTarget::Bad,
             () => return Ok(None),
         };
         self.expect_words(&["OF"])?;

@@ -12,6 +12,7 @@ use datafusion::common::ScalarValue;
 use super::rows::{Row, quoted};
 use super::said;
 use crate::catalog::{Catalog, Column, ColumnKind, Table};
+use crate::connectors::{Keep, OnError};
 use crate::error::{Blame, Error, Result};
 use crate::plan::{Op, PlanSettings, Planner, StreamPlan, reads_stream};
 use crate::runtime::launch::compute;
@@ -96,13 +97,20 @@ fn count_partitions(kind: &TestStepKind, partitions: &mut BTreeMap<String, usize
     }
 }
 
+/// Which records that a job turns away it tells.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    late: bool,
+    bad: bool,
+}
+
 struct Preparing {
     engine: Engine,
     partitions: BTreeMap<String, usize>,
     /// Tables that jobs write to, and whether what they write is a changelog.
     written: BTreeMap<String, bool>,
-    /// Tables that jobs read, and whether their late rows are told.
-    read: BTreeMap<String, bool>,
+    /// Tables that jobs read.
+    read: BTreeMap<String, Told>,
 }
 
 impl Preparing {
@@ -172,8 +180,9 @@ impl Preparing {
             if self.written.contains_key(&source.table.name) {
                 return Err(chained(&source.table.name));
             }
-            let tells_late = node.hidden.tie && node.hidden.raw;
-            *self.read.entry(source.table.name.clone()).or_insert(true) &= tells_late;
+            let told = self.read.entry(source.table.name.clone()).or_default();
+            told.late |= source.keep != Keep::Nothing && node.hidden.watermark;
+            told.bad |= source.rejects.on_error == OnError::DeadLetter;
             self.partitions.entry(source.table.name.clone()).or_insert(1);
         }
         let mut sinks = Vec::new();
@@ -228,16 +237,24 @@ impl Preparing {
         let mut table = catalog.table(&name).ok_or_else(|| catalog.unknown(&name))?.clone();
         let knows = match target {
             ExpectTarget::Sink => self.written.contains_key(&name),
-            ExpectTarget::Late | ExpectTarget::PartlyLate => self.read.contains_key(&name),
+            ExpectTarget::Late | ExpectTarget::PartlyLate | ExpectTarget::Bad => self.read.contains_key(&name),
         };
         if !knows {
             let does = if target == ExpectTarget::Sink { "writes to" } else { "reads" };
             return Err(Error::statement(format!("no job {does} {name}"))
                 .hint("put the INSERT INTO .. SELECT under test before what is expected of it"));
         }
-        if target != ExpectTarget::Sink && !self.read[&name] {
-            return Err(Error::statement(format!("nobody wants the late rows of {name}, so they are not kept"))
-                .hint("set 'scan.late.topic' on the table"));
+        let told = self.read.get(&name).copied().unwrap_or_default();
+        match target {
+            ExpectTarget::Late | ExpectTarget::PartlyLate if !told.late => {
+                return Err(Error::statement(format!("no row of {name} is late for anything"))
+                    .hint("only windows over the event time of a Kafka table judge its rows"));
+            }
+            ExpectTarget::Bad if !told.bad => {
+                return Err(Error::statement(format!("no job goes on behind a bad record of {name}"))
+                    .hint("add 'scan.on-error' = 'dead-letter' and a 'scan.dead-letter.topic' to the table"));
+            }
+            _ => {}
         }
         if target == ExpectTarget::Sink && self.written[&name] {
             table.columns.insert(0, kind_column());
@@ -256,6 +273,7 @@ impl Preparing {
             ExpectTarget::PartlyLate => {
                 (format!("EXPECT PARTLY LATE OF {shown}"), format!("EXPECT NOTHING PARTLY LATE OF {shown}"))
             }
+            ExpectTarget::Bad => (format!("EXPECT BAD OF {shown}"), format!("EXPECT NOTHING BAD OF {shown}")),
         };
         let head = if in_order { head + " IN ORDER" } else { head };
         let is_written = !matches!(rows, ExpectedRows::Unwritten);

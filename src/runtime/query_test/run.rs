@@ -329,7 +329,7 @@ impl<'a> Run<'a> {
             found.rows.extend(rows);
         }
         for (_, rejected) in given.rejected {
-            let Some((target, table, row)) = self.late(job, &rejected)? else { continue };
+            let Some((target, table, row)) = self.turned_away(job, &rejected)? else { continue };
             self.found_mut(target, &table).rows.push(row);
         }
         Ok(())
@@ -340,10 +340,13 @@ impl<'a> Run<'a> {
         self.found.entry((target, table.to_owned())).or_insert_with(none)
     }
 
-    /// The record that was late, as it was appended.
-    fn late(&self, job: &Job, rejected: &Rejected) -> Result<Option<(ExpectTarget, String, Row)>> {
-        let Rejection::Late { partly, .. } = &rejected.rejection else { return Ok(None) };
-        let target = if *partly { ExpectTarget::PartlyLate } else { ExpectTarget::Late };
+    /// The record that was turned away, as it was appended.
+    fn turned_away(&self, job: &Job, rejected: &Rejected) -> Result<Option<(ExpectTarget, String, Row)>> {
+        let target = match rejected.rejection {
+            Rejection::Late { partly: true, .. } => ExpectTarget::PartlyLate,
+            Rejection::Late { .. } => ExpectTarget::Late,
+            Rejection::Failed(_) => ExpectTarget::Bad,
+        };
         let origin = rejected.origin;
         let table = &job.rehearsal.source(usize::from(origin.source)).1.table.name;
         let log = self.logs.get(table).and_then(|logs| logs.get(origin.partition as usize));
@@ -355,7 +358,7 @@ impl<'a> Run<'a> {
                 return Ok(row.map(|row| (target, table.clone(), row)));
             }
         }
-        Err(Error::bug("a late row that nobody appended"))
+        Err(Error::bug("a record was turned away that nobody appended"))
     }
 }
 
