@@ -107,7 +107,7 @@ const CALLS: &[(&str, &[&str])] = &[
             "ARRAY_AGG(v ORDER BY id)",
             "ARRAY_AGG(k ORDER BY v DESC, id)",
             "ARRAY_AGG(v) => ARRAY_AGG(v ORDER BY ts)",
-            "ARRAY_AGG(DISTINCT v ORDER BY v)",
+            "ARRAY_AGG(DISTINCT v ORDER BY v) => ARRAY_AGG(DISTINCT v ORDER BY v NULLS FIRST)",
             "ARRAY_AGG(id) FILTER (WHERE b) => ARRAY_AGG(id ORDER BY ts) FILTER (WHERE b)",
             "ARRAY_AGG(DISTINCT v) => ARRAY_AGG(DISTINCT v ORDER BY v)",
             "COLLECT(id) => ARRAY_AGG(id ORDER BY ts)",
