@@ -33,7 +33,7 @@ impl Program {
         let path = repository().join("queries").join(file);
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let mut topics: BTreeMap<_, _> = inputs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
-        let option = Regex::new("'topic' = '([^']*)'").expect("a regular expression");
+        let option = Regex::new(r"topic' = '([^']*)'").expect("a regular expression");
         for found in option.captures_iter(&text) {
             topics.entry(found[1].to_owned()).or_insert_with(|| unique_name(&found[1]));
         }
@@ -43,7 +43,7 @@ impl Program {
     /// Runs it with the `tidemill` program, in the directory of the repository.
     fn run(&self, broker: &Broker) -> Finished {
         let replaced = self.topics.iter().fold(self.text.clone(), |text, (name, unique)| {
-            text.replace(&format!("'topic' = '{name}'"), &format!("'topic' = '{unique}'"))
+            text.replace(&format!("topic' = '{name}'"), &format!("topic' = '{unique}'"))
         });
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("program.sql");
@@ -322,6 +322,50 @@ fn p09_happenings() {
 }
 
 /// The program of docker-compose.yml has no end of its own: it is told to stop once it has written.
+/// What a program writes to a topic is what it writes when DataFusion runs it as a batch.
+fn as_in_a_batch(file: &str, topic: &str) -> Program {
+    let (program, _) = over_january(file);
+    let mut batch = Program::new(file, &[("flights", &january().0)]);
+    batch.text = format!("SET 'execution.runtime-mode' = 'batch';\n{}", batch.text);
+    batch.run(shared());
+    let sorted = |program: &Program| {
+        let mut rows = texts(&program.records(shared(), topic));
+        rows.sort_unstable();
+        rows
+    };
+    let rows = sorted(&program);
+    assert!(rows == sorted(&batch), "{file} gives other rows as a batch");
+    program.check_shown(&rows);
+    program
+}
+
+#[test]
+fn p10_best_routes() {
+    as_in_a_batch("10-best-routes.sql", "best_routes");
+}
+
+#[test]
+fn p11_days_of_planes() {
+    as_in_a_batch("11-days-of-planes.sql", "days_of_planes");
+}
+
+#[test]
+fn p12_late_flights() {
+    let program = as_in_a_batch("12-late-flights.sql", "departures_in_time");
+    let in_time: u64 = program
+        .records(shared(), "departures_in_time")
+        .iter()
+        .map(|record| record.json()["departures"].as_u64().expect("a number"))
+        .sum();
+    let late = shared().read_all(&program.topics["late_flights"]);
+    assert_eq!(in_time + late.len() as u64, january().1.len() as u64);
+    // Those that are late are the very records, and say which window they missed.
+    let missed = |record: &Record| record.headers.iter().any(|(name, _)| name == "tidemill.windows");
+    assert!(!late.is_empty() && late.iter().all(missed));
+    let all: std::collections::BTreeSet<_> = january().1.iter().map(|record| &record.value).collect();
+    assert!(late.iter().all(|record| all.contains(&record.value)));
+}
+
 #[test]
 fn compose_writes_until_it_is_told_to_stop() {
     let mut program = Program::new("compose.sql", &[]);

@@ -219,8 +219,8 @@ fn memory_does_not_grow_with_the_topic() {
 
 #[test]
 fn state_is_that_of_open_windows_for_windows_of_every_kind() {
-    /// A record in every ten milliseconds of event time.
-    const RECORDS: i64 = 20_000;
+    /// A record in every ten milliseconds of event time; several batches of each partition.
+    const RECORDS: i64 = 60_000;
     let window = |call: &str| format!("FROM {call} GROUP BY window_start, window_end, k");
     let hop = "HOP(i, ts, INTERVAL '2' SECOND, INTERVAL '20' SECOND)";
     let tumble = "TUMBLE(i, ts, INTERVAL '5' SECOND)";
@@ -248,17 +248,22 @@ fn state_is_that_of_open_windows_for_windows_of_every_kind() {
         topic
     });
     for query in queries {
-        let peaks = topics.each_ref().map(|topic| {
+        let peak = |topic: &str| {
             let text = "SET 'sink.commit-interval' = '5 ms'; SET 'parallelism.default' = '2';".to_string()
                 + &input("i", topic, &format!("{BOUNDED}, 'scan.watermark.alignment.max-drift' = '1 s'"))
                 + "CREATE TABLE o (w TIMESTAMP(3), c BIGINT) WITH ('connector' = 'blackhole');"
                 + &format!("INSERT INTO o {query};");
             greatest_state(&start(&engine(broker), &text))
+        };
+        // What has closed does not count, but what is read between two boundaries does, and on a busy machine that may be
+        // much: once in some runs it is little.
+        let mut seen = Vec::new();
+        let is_small = (0..5).any(|_| {
+            let [short, long] = topics.each_ref().map(|topic| peak(topic));
+            seen.push((short, long));
+            long.0 < 3 * short.0 + 20 && long.1 < 3 * short.1 + (1 << 20)
         });
-        println!("windows and bytes, of a topic and of one ten times as long: {peaks:?}\n    {query}");
-        let [short, long] = peaks;
-        // How much is read between two boundaries is a matter of luck, and counts as well; what has closed does not.
-        assert!(long.1 < 3 * short.1 + (2 << 20), "{peaks:?} {query}");
-        assert!(long.0 < 3 * short.0 + 20, "{peaks:?} {query}");
+        println!("windows and bytes, of a topic and of one ten times as long: {seen:?}\n    {query}");
+        assert!(is_small, "{seen:?} {query}");
     }
 }
