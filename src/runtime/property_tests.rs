@@ -289,7 +289,9 @@ impl Asking<'_> {
         let sql = format!(
             "SELECT window_start, window_end{by}, {aggregates} FROM {window}{condition} GROUP BY window_start, window_end{by}{having}{emit}"
         );
-        let counts_rows = kind == "TUMBLE" && first == "COUNT(*)" && having.is_empty();
+        // A condition on windows leaves out rows that are used.
+        let leaves_out = !having.is_empty() || condition.contains("window_start");
+        let counts_rows = kind == "TUMBLE" && first == "COUNT(*)" && !leaves_out;
         Asked { lateness_ms, ..self.asked(sql, Some(2 + keys.len()), counts_rows) }
     }
 
