@@ -112,6 +112,8 @@ struct Asked {
 struct Asking<'a> {
     rng: &'a mut StdRng,
     scale: Scale,
+    /// Times and sizes are multiples of it: coarse ones meet at the edges of windows and sessions.
+    grid: i64,
     kind: String,
 }
 
@@ -127,6 +129,11 @@ impl Asking<'_> {
     fn note(&mut self, what: &str) {
         self.kind.push(' ');
         self.kind.push_str(what);
+    }
+
+    /// From the one up to, not including, the other.
+    fn size(&mut self, from: i64, to: i64) -> i64 {
+        (self.rng.random_range(from..to) / self.grid * self.grid).max(self.grid)
     }
 
     fn interval(ms: i64) -> String {
@@ -149,13 +156,13 @@ impl Asking<'_> {
                 self.one(&["INTERVAL '1' DAY, INTERVAL '3' DAY", "INTERVAL '2' DAY, INTERVAL '3' DAY"]).to_owned()
             }
             (Scale::Days, _) => "INTERVAL '1' DAY, INTERVAL '3' DAY".to_owned(),
-            (_, "TUMBLE") => Self::interval(self.rng.random_range(1..120)),
+            (_, "TUMBLE") => Self::interval(self.size(1, 120)),
             (_, "HOP") => {
-                let (slide, size) = (self.rng.random_range(5..60), self.rng.random_range(5..150));
+                let (slide, size) = (self.size(5, 60), self.size(5, 150));
                 format!("{}, {}", Self::interval(slide), Self::interval(size))
             }
             _ => {
-                let (step, times) = (self.rng.random_range(5..50), self.rng.random_range(1..6));
+                let (step, times) = (self.size(5, 50), self.rng.random_range(1..6));
                 format!("{}, {}", Self::interval(step), Self::interval(step * times))
             }
         };
@@ -174,9 +181,9 @@ impl Asking<'_> {
     }
 
     fn windowed(&mut self, stream: &str) -> (&'static str, String) {
-        if self.scale == Scale::Fine && !stream.starts_with('(') && self.chance(15) {
+        if self.scale == Scale::Fine && !stream.starts_with('(') && self.chance(20) {
             self.note("SESSION");
-            let gap = Self::interval(self.rng.random_range(2..60));
+            let gap = Self::interval(self.size(2, 60));
             let by = self.one(&["", " PARTITION BY k", " PARTITION BY (k, m)"]);
             return ("SESSION", format!("SESSION(TABLE {stream}{by}, DESCRIPTOR(ts), {gap})"));
         }
@@ -282,7 +289,9 @@ impl Asking<'_> {
         let sql = format!(
             "SELECT window_start, window_end{by}, {aggregates} FROM {window}{condition} GROUP BY window_start, window_end{by}{having}{emit}"
         );
-        let counts_rows = kind == "TUMBLE" && first == "COUNT(*)" && having.is_empty();
+        // A condition on windows leaves out rows that are used.
+        let leaves_out = !having.is_empty() || condition.contains("window_start");
+        let counts_rows = kind == "TUMBLE" && first == "COUNT(*)" && !leaves_out;
         Asked { lateness_ms, ..self.asked(sql, Some(2 + keys.len()), counts_rows) }
     }
 
@@ -400,10 +409,11 @@ struct Case {
 }
 
 impl Case {
-    fn new(rng: &mut StdRng, scale: Scale) -> Self {
+    fn new(rng: &mut StdRng, scale: Scale, grid: i64) -> Self {
         let intervals = rng.random_range(1..9);
         let size = *[6, 40, 150].choose(rng).expect("some");
-        let mut table = || (0..rng.random_range(1..=4)).map(|_| partition(rng, scale, intervals, size)).collect();
+        let mut table =
+            || (0..rng.random_range(1..=4)).map(|_| partition(rng, (scale, grid), intervals, size)).collect();
         let log: [Vec<Vec<Record>>; 2] = [table(), table()];
         let has_idleness = rng.random_bool(0.4);
         let ends_early = rng.random_bool(0.5);
@@ -438,7 +448,7 @@ impl Case {
     }
 }
 
-fn partition(rng: &mut StdRng, scale: Scale, intervals: usize, size: usize) -> Vec<Record> {
+fn partition(rng: &mut StdRng, (scale, grid): (Scale, i64), intervals: usize, size: usize) -> Vec<Record> {
     let count = if rng.random_bool(0.15) { 0 } else { rng.random_range(1..=size) };
     let (mut offset, mut now) = (rng.random_range(0..3), rng.random_range(-100..300_i64));
     let pace = rng.random_range(1..12);
@@ -467,7 +477,7 @@ fn partition(rng: &mut StdRng, scale: Scale, intervals: usize, size: usize) -> V
         records.push(Record {
             offset,
             interval,
-            ts: scale.ms(now - behind),
+            ts: scale.ms((now - behind).div_euclid(grid) * grid),
             k: (key > 0).then(|| format!("k{key}")),
             m: rng.random_range(0..3),
             n: rng.random_bool(0.9).then(|| rng.random_range(-3..20)),
@@ -718,8 +728,9 @@ fn check(asked: &Asked, case: &Case, seed: u64) -> Result<Became, String> {
 fn make(seed: u64) -> (Asked, Case) {
     let mut rng = StdRng::seed_from_u64(seed);
     let scale = if rng.random_bool(0.15) { Scale::Days } else { Scale::Fine };
-    let asked = Asking { rng: &mut rng, scale, kind: String::new() }.any();
-    let case = Case::new(&mut rng, scale);
+    let grid = *[1, 1, 5, 10].choose(&mut rng).expect("some");
+    let asked = Asking { rng: &mut rng, scale, grid, kind: String::new() }.any();
+    let case = Case::new(&mut rng, scale, grid);
     (asked, case)
 }
 

@@ -22,24 +22,31 @@ pub struct Results {
     windows: SlicedWindows,
     zone: Tz,
     output: Vec<OutputColumn>,
-    keys: usize,
     pub schema: SchemaRef,
     hidden: Hidden,
-    /// Makes the tie-breaker of result rows from their keys, where somebody above needs one.
-    ties: Option<RowConverter>,
+    /// Makes the tie-breaker of result rows from columns of theirs, where somebody above needs one: what they are grouped
+    /// by. Of the bounds only those of sessions tell rows of one time apart.
+    ties: Option<(RowConverter, Vec<usize>)>,
 }
 
 impl Results {
     pub fn new(node: &AggregateNode, visible: &Schema, hidden: Hidden) -> Result<Self> {
-        let keys = node.layout.keys().fields();
+        let keys = node.layout.keys().fields().len();
+        let is_session = node.windows.sliced().is_none();
         let ties = if hidden.tie {
-            Some(RowConverter::new(keys.iter().map(|f| SortField::new(f.data_type().clone())).collect())?)
+            let grouped = |i: &usize| match node.output[*i] {
+                OutputColumn::Value(at) => at < keys,
+                OutputColumn::Bound(_) => is_session,
+            };
+            let grouped: Vec<usize> = (0..node.output.len()).filter(grouped).collect();
+            let fields = grouped.iter().map(|&i| SortField::new(visible.field(i).data_type().clone())).collect();
+            Some((RowConverter::new(fields)?, grouped))
         } else {
             None
         };
         let schema = hidden.extend(visible);
         let (windows, zone) = (sliced_windows(node), node.windows.zone);
-        Ok(Self { windows, zone, output: node.output.clone(), keys: keys.len(), schema, hidden, ties })
+        Ok(Self { windows, zone, output: node.output.clone(), schema, hidden, ties })
     }
 
     /// The rows of a window; of a changelog, with the kind of each.
@@ -89,12 +96,16 @@ impl Results {
         if self.hidden.watermark {
             columns.push(Arc::new(Int64Array::from(vec![WATERMARK_MIN; rows])));
         }
-        if self.keys == 0 && self.ties.is_some() {
+        match &self.ties {
             // Without keys a window has one row, and nothing to tell apart; no columns would convert to no rows.
-            columns.push(Arc::new(BinaryArray::from_iter_values(std::iter::repeat_n(b"", rows))));
-        } else if let Some(ties) = &self.ties {
-            let ties = ties.convert_columns(&values[..self.keys])?;
-            columns.push(Arc::new(ties.try_into_binary()?));
+            Some((_, grouped)) if grouped.is_empty() => {
+                columns.push(Arc::new(BinaryArray::from_iter_values(std::iter::repeat_n(b"", rows))));
+            }
+            Some((ties, grouped)) => {
+                let grouped: Vec<ArrayRef> = grouped.iter().map(|&i| Arc::clone(&columns[i])).collect();
+                columns.push(Arc::new(ties.convert_columns(&grouped)?.try_into_binary()?));
+            }
+            None => {}
         }
         if self.hidden.window {
             columns.push(Arc::new(Int64Array::from(after)));
