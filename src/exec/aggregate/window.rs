@@ -108,7 +108,7 @@ impl WindowAggregate {
         Self::new(node, Some(Rows::new(node, input_visible, input_hidden)?), visible, hidden_out)
     }
 
-    /// Over the partials of [`PartialAggregate`]s.
+    /// Over the partials of [`PartialAggregate`](super::PartialAggregate)s.
     pub fn over_partials(node: &AggregateNode, visible: &Schema, hidden_out: Hidden) -> Result<Self> {
         Self::new(node, None, visible, hidden_out)
     }
