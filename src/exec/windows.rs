@@ -232,28 +232,42 @@ impl Found {
 /// Finds the windows of rows. Neighbours mostly share their slice, and what their watermarks have closed.
 pub(super) struct WindowFinder {
     windows: SlicedWindows,
-    /// The slice found last, from its first instant to the one after it.
-    slice: Option<(SliceId, TimeMs, TimeMs)>,
+    /// What was found last, and from when to when its slice goes.
+    found: Option<(Found, TimeMs, TimeMs)>,
     /// What a watermark has left open, and the watermarks for which that is so.
     open: Option<(WindowId, TimeMs, TimeMs)>,
+    /// What was open for the row before.
+    open_before: WindowId,
 }
 
 impl WindowFinder {
     pub(super) fn new(windows: SlicedWindows) -> Self {
-        Self { windows, slice: None, open: None }
+        Self { windows, found: None, open: None, open_before: WindowId::MIN }
     }
 
     /// The windows of a row with this event time, given its partition's watermark before it.
     pub(super) fn find(&mut self, time: TimeMs, watermark: TimeMs) -> Found {
-        let slice = match self.slice {
-            Some((slice, from, to)) if from <= time && time < to => slice,
+        let open = self.first_open(watermark);
+        let is_same = std::mem::replace(&mut self.open_before, open) == open;
+        match self.found {
+            Some((found, from, to)) if from <= time && time < to && is_same => found,
             _ => {
                 let slice = self.windows.slice_of(time);
-                self.slice = Some((slice, self.windows.axis.start_of(slice), self.windows.axis.start_of(slice + 1)));
-                slice
+                let found = Found {
+                    slice,
+                    first: self.windows.first_window(slice),
+                    open: self.windows.first_window_from(slice, open),
+                    last: self.windows.last_window(slice),
+                };
+                let axis = &self.windows.axis;
+                self.found = Some((found, axis.start_of(slice), axis.start_of(slice + 1)));
+                found
             }
-        };
-        let open = match self.open {
+        }
+    }
+
+    fn first_open(&mut self, watermark: TimeMs) -> WindowId {
+        match self.open {
             Some((open, from, to)) if from <= watermark && watermark < to => open,
             _ => {
                 let open = self.windows.first_open(watermark);
@@ -263,12 +277,6 @@ impl WindowFinder {
                 }
                 open
             }
-        };
-        Found {
-            slice,
-            first: self.windows.first_window(slice),
-            open: self.windows.first_window_from(slice, open),
-            last: self.windows.last_window(slice),
         }
     }
 }
