@@ -17,6 +17,7 @@ use crate::catalog::{Column, ColumnKind, Table};
 use crate::error::{Error, Result};
 use crate::formats::Encoded;
 use kafka::Embedded;
+pub use kafka::Transactions;
 
 pub mod blackhole;
 pub mod datagen;
@@ -94,6 +95,9 @@ pub struct SourceSpec {
     /// The positions that an earlier run recorded. They replace the table's scan modes, and their order is that of the
     /// source's partitions; a partition that is not among them appeared since, follows, and is read from its beginning.
     pub resume: Option<Vec<PartitionPlan>>,
+    /// The partitions that the earlier run found while it ran, in their order. They are known, and read only when a reader
+    /// is told to add them; those that have appeared since are then left to be discovered, too.
+    pub found: Option<Vec<PartitionPlan>>,
     /// Whether rows come with their records' bytes.
     pub keep_records: bool,
     /// Whether rows come with their records' own timestamps.
@@ -103,7 +107,7 @@ pub struct SourceSpec {
 impl SourceSpec {
     /// Reads the given columns from where the table's options say.
     pub fn new(table: Table, columns: Vec<SourceColumn>) -> Self {
-        Self { table, columns, resume: None, keep_records: false, keep_timestamps: false }
+        Self { table, columns, resume: None, found: None, keep_records: false, keep_timestamps: false }
     }
 
     /// Asks for every column of the table that is not computed, in their order.
@@ -149,6 +153,14 @@ pub fn open_sink(table: &Table, defaults: &Defaults) -> Result<Arc<dyn Sink>> {
         "blackhole" => Ok(Arc::new(blackhole::BlackholeSink)),
         other => Err(Error::statement(format!("connector '{other}' cannot be written to"))
             .hint("it only makes rows: name the table in FROM, not in INSERT INTO")),
+    }
+}
+
+/// Whether the rows of a table are to be written in transactions.
+pub fn wants_transactions(table: &Table) -> Result<bool> {
+    match connector_of(table)? {
+        "kafka" | "upsert-kafka" => kafka::wants_transactions(table),
+        _ => Ok(false),
     }
 }
 
@@ -295,6 +307,12 @@ pub trait SourceReader: Send {
         Err(Error::bug(format!("partition {partition} ({:?}) was not there when the reader was made", plan.id)))
     }
 
+    /// Gives nothing of a partition from this offset on, until told otherwise; the position comes to it exactly, also over
+    /// holes. For a replay, which stops where an earlier run stood.
+    fn set_limit(&mut self, partition: usize, limit: Option<i64>) -> Result<()> {
+        Err(Error::bug(format!("partition {partition} cannot be limited to {limit:?}")))
+    }
+
     /// A sentence on why nothing arrives, if that is known: a broker that is away, for instance.
     fn trouble(&self) -> Option<String> {
         None
@@ -335,6 +353,11 @@ pub trait Sink: Send + Sync {
 
     /// The writer; a job has one per sink.
     fn writer(&self) -> Result<Box<dyn SinkWriter>>;
+
+    /// A writer whose rows belong to the job's transactions: they are outside when the transaction is committed.
+    fn writer_in(&self, _transactions: &Transactions) -> Result<Box<dyn SinkWriter>> {
+        Err(Error::bug("a sink without transactions"))
+    }
 }
 
 /// Turns batches of the sink's columns into rows to write. Runs on the workers.

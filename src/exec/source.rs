@@ -369,6 +369,11 @@ impl SourceStage {
         self.is_away = is_away;
     }
 
+    /// Whether that is so.
+    pub fn is_away(&self) -> bool {
+        self.is_away
+    }
+
     /// From the next boundary on the partition holds nothing back, until a row of it comes.
     pub fn set_idle(&mut self, partition: usize) {
         self.partitions[partition].idle = true;

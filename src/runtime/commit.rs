@@ -3,6 +3,7 @@
 //! A boundary is called when the interval is over and the one before has been flushed; so the rows between two boundaries
 //! are all that a transaction would hold. Workers go on while sinks are flushed, up to the bounds of the channels.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -13,7 +14,9 @@ use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
 use super::clock;
 use super::events::ClockEvents;
 use super::exchange::{Aligned, Next, cancelled};
-use super::job::Shared;
+use super::job::{Call, Shared};
+use super::ledger::Ledger;
+use super::progress::Recorded;
 use super::query::with_op;
 use crate::connectors::{PartitionPlan, SinkEncoder, SinkRows, SinkWriter, Source};
 use crate::error::{Error, Result};
@@ -44,14 +47,22 @@ pub struct Committer {
     pub workers: usize,
     pub commit_interval: Duration,
     pub checkpoint_interval: Duration,
+    /// The clock before the first boundary.
+    pub clock_ms: i64,
+    /// Where each boundary is committed, with its rows; without one, the sinks are flushed one by one.
+    pub ledger: Option<Ledger>,
+    /// What an earlier run has committed: it is gone through again in silence.
+    pub replay: VecDeque<Recorded>,
 }
 
 impl Committer {
     /// Runs until the job has ended; answers whether its sources had.
     pub fn run(&mut self) -> Result<End> {
         let mut sequence = 0;
-        let mut clock_ms = 0;
+        let mut clock_ms = self.clock_ms;
         let mut flushed = 0;
+        let replay_until = self.replay.back().map_or(0, |last| last.sequence);
+        let mut called = Arc::new(ClockEvents::default());
         let mut next_call = clock::now() + self.commit_interval;
         let mut next_checkpoint = clock::now() + self.checkpoint_interval;
         loop {
@@ -59,7 +70,13 @@ impl Committer {
                 return Err(cancelled());
             }
             let now = clock::now();
-            if sequence == flushed
+            if sequence == flushed && sequence < replay_until {
+                let Some(recorded) = self.replay.pop_front() else { return Err(Error::bug("a replay with a gap")) };
+                (sequence, clock_ms) = (recorded.sequence, recorded.clock_ms);
+                let boundary = Boundary { sequence, clock_ms, checkpoint: false, end: End::GoesOn };
+                let (events, replayed) = (Arc::new(recorded.events.clone()), Some(Arc::new(recorded)));
+                self.shared.call(Call { boundary, events, replayed });
+            } else if sequence == flushed
                 && let Some(end) = self.due(now, next_call)
             {
                 sequence += 1;
@@ -73,7 +90,9 @@ impl Committer {
                 self.tell(&events);
                 // Processing time never goes back, whatever the clock does.
                 clock_ms = clock_ms.max(clock::wall_ms());
-                self.shared.call(Boundary { sequence, clock_ms, checkpoint, end }, Arc::new(events));
+                called = Arc::new(events);
+                let (boundary, events) = (Boundary { sequence, clock_ms, checkpoint, end }, Arc::clone(&called));
+                self.shared.call(Call { boundary, events, replayed: None });
             }
             // While a boundary is on its way only messages matter; else the next call does.
             let wait = if sequence == flushed { (next_call - now).min(Duration::from_millis(5)) } else { PATIENCE };
@@ -81,15 +100,34 @@ impl Committer {
                 Next::Nothing => {}
                 Next::Gone => return Err(cancelled()),
                 Next::Message(_, CommitMessage::Rows(sink, rows, count)) => {
-                    self.writers[sink].write(rows)?;
+                    if replay_until <= flushed {
+                        let written = self.writers[sink].write(rows);
+                        self.explained(written)?;
+                    }
                     self.shared.metrics.rows_out.fetch_add(count as u64, Ordering::Relaxed);
                 }
-                Next::Message(_, CommitMessage::Rejected(topic, rows)) => self.reject_writers[topic].write(rows)?,
+                // What was committed is not written again.
+                Next::Message(_, CommitMessage::Rejected(..)) if flushed < replay_until => {}
+                Next::Message(_, CommitMessage::Rejected(topic, rows)) => {
+                    let written = self.reject_writers[topic].write(rows);
+                    self.explained(written)?;
+                }
                 Next::Message(input, CommitMessage::Boundary(boundary)) => {
                     if !self.inputs.arrived(input) {
                         continue;
                     }
-                    self.flush(&boundary)?;
+                    if replay_until < boundary.sequence {
+                        self.flush(&boundary, &called)?;
+                    } else {
+                        // Its rows are outside, and its progress on record.
+                        drop(self.shared.take_positions(boundary.sequence));
+                        if boundary.sequence == replay_until {
+                            tracing::info!(
+                                "{}: everything up to boundary {replay_until} is replayed",
+                                self.shared.name
+                            );
+                        }
+                    }
                     flushed = boundary.sequence;
                     if boundary.end != End::GoesOn {
                         for writer in self.writers.iter_mut().chain(&mut self.reject_writers) {
@@ -121,12 +159,29 @@ impl Committer {
         }
     }
 
-    fn flush(&mut self, boundary: &Boundary) -> Result<()> {
+    /// The ledger knows more of why something cannot be written.
+    fn explained(&self, result: Result<()>) -> Result<()> {
+        match &self.ledger {
+            Some(ledger) => result.map_err(|error| ledger.explain(error)),
+            None => result,
+        }
+    }
+
+    fn flush(&mut self, boundary: &Boundary, events: &ClockEvents) -> Result<()> {
         for writer in self.writers.iter_mut().chain(&mut self.reject_writers) {
             writer.flush()?;
         }
-        for (source, positions) in self.shared.take_positions(boundary.sequence) {
-            self.sources[source].note_progress(&positions);
+        let mut positions = vec![Vec::new(); self.sources.len()];
+        for (source, of_source) in self.shared.take_positions(boundary.sequence) {
+            positions[source] = of_source;
+        }
+        let next_offsets: Vec<Vec<(usize, i64)>> =
+            positions.iter().map(|of| of.iter().map(|p| (p.index, p.next_offset)).collect()).collect();
+        if let Some(ledger) = &self.ledger {
+            ledger.commit(boundary, events, positions, &self.sources)?;
+        }
+        for (source, next_offsets) in self.sources.iter().zip(&next_offsets) {
+            source.note_progress(next_offsets);
         }
         self.shared.metrics.boundaries.store(boundary.sequence, Ordering::Relaxed);
         self.shared.metrics.last_boundary_ms.store(clock::wall_ms(), Ordering::Relaxed);

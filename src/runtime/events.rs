@@ -48,11 +48,14 @@ pub struct Discovering {
 }
 
 impl Discovering {
-    /// `None` for a source whose partitions are those it began with.
-    pub fn new(number: usize, table: &str, source: &Arc<dyn Source>) -> Option<Self> {
+    /// `None` for a source whose partitions are those it began with. An earlier run may have found some already: then
+    /// others may have appeared since, and are looked for at once.
+    pub fn new(number: usize, table: &str, source: &Arc<dyn Source>, found_earlier: Option<usize>) -> Option<Self> {
         let interval = source.discovery_interval()?;
-        let (table, source, index) = (table.to_owned(), Arc::clone(source), source.partitions().len());
-        Some(Self { number, table, source, interval, next: clock::now() + interval, index, has_failed: false })
+        let (table, source) = (table.to_owned(), Arc::clone(source));
+        let index = source.partitions().len() + found_earlier.unwrap_or(0);
+        let next = clock::now() + if found_earlier.is_some() { Duration::ZERO } else { interval };
+        Some(Self { number, table, source, interval, next, index, has_failed: false })
     }
 
     fn look(&mut self, shared: &Shared) {

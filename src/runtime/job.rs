@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::clock;
 use super::events::ClockEvents;
 use super::metrics::{JobInfo, JobMetrics};
+use super::progress::{Position, Recorded};
 use crate::error::{Error, Result};
 use crate::exec::{Boundary, End};
 
@@ -66,8 +67,8 @@ pub(super) struct Shared {
     call: Condvar,
     /// Workers of stage 0 whose sources have all ended.
     ended_workers: AtomicUsize,
-    /// Per boundary and source: partition indices and next offsets, until the boundary's rows are outside.
-    positions: Mutex<BTreeMap<(u64, usize), Vec<(usize, i64)>>>,
+    /// Per boundary and source: where its partitions stand, until the boundary's rows are outside.
+    positions: Mutex<BTreeMap<(u64, usize), Vec<Position>>>,
     /// What has happened and belongs to the next boundary.
     events: Mutex<ClockEvents>,
     /// The first thing that went wrong.
@@ -79,6 +80,8 @@ pub(super) struct Shared {
 pub(super) struct Call {
     pub boundary: Boundary,
     pub events: Arc<ClockEvents>,
+    /// In a replay, what the boundary was.
+    pub replayed: Option<Arc<Recorded>>,
 }
 
 struct Status {
@@ -113,9 +116,10 @@ impl Shared {
     }
 
     /// Calls a boundary: workers of stage 0 take it up at their next turn.
-    pub(super) fn call(&self, boundary: Boundary, events: Arc<ClockEvents>) {
-        *lock(&self.boundary) = Some(Call { boundary, events });
-        self.called.store(boundary.sequence, Ordering::Release);
+    pub(super) fn call(&self, call: Call) {
+        let sequence = call.boundary.sequence;
+        *lock(&self.boundary) = Some(call);
+        self.called.store(sequence, Ordering::Release);
         self.call.notify_all();
     }
 
@@ -152,16 +156,21 @@ impl Shared {
     }
 
     /// Remembers where a worker stood in a source at a boundary.
-    pub(super) fn note_positions(&self, sequence: u64, source: usize, positions: Vec<(usize, i64)>) {
+    pub(super) fn note_positions(&self, sequence: u64, source: usize, positions: Vec<Position>) {
         lock(&self.positions).entry((sequence, source)).or_default().extend(positions);
     }
 
     /// Where all workers stood at a boundary, per source.
-    pub(super) fn take_positions(&self, sequence: u64) -> Vec<(usize, Vec<(usize, i64)>)> {
+    pub(super) fn take_positions(&self, sequence: u64) -> Vec<(usize, Vec<Position>)> {
         let mut all = lock(&self.positions);
         let later = all.split_off(&(sequence + 1, 0));
         let upto = std::mem::replace(&mut *all, later);
-        upto.into_iter().filter(|((at, _), _)| *at == sequence).map(|((_, source), p)| (source, p)).collect()
+        let at_boundary = upto.into_iter().filter(|((at, _), _)| *at == sequence);
+        let in_order = |((_, source), mut positions): ((u64, usize), Vec<Position>)| {
+            positions.sort_unstable_by_key(|p| p.index);
+            (source, positions)
+        };
+        at_boundary.map(in_order).collect()
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -170,6 +179,11 @@ impl Shared {
 
     pub(super) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Every thread ends as soon as it notices, and nothing is wrong.
+    pub(super) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
     }
 
     /// Something went wrong: the first error counts, and every thread ends as soon as it notices.

@@ -16,15 +16,17 @@ use super::commit::{AsTheyAre, CommitMessage, Committer, Hand};
 use super::events::{self, Discovering};
 use super::exchange::{Aligned, Message};
 use super::job::{Job, Shared};
+use super::ledger::Ledger;
 use super::metrics::{JobMetrics, Layout, StatementLayout};
 use super::outlets::{SinkLane, WorkerOutlets};
+use super::progress::Restored;
 use super::reading::{Alignment, IDLE_TIMEOUT, ReadPartition, SourceInput};
 use super::rejects::RejectLanes;
 use super::session::Session;
 use super::topology::Topology;
 use super::worker::{Fixed, SourceWorker, StageWorker};
 use crate::catalog::Table;
-use crate::connectors::{self, Defaults, Keep, Sink, SinkEncoder, SinkWriter, Source, SourceSpec};
+use crate::connectors::{self, Defaults, Keep, Sink, SinkEncoder, SinkWriter, Source, SourceSpec, Transactions};
 use crate::error::{Blame, Error, Result};
 use crate::exec::{End, SourceStage};
 use crate::limits::CHANNEL_BATCHES_MAX;
@@ -63,7 +65,12 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
     let Launch { name, statement, plan, session, defaults } = launch;
     let commit_interval = session.commit_interval()?;
     let checkpoint_interval = session.checkpoint_interval()?;
-    let opened = open_sources(&plan, defaults)?;
+    let (ledger, restored) = match Ledger::open(&name, &plan, session, defaults)? {
+        Some((ledger, restored)) => (Some(ledger), restored),
+        None => (None, None),
+    };
+    let transactions = ledger.as_ref().map(Ledger::transactions);
+    let opened = open_sources(&plan, defaults, restored.as_ref())?;
     let partitions = opened.iter().map(|o| o.source.partitions().len()).max().unwrap_or(1);
     let workers = match session.workers()? {
         Some(workers) => workers,
@@ -74,7 +81,7 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
     let targets = open_sinks(&plan, &topology, defaults)?;
 
     let sources = opened.iter().map(|o| Arc::clone(&o.source));
-    let (rejects, reject_writers) = RejectLanes::open(&name, &plan, sources, defaults)?;
+    let (rejects, reject_writers) = RejectLanes::open(&name, &plan, sources, defaults, transactions)?;
     let rejects = Arc::new(rejects);
 
     let shared = Shared::new(name, statement, JobMetrics::new(metrics_layout(&plan, &topology)));
@@ -82,7 +89,10 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
     let mut writers: Vec<Box<dyn SinkWriter>> = Vec::new();
     for target in &targets {
         writers.push(match target {
-            Target::Table(sink) => sink.writer()?,
+            Target::Table(sink) => match transactions {
+                Some(transactions) => sink.writer_in(transactions)?,
+                None => sink.writer()?,
+            },
             Target::Caller => {
                 let (hand, rows) = Hand::new(&shared);
                 rows_out = Some(rows);
@@ -91,7 +101,11 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
         });
     }
 
-    shared.metrics.set_writers(writers.iter().chain(&reject_writers).filter_map(|w| w.trouble()).collect());
+    let troubles = writers.iter().chain(&reject_writers).filter_map(|w| w.trouble());
+    shared.metrics.set_writers(troubles.chain(transactions.map(Transactions::trouble)).collect());
+
+    let clock_ms = restored.as_ref().map_or_else(super::clock::wall_ms, |r| r.beginning.clock_ms);
+    let replay_until = restored.as_ref().map_or(0, Restored::last);
 
     let mut channels = Channels::new(&topology);
     let mut threads: Vec<(String, Box<dyn FnMut() -> Result<()> + Send>)> = Vec::new();
@@ -120,15 +134,19 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
                     inputs.extend(source_input(&plan, opened, source, entry, worker, workers, &alignments[source])?);
                 }
                 let fixed = if worker == 0 { fixed_rows(&plan, &part.sources)? } else { Vec::new() };
-                let mut worker = SourceWorker { part, outlets, inputs, fixed };
+                let mut worker = SourceWorker { part, outlets, inputs, fixed, clock_ms, replay_until };
                 threads.push((title, Box::new(move || worker.run())));
             } else {
-                let mut worker = StageWorker { part, outlets, inputs: Aligned::new(channels.receivers(stage, worker)) };
+                let inputs = Aligned::new(channels.receivers(stage, worker));
+                let mut worker = StageWorker { part, outlets, inputs, clock_ms };
                 threads.push((title, Box::new(move || worker.run())));
             }
         }
     }
-    let discovering = discovering(&plan, &opened)?;
+    let discovering = discovering(&plan, &opened, restored.as_ref())?;
+    if let (Some(ledger), None) = (&ledger, &restored) {
+        ledger.begin(clock_ms, opened.iter().map(|o| o.source.partitions().to_vec()).collect())?;
+    }
     let committer = Committer {
         shared: Arc::clone(&shared),
         inputs: Aligned::new(channels.commit_receivers()),
@@ -138,6 +156,9 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
         workers,
         commit_interval,
         checkpoint_interval,
+        clock_ms,
+        ledger,
+        replay: restored.map(|r| r.boundaries).unwrap_or_default(),
     };
     drop(channels);
     start(&shared, threads, committer)?;
@@ -150,13 +171,16 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
     Ok((Job::new(shared), rows_out))
 }
 
-fn open_sources(plan: &StreamPlan, defaults: &Defaults) -> Result<Vec<Opened>> {
+fn open_sources(plan: &StreamPlan, defaults: &Defaults, restored: Option<&Restored>) -> Result<Vec<Opened>> {
     let mut opened = Vec::new();
     for (node, op) in plan.nodes.iter().enumerate().map(|(i, n)| (i, &n.op)) {
         if let Op::Source(source) = op {
             let mut spec = SourceSpec::new(source.table.as_ref().clone(), source.columns.clone());
             spec.keep_records = source.keep != Keep::Nothing;
             spec.keep_timestamps = source.rejects.max_ahead.is_some();
+            if let Some(restored) = restored {
+                (spec.resume, spec.found) = restored.partitions(opened.len());
+            }
             opened.push(Opened { node, source: connectors::open_source(spec, defaults)? });
         }
     }
@@ -225,10 +249,11 @@ fn alignments(plan: &StreamPlan, opened: &[Opened]) -> Result<Vec<(Arc<Alignment
 }
 
 /// The sources whose partitions may become more.
-fn discovering(plan: &StreamPlan, opened: &[Opened]) -> Result<Vec<Discovering>> {
+fn discovering(plan: &StreamPlan, opened: &[Opened], restored: Option<&Restored>) -> Result<Vec<Discovering>> {
     let of = |(number, opened): (usize, &Opened)| {
         let node = source_node(plan, opened.node)?;
-        Ok(Discovering::new(number, &node.table.name, &opened.source))
+        let found = restored.map(|r| r.found(number).len());
+        Ok(Discovering::new(number, &node.table.name, &opened.source, found))
     };
     opened.iter().enumerate().map(of).filter_map(Result::transpose).collect()
 }

@@ -18,8 +18,10 @@ mod events;
 mod exchange;
 mod job;
 mod launch;
+mod ledger;
 mod metrics;
 mod outlets;
+mod progress;
 #[cfg(test)]
 mod property_tests;
 mod query;

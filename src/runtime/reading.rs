@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::clock;
 use super::job::{Shared, lock};
+use super::progress::{Position, Recorded};
 use crate::connectors::{PartitionPlan, Source, SourceReader, SourceRows};
 use crate::error::{Blame, Error, Result};
 use crate::exec::{Output, SourceStage};
@@ -168,8 +169,19 @@ impl SourceInput {
     /// ahead.
     pub fn poll(&mut self) -> Result<Option<(usize, SourceRows)>> {
         self.listen();
-        let Some(reader) = &mut self.reader else { return Ok(None) };
         let limit = if self.stage.has_event_time() { self.alignment.limit(self.drift_ms) } else { WATERMARK_MAX };
+        self.poll_within(limit)
+    }
+
+    /// In a replay: reads towards where an earlier run stood at a boundary. Whoever is there waits for the boundary, so
+    /// nobody may wait for him. `None` when nothing has come.
+    pub fn poll_replay(&mut self) -> Result<Option<(usize, SourceRows)>> {
+        self.listen();
+        self.poll_within(WATERMARK_MAX)
+    }
+
+    fn poll_within(&mut self, limit: TimeMs) -> Result<Option<(usize, SourceRows)>> {
+        let Some(reader) = &mut self.reader else { return Ok(None) };
         let mut order: Vec<(TimeMs, usize)> = (0..self.partitions.len())
             .filter(|&at| !self.partitions[at].ended)
             .map(|at| (self.stage.watermark(self.partitions[at].index), at))
@@ -248,9 +260,63 @@ impl SourceInput {
         }
     }
 
-    /// Partition indices and next offsets.
-    pub fn positions(&self) -> Vec<(usize, i64)> {
-        self.partitions.iter().map(|p| (p.index, p.next_offset)).collect()
+    /// Where the partitions stand.
+    pub fn positions(&self) -> Vec<Position> {
+        let position = |p: &ReadPartition| Position {
+            index: p.index,
+            next_offset: p.next_offset,
+            idle: self.stage.is_idle(p.index),
+            away: self.stage.is_away(),
+        };
+        self.partitions.iter().map(position).collect()
+    }
+
+    /// The next records are read up to where an earlier run stood at a boundary, and no further.
+    pub fn limit_to(&mut self, boundary: &Recorded) -> Result<()> {
+        let positions = &boundary.positions[self.source];
+        for partition in self.partitions.iter().filter(|p| !p.ended) {
+            if let (Some(reader), Some(position)) = (&mut self.reader, positions.get(partition.index)) {
+                reader.set_limit(partition.index, Some(position.next_offset))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether everything up to there has been read. To have come further is impossible.
+    pub fn has_come_to(&self, boundary: &Recorded) -> Result<bool> {
+        let mut all = true;
+        for partition in &self.partitions {
+            let Some(position) = boundary.positions[self.source].get(partition.index) else { continue };
+            if position.next_offset < partition.next_offset {
+                return Err(Error::bug(format!(
+                    "a replay came to offset {} instead of {}",
+                    partition.next_offset, position.next_offset
+                )));
+            }
+            all &= partition.next_offset == position.next_offset;
+        }
+        Ok(all)
+    }
+
+    /// At a boundary of a replay, in place of looking: partitions are as idle as they were.
+    pub fn be_as_at(&mut self, boundary: &Recorded) {
+        let mut is_away = false;
+        for partition in &self.partitions {
+            let Some(position) = boundary.positions[self.source].get(partition.index) else { continue };
+            match position.idle {
+                true => self.stage.set_idle(partition.index),
+                false => self.stage.set_active(partition.index),
+            }
+            // Of those that have ended, another worker may have thought otherwise; they count no more.
+            is_away |= position.away && !partition.ended;
+        }
+        self.stage.set_away(is_away);
+    }
+
+    /// The replay is over.
+    pub fn lift_limits(&mut self) -> Result<()> {
+        let Some(reader) = &mut self.reader else { return Ok(()) };
+        self.partitions.iter().try_for_each(|partition| reader.set_limit(partition.index, None))
     }
 }
 
@@ -474,7 +540,9 @@ mod tests {
         let (at, rows) = two.poll().unwrap().unwrap();
         two.take(at, &rows, &shared, &mut Output::default()).unwrap();
         assert_eq!(two.stage.progress(0), Progress::Active(700 - 30));
-        assert_eq!((one.positions(), two.positions()), (vec![(0, 1), (2, 0)], vec![(1, 0), (3, 1)]));
+        let stand =
+            |input: &SourceInput| -> Vec<_> { input.positions().iter().map(|p| (p.index, p.next_offset)).collect() };
+        assert_eq!((stand(&one), stand(&two)), (vec![(0, 1), (2, 0)], vec![(1, 0), (3, 1)]));
         // As far as the other has not come, this one is left alone.
         lock(&log)[0].push_back(Some(SourceRows::default()));
         assert!(one.poll().unwrap().is_none());

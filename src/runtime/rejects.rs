@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::connectors::{self, Defaults};
-use crate::connectors::{EncodedRows, RecordHeaders, SinkRows, SinkWriter, Source};
+use crate::connectors::{EncodedRows, RecordHeaders, SinkRows, SinkWriter, Source, Transactions};
 use crate::error::Result;
 use crate::exec::{Rejected, Rejection};
 use crate::formats::Encoded;
@@ -39,11 +39,16 @@ impl RejectLanes {
         plan: &StreamPlan,
         sources: impl Iterator<Item = Arc<dyn Source>>,
         defaults: &Defaults,
+        transactions: Option<&Transactions>,
     ) -> Result<(Self, Vec<Box<dyn SinkWriter>>)> {
         let mut writers = Vec::new();
         let mut open = |node: &SourceNode, topic: &Option<String>| match topic {
             Some(topic) => {
-                writers.push(connectors::open_reject_topic(&node.table, topic, defaults)?.writer()?);
+                let topic = connectors::open_reject_topic(&node.table, topic, defaults)?;
+                writers.push(match transactions {
+                    Some(transactions) => topic.writer_in(transactions)?,
+                    None => topic.writer()?,
+                });
                 Ok::<_, crate::error::Error>(Some(writers.len() - 1))
             }
             None => Ok(None),

@@ -12,6 +12,8 @@ use crate::time::TIME_MS_LIMIT;
 
 const ALLOW_LATENESS: &str = "table.exec.emit.allow-lateness";
 
+const TOPIC_PREFIX: &str = "state.topic-prefix";
+
 /// Keys that mean something here.
 const KEYS: &[&str] = &[
     "parallelism.default",
@@ -20,6 +22,7 @@ const KEYS: &[&str] = &[
     "sink.commit-interval",
     "execution.checkpointing.interval",
     "kafka.bootstrap.servers",
+    TOPIC_PREFIX,
     "table.local-time-zone",
     ALLOW_LATENESS,
     "execution.runtime-mode",
@@ -98,6 +101,11 @@ impl Session {
     /// The job's name, if one was given.
     pub fn job_name(&self) -> Option<&str> {
         self.values.get("pipeline.name").map(String::as_str)
+    }
+
+    /// What the names of topics begin with in which jobs keep what they have come to.
+    pub fn topic_prefix(&self) -> &str {
+        self.values.get(TOPIC_PREFIX).map_or("tidemill-progress-", String::as_str)
     }
 
     /// The number of workers, if one was given.

@@ -12,8 +12,10 @@ use super::events::ClockEvents;
 use super::exchange::{Aligned, Message, Next, cancelled};
 use super::job::{Call, Shared};
 use super::outlets::WorkerOutlets;
+use super::progress::Recorded;
 use super::reading::SourceInput;
 use super::topology::Part;
+use crate::connectors::SourceRows;
 use crate::error::Result;
 use crate::exec::{Boundary, End, Output};
 use crate::plan::Hidden;
@@ -29,6 +31,10 @@ pub struct SourceWorker {
     pub inputs: Vec<SourceInput>,
     /// Rows that were computed once.
     pub fixed: Vec<Fixed>,
+    /// The clock before the first boundary.
+    pub clock_ms: i64,
+    /// The last boundary of a replay; 0 without one.
+    pub replay_until: u64,
 }
 
 /// Rows that were computed once.
@@ -46,7 +52,7 @@ pub struct Fixed {
 impl SourceWorker {
     /// Runs until the job ends.
     pub fn run(&mut self) -> Result<()> {
-        clock::set_worker_clock(clock::wall_ms());
+        clock::set_worker_clock(self.clock_ms);
         for Fixed { entry, input, hidden, batches } in std::mem::take(&mut self.fixed) {
             for batch in batches {
                 let batch = with_hidden(&batch, hidden)?;
@@ -61,13 +67,27 @@ impl SourceWorker {
             if shared.is_cancelled() {
                 return Err(cancelled());
             }
-            if let Some(Call { boundary, events }) = shared.boundary_after(sequence) {
+            if let Some(Call { boundary, events, replayed }) = shared.boundary_after(sequence) {
                 sequence = boundary.sequence;
+                if let Some(replayed) = &replayed {
+                    self.replay_to(replayed, &shared)?;
+                }
                 self.on_events(&events)?;
-                self.on_boundary(&boundary)?;
+                self.on_boundary(&boundary, replayed.as_deref())?;
                 if boundary.end != End::GoesOn {
                     return Ok(());
                 }
+                if sequence == self.replay_until {
+                    self.inputs.iter_mut().try_for_each(SourceInput::lift_limits)?;
+                }
+            }
+            if sequence < self.replay_until {
+                // Until the next boundary is known, nobody knows how far to read.
+                if shared.is_stopping() {
+                    shared.cancel();
+                }
+                shared.wait_for_call(sequence, PATIENCE);
+                continue;
             }
             if self.inputs.iter().all(|i| i.stage.has_ended()) {
                 if !std::mem::replace(&mut told_end, true) {
@@ -77,17 +97,40 @@ impl SourceWorker {
                 continue;
             }
             // A job that is stopping reads nothing more: the boundary that ends it is on its way.
-            if shared.is_stopping() || !self.read()? {
+            if shared.is_stopping() || !self.read(SourceInput::poll)? {
                 self.wait(&shared, sequence)?;
             }
         }
     }
 
+    /// Reads on to where an earlier run stood at a boundary. A job that is told to stop on the way has nothing to write.
+    fn replay_to(&mut self, boundary: &Recorded, shared: &Shared) -> Result<()> {
+        self.inputs.iter_mut().try_for_each(|input| input.limit_to(boundary))?;
+        loop {
+            let mut all = true;
+            for input in &self.inputs {
+                all &= input.has_come_to(boundary)?;
+            }
+            if all {
+                return Ok(());
+            }
+            if shared.is_stopping() {
+                shared.cancel();
+            }
+            if shared.is_cancelled() {
+                return Err(cancelled());
+            }
+            if !self.read(SourceInput::poll_replay)? {
+                self.wait(shared, boundary.sequence)?;
+            }
+        }
+    }
+
     /// Reads once from each source; `false` when nothing was there.
-    fn read(&mut self) -> Result<bool> {
+    fn read(&mut self, poll: impl Fn(&mut SourceInput) -> Result<Option<(usize, SourceRows)>>) -> Result<bool> {
         let mut any = false;
         for input in &mut self.inputs {
-            let Some((at, rows)) = input.poll()? else { continue };
+            let Some((at, rows)) = poll(input)? else { continue };
             any = true;
             let mut out = Output::default();
             input.take(at, &rows, &self.outlets.shared, &mut out)?;
@@ -128,10 +171,13 @@ impl SourceWorker {
         Ok(())
     }
 
-    fn on_boundary(&mut self, boundary: &Boundary) -> Result<()> {
+    fn on_boundary(&mut self, boundary: &Boundary, replayed: Option<&Recorded>) -> Result<()> {
         let mut progress = Vec::new();
         for input in &mut self.inputs {
-            input.find_idle();
+            match replayed {
+                Some(replayed) => input.be_as_at(replayed),
+                None => input.find_idle(),
+            }
             progress.push((input.entry, input.stage.progress(boundary.clock_ms)));
             self.outlets.shared.note_positions(boundary.sequence, input.source, input.positions());
         }
@@ -152,12 +198,14 @@ pub struct StageWorker {
     pub part: Part,
     pub outlets: WorkerOutlets,
     pub inputs: Aligned<Message>,
+    /// The clock before the first boundary.
+    pub clock_ms: i64,
 }
 
 impl StageWorker {
     /// Runs until the job ends.
     pub fn run(&mut self) -> Result<()> {
-        clock::set_worker_clock(clock::wall_ms());
+        clock::set_worker_clock(self.clock_ms);
         let shared = Arc::clone(&self.outlets.shared);
         let mut progress: Vec<(usize, Progress)> = Vec::new();
         loop {

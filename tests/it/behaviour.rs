@@ -18,6 +18,7 @@ use crate::common::records::{Message, Record};
 mod bad_records;
 mod bounds;
 mod closing;
+mod crashes;
 mod ends;
 mod flow;
 mod outages;

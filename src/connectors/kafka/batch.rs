@@ -18,7 +18,7 @@
 //!   takes `&mut self`, and the consumer is owned.
 //! - A queue's callback may fire from librdkafka's threads until it is disabled. Its target is kept alive until then;
 //!   disabling takes the queue's lock, under which the callback runs, so none is running afterwards.
-//! - Queues are destroyed before the consumer.
+//! - Queues are destroyed before the consumer, and with each the messages that are kept for its next poll.
 
 #![allow(unsafe_code)]
 
@@ -194,10 +194,13 @@ struct Queue {
     native: *mut rd_kafka_queue_t,
     /// Boxed: librdkafka holds its address.
     arrival: Box<Arrival>,
+    /// Fetched, and left by a visit that broke: ours to destroy, and none is null.
+    kept: Vec<*mut rd_kafka_message_t>,
 }
 
 impl Drop for Queue {
     fn drop(&mut self) {
+        drop(Batch(&mut self.kept));
         // SAFETY: the queue is alive. After the first call no callback runs any more (see the head of this file), so
         // `arrival` may go; the second gives back the reference that `rd_kafka_queue_get_partition` took.
         unsafe {
@@ -226,8 +229,8 @@ pub struct BatchConsumer<C: ConsumerContext + 'static> {
     consumer: Option<BaseConsumer<C>>,
 }
 
-// SAFETY: librdkafka's handles may be used from any thread, one at a time is ensured by `&mut self`; the messages are
-// all destroyed before a call returns, so none is carried to another thread.
+// SAFETY: librdkafka's handles may be used from any thread, one at a time is ensured by `&mut self`; so may messages,
+// of which those that a queue keeps are carried along.
 unsafe impl<C: ConsumerContext + 'static> Send for BatchConsumer<C> {}
 
 impl<C: ConsumerContext + 'static> BatchConsumer<C> {
@@ -280,7 +283,7 @@ impl<C: ConsumerContext + 'static> BatchConsumer<C> {
         if native.is_null() {
             return Err(Error::upstream(format!("topic \"{topic}\", partition {partition} cannot be read")));
         }
-        let queue = Queue { native, arrival };
+        let queue = Queue { native, arrival, kept: Vec::new() };
         let opaque = ptr::from_ref::<Arrival>(&queue.arrival).cast_mut().cast::<c_void>();
         // SAFETY: the queue is alive; the callback's target lives in a box that `Queue` drops only after disabling
         // the callback, and is only ever shared.
@@ -296,16 +299,25 @@ impl<C: ConsumerContext + 'static> BatchConsumer<C> {
         self.consumer.as_ref().expect("taken only by drop")
     }
 
-    /// Visits what has arrived for a slot, at most `rows_max` events; never waits. What follows a visit that breaks is
-    /// lost. Returns the number of events visited.
-    pub fn poll(&mut self, slot: usize, rows_max: usize, mut visit: impl FnMut(Event<'_>) -> ControlFlow<()>) -> usize {
+    /// Visits what has arrived for a slot, at most `rows_max` events; never waits. The event at which a visit breaks, and
+    /// what follows it, comes again with the next poll. Returns the number of events visited.
+    pub fn poll(&mut self, slot: usize, rows_max: usize, visit: impl FnMut(Event<'_>) -> ControlFlow<()>) -> usize {
         self.serve_client();
-        let queue = &self.queues[slot];
-        if rows_max == 0 || !queue.arrival.pending.swap(false, Ordering::AcqRel) {
+        let queue = &mut self.queues[slot];
+        if rows_max == 0 {
             return 0;
         }
         if self.messages.len() < rows_max {
             self.messages.resize(rows_max, ptr::null_mut());
+        }
+        if !queue.kept.is_empty() {
+            let count = queue.kept.len().min(rows_max);
+            self.messages[..count].copy_from_slice(&queue.kept[..count]);
+            queue.kept.drain(..count);
+            return Self::visit(Batch(&mut self.messages[..count]), &mut queue.kept, visit);
+        }
+        if !queue.arrival.pending.swap(false, Ordering::AcqRel) {
+            return 0;
         }
         // SAFETY: the queue is alive, the array has room for `rows_max` pointers, and no other batch call runs on
         // this consumer, which `&mut self` ensures.
@@ -317,9 +329,20 @@ impl<C: ConsumerContext + 'static> BatchConsumer<C> {
             // No further arrival will ring for a queue that is not empty; so the next wait ends at once, one time.
             self.bell.ring();
         }
-        let batch = Batch(&mut self.messages[..count]);
-        for (visited, message) in batch.0.iter().enumerate() {
-            // SAFETY: librdkafka has written `count` valid pointers, destroyed by `batch` after the loop.
+        Self::visit(Batch(&mut self.messages[..count]), &mut queue.kept, visit)
+    }
+
+    /// Visits the messages of a batch, all of them valid; those from a break on go to the front of what is kept.
+    fn visit(
+        batch: Batch<'_>,
+        kept: &mut Vec<*mut rd_kafka_message_t>,
+        mut visit: impl FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> usize {
+        let count = batch.0.len();
+        for visited in 0..count {
+            let message = &batch.0[visited];
+            // SAFETY: librdkafka wrote this valid pointer, and `batch` destroys the message after the loop, or `kept`
+            // after that.
             let fields = unsafe { &**message };
             let event = match fields.err {
                 rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
@@ -329,6 +352,8 @@ impl<C: ConsumerContext + 'static> BatchConsumer<C> {
                 error => Event::Failed { code: error.into(), text: error_text(*message, error) },
             };
             if visit(event).is_break() {
+                let left = batch.0[visited..].iter_mut().map(|message| std::mem::replace(message, ptr::null_mut()));
+                kept.splice(0..0, left);
                 return visited + 1;
             }
         }
@@ -373,8 +398,11 @@ struct Batch<'a>(&'a mut [*mut rd_kafka_message_t]);
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
         for message in self.0.iter_mut() {
-            // SAFETY: each is a valid message that nobody else destroys; set to null so that it is done once.
-            unsafe { rd_kafka_message_destroy(std::mem::replace(message, ptr::null_mut())) };
+            let message = std::mem::replace(message, ptr::null_mut());
+            if !message.is_null() {
+                // SAFETY: a valid message that nobody else destroys; set to null so that it is done once.
+                unsafe { rd_kafka_message_destroy(message) };
+            }
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Workers encode batches into slabs; one writer hands them to one idempotent producer. At-least-once: when `flush`
 //! returns, every row written before it is acknowledged by all in-sync replicas. While a broker is away the writer
-//! waits, and says so once; a row that can never be delivered is an error.
+//! waits, and says so once; a row that can never be delivered is an error. Exactly-once: the job's writers share one
+//! transactional producer ([`transactions`](super::transactions)).
 //!
 //! A changelog is told by the value (`debezium-json`) or by the key (`upsert-kafka`, [`upsert`](super::upsert)).
 
@@ -20,6 +21,7 @@ use super::client::{self, Watcher};
 use super::cluster::{Cluster, check_topic_name};
 use super::layout::{Layout, is_upsert};
 use super::properties::{ClientProperties, client_error};
+use super::transactions::Transactions;
 use super::upsert::Upserts;
 use crate::catalog::options::invalid;
 use crate::catalog::{ColumnKind, Table};
@@ -54,6 +56,8 @@ pub struct KafkaSink {
     partition_count: i32,
     partitioner: Partitioner,
     properties: ClientProperties,
+    /// The topic is not the table's own.
+    is_beside: bool,
 }
 
 impl KafkaSink {
@@ -66,21 +70,18 @@ impl KafkaSink {
                 .hint("make a table with exactly one 'topic' for the output"));
         }
         check_topic_name(topic)?;
-        if options.choice("sink.delivery-guarantee", &["at-least-once", "none", "exactly-once"])? == "exactly-once" {
-            return Err(Error::statement("'sink.delivery-guarantee' = 'exactly-once' is not available yet")
-                .hint("'at-least-once' is: after a crash some rows may be there twice"));
-        }
+        wants_transactions(table)?;
         Encoder::new(table)?;
-        Self::open_topic(table, topic, defaults)
+        Self::open_topic(table, topic, defaults, false)
     }
 
     /// Connects to another topic on a table's cluster, for rows that are encoded elsewhere.
     pub fn open_beside(table: &Table, topic: &str, defaults: &Defaults) -> Result<Self> {
         check_topic_name(topic)?;
-        Self::open_topic(table, topic, defaults)
+        Self::open_topic(table, topic, defaults, true)
     }
 
-    fn open_topic(table: &Table, topic: &str, defaults: &Defaults) -> Result<Self> {
+    fn open_topic(table: &Table, topic: &str, defaults: &Defaults, is_beside: bool) -> Result<Self> {
         let options = &table.options;
         let partitioner = match options.choice("sink.partitioner", &["default", "fixed", "round-robin"])? {
             "fixed" => Partitioner::Fixed,
@@ -116,6 +117,7 @@ impl KafkaSink {
             partition_count: i32::try_from(found.partitions.len()).unwrap_or(i32::MAX),
             partitioner,
             properties: cluster.properties().clone(),
+            is_beside,
         })
     }
 }
@@ -125,7 +127,19 @@ impl Sink for KafkaSink {
         Ok(Box::new(Encoder::new(&self.table)?))
     }
 
+    fn writer_in(&self, transactions: &Transactions) -> Result<Box<dyn SinkWriter>> {
+        transactions.check_cluster(&self.properties, &self.topic)?;
+        Ok(Box::new(transactions.writer(self.lane())))
+    }
+
     fn writer(&self) -> Result<Box<dyn SinkWriter>> {
+        if !self.is_beside && wants_transactions(&self.table)? {
+            return Err(Error::statement(format!(
+                "table {} cannot be written exactly once in batch mode yet",
+                self.table.name
+            ))
+            .hint("'sink.delivery-guarantee' = 'at-least-once' can: after a crash some rows may be there twice"));
+        }
         let is_idempotent = may_be_idempotent(&self.properties);
         // Without idempotence a retry may overtake, and then an older state of a row would be the last one.
         let in_order = [("max.in.flight.requests.per.connection", "1")];
@@ -150,15 +164,21 @@ impl Sink for KafkaSink {
         );
         let watcher = Watcher::new(format!("the sink \"{}\"", self.table.name), self.properties.brokers());
         let producer = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
-        Ok(Box::new(Writer {
-            producer: Some(producer),
-            topic: Arc::clone(&self.topic),
-            partition_count: self.partition_count.max(1),
-            partitioner: self.partitioner,
-            turn: 0,
-            properties: self.properties.clone(),
-        }))
+        Ok(Box::new(Writer { producer: Some(producer), lane: self.lane(), properties: self.properties.clone() }))
     }
+}
+
+impl KafkaSink {
+    fn lane(&self) -> Lane {
+        let (topic, partition_count) = (Arc::clone(&self.topic), self.partition_count.max(1));
+        Lane { topic, partition_count, partitioner: self.partitioner, turn: 0 }
+    }
+}
+
+/// Whether a table's rows are to be written in transactions.
+pub fn wants_transactions(table: &Table) -> Result<bool> {
+    let guarantees = ["at-least-once", "none", "exactly-once"];
+    Ok(table.options.choice("sink.delivery-guarantee", &guarantees)? == "exactly-once")
 }
 
 /// Whether what the user set admits idempotence: librdkafka refuses the combination otherwise, and a script that asks
@@ -347,23 +367,57 @@ fn headers(column: &dyn Array) -> Result<Vec<RecordHeaders>> {
 struct Writer {
     /// `None` only while it is being dropped.
     producer: Option<BaseProducer<Watcher>>,
+    lane: Lane,
+    /// Keeps an in-process broker alive for as long as the producer.
+    properties: ClientProperties,
+}
+
+/// How rows reach a topic, by whichever producer.
+pub struct Lane {
     topic: Arc<str>,
     partition_count: i32,
     partitioner: Partitioner,
     /// The next partition in turn.
     turn: i32,
-    /// Keeps an in-process broker alive for as long as the producer.
-    properties: ClientProperties,
 }
 
-impl Writer {
-    fn producer(&self) -> &BaseProducer<Watcher> {
-        self.producer.as_ref().expect("taken only by drop")
+impl Lane {
+    /// To the first partition of a topic.
+    pub fn fixed(topic: &str) -> Self {
+        Self { topic: topic.into(), partition_count: 1, partitioner: Partitioner::Fixed, turn: 0 }
+    }
+
+    /// Hands rows over.
+    pub fn write(&mut self, producer: &BaseProducer<Watcher>, rows: &EncodedRows) -> Result<()> {
+        for row in 0..rows.values.len() {
+            if row % RECORDS_PER_POLL == 0 {
+                producer.poll(Duration::ZERO);
+            }
+            self.send(producer, rows, row)?;
+        }
+        producer.poll(Duration::ZERO);
+        self.check(producer)
+    }
+
+    /// Waits until everything that was handed over is acknowledged.
+    pub fn drain(&self, producer: &BaseProducer<Watcher>) -> Result<()> {
+        let mut patience = Patience::new();
+        // Also with nothing to wait for: reports of an outage are not to be kept for the next row.
+        producer.poll(Duration::ZERO);
+        producer.client().context().set_waiting(true);
+        // The client's own flush polls in slices of 100 ms, which would be the floor of every boundary.
+        while producer.in_flight_count() > 0 {
+            producer.poll(SLICE);
+            self.check(producer)?;
+            patience.complain(producer, &self.topic);
+        }
+        producer.client().context().set_waiting(false);
+        self.check(producer)
     }
 
     /// The error for a delivery that failed, if one did.
-    fn check(&self) -> Result<()> {
-        let watcher = self.producer().client().context();
+    fn check(&self, producer: &BaseProducer<Watcher>) -> Result<()> {
+        let watcher = producer.client().context();
         if !watcher.has_failed() {
             return Ok(());
         }
@@ -399,7 +453,7 @@ impl Writer {
     }
 
     /// Hands one record over, waiting while the producer's queue is full.
-    fn send(&mut self, rows: &EncodedRows, row: usize) -> Result<()> {
+    fn send(&mut self, producer: &BaseProducer<Watcher>, rows: &EncodedRows, row: usize) -> Result<()> {
         let headers = rows.headers.as_ref().map(|h| &h[row]).filter(|h| !h.is_empty());
         let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic);
         record.payload = rows.values.row(row);
@@ -416,14 +470,14 @@ impl Writer {
         };
         let mut patience = Patience::new();
         loop {
-            let Err((error, refused)) = self.producer().send(record) else { return Ok(()) };
+            let Err((error, refused)) = producer.send(record) else { return Ok(()) };
             match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::QueueFull) => {
                     record = refused;
-                    self.producer().client().context().set_waiting(true);
-                    self.producer().poll(SLICE);
-                    self.check()?;
-                    patience.complain(self.producer(), &self.topic);
+                    producer.client().context().set_waiting(true);
+                    producer.poll(SLICE);
+                    self.check(producer)?;
+                    patience.complain(producer, &self.topic);
                 }
                 Some(code) => return Err(self.undeliverable(code)),
                 None => return Err(Error::upstream(format!("topic \"{}\" does not take rows: {error}", self.topic))),
@@ -466,29 +520,12 @@ impl SinkWriter for Writer {
         let SinkRows::Encoded(rows) = rows else {
             return Err(Error::bug("a Kafka sink was given rows that are not encoded"));
         };
-        for row in 0..rows.values.len() {
-            if row % RECORDS_PER_POLL == 0 {
-                self.producer().poll(Duration::ZERO);
-            }
-            self.send(&rows, row)?;
-        }
-        self.producer().poll(Duration::ZERO);
-        self.check()
+        let producer = self.producer.as_ref().expect("taken only by drop");
+        self.lane.write(producer, &rows)
     }
 
     fn flush(&mut self) -> Result<()> {
-        let mut patience = Patience::new();
-        // Also with nothing to wait for: reports of an outage are not to be kept for the next row.
-        self.producer().poll(Duration::ZERO);
-        self.producer().client().context().set_waiting(true);
-        // The client's own flush polls in slices of 100 ms, which would be the floor of every boundary.
-        while self.producer().in_flight_count() > 0 {
-            self.producer().poll(SLICE);
-            self.check()?;
-            patience.complain(self.producer(), &self.topic);
-        }
-        self.producer().client().context().set_waiting(false);
-        self.check()
+        self.lane.drain(self.producer())
     }
 
     fn trouble(&self) -> Option<TroubleProbe> {
@@ -504,6 +541,10 @@ impl SinkWriter for Writer {
 }
 
 impl Writer {
+    fn producer(&self) -> &BaseProducer<Watcher> {
+        self.producer.as_ref().expect("taken only by drop")
+    }
+
     fn end(&mut self) {
         if let Some(producer) = self.producer.take() {
             client::end((producer, self.properties.clone()));

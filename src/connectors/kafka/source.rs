@@ -68,11 +68,15 @@ impl KafkaSource {
         let properties = ClientProperties::of_table(&spec.table.options, defaults)?;
         let cluster = Cluster::new(properties)?;
         let discovery_interval = positions::discovery_interval(&spec.table.options)?;
-        let partitions = positions::resolve(&spec.table.options, &cluster, spec.resume.as_deref())?;
+        let mut partitions = positions::resolve(&spec.table.options, &cluster, spec.resume.as_deref())?;
+        if let (Some(resume), Some(_)) = (&spec.resume, &spec.found) {
+            partitions.truncate(resume.len());
+        }
         let properties = cluster.properties().clone();
         let is_kept = properties.group().is_some() || discovery_interval.is_some();
         let cluster = is_kept.then_some(cluster);
-        let known = Mutex::new(partitions.iter().map(|p| (p.id.clone(), None)).collect());
+        let known = partitions.iter().chain(spec.found.iter().flatten()).map(|p| (p.id.clone(), None)).collect();
+        let known = Mutex::new(known);
         Ok(Self { spec, partitions, properties, cluster, discovery_interval, known, on_error })
     }
 
@@ -150,7 +154,7 @@ impl Source for KafkaSource {
                 let (topic, partition) = (&*plan.id.topic, plan.id.partition);
                 assignments.push(Assignment { topic, partition, start: plan.start });
             }
-            states[index] = Some(State { plan: plan.clone(), slot, next: plan.start, told_end: false });
+            states[index] = Some(State { plan: plan.clone(), slot, next: plan.start, limit: None, told_end: false });
         }
         let batch = BatchConsumer::new(consumer, &assignments)?;
         Ok(Box::new(Reader {
@@ -193,6 +197,8 @@ struct State {
     /// The partition's slot in the consumer; `None` once there is nothing more to read for ever.
     slot: Option<usize>,
     next: i64,
+    /// Nothing at or beyond this offset is wanted yet.
+    limit: Option<i64>,
     /// The end of a bounded partition has been reported.
     told_end: bool,
 }
@@ -233,9 +239,13 @@ impl SourceReader for Reader {
             self.rows.take_into(&mut got, &state.plan.id.topic, state.plan.id.partition)?;
             return Ok(Some(got));
         };
+        if state.limit.is_some_and(|limit| limit <= state.next) {
+            return Ok(None);
+        }
         let mut taking = Taking {
             rows: &mut self.rows,
             plan: &state.plan,
+            limit: state.limit.unwrap_or(i64::MAX),
             on_error: self.on_error,
             got: SourceRows { next_offset: state.next, ..SourceRows::default() },
             ended: false,
@@ -294,7 +304,15 @@ impl SourceReader for Reader {
         self.batch.add(&[Assignment { topic: &plan.id.topic, partition: plan.id.partition, start: plan.start }])?;
         self.states.resize(self.states.len().max(partition + 1), None);
         self.states[partition] =
-            Some(State { plan: plan.clone(), slot: Some(slot), next: plan.start, told_end: false });
+            Some(State { plan: plan.clone(), slot: Some(slot), next: plan.start, limit: None, told_end: false });
+        Ok(())
+    }
+
+    fn set_limit(&mut self, partition: usize, limit: Option<i64>) -> Result<()> {
+        let Some(state) = self.states.get_mut(partition).and_then(Option::as_mut) else {
+            return Err(Error::bug(format!("partition {partition} is not in this reader's share")));
+        };
+        state.limit = limit;
         Ok(())
     }
 }
@@ -306,7 +324,7 @@ impl Reader {
         let count = self.states.len();
         let asked = (0..count).map(|i| (self.probe_next + i) % count).find_map(|index| {
             let state = self.states[index].as_ref()?;
-            state.slot.map(|_| (index, state.plan.id.clone(), state.next))
+            state.slot.map(|_| (index, state.plan.id.clone(), state.limit.map_or(state.next, |l| l.max(state.next))))
         });
         let Some((index, id, next)) = asked else { return Ok(()) };
         self.probe_next = index + 1;
@@ -392,6 +410,7 @@ impl Reader {
 struct Taking<'a> {
     rows: &'a mut RowReader,
     plan: &'a PartitionPlan,
+    limit: i64,
     on_error: OnError,
     got: SourceRows,
     /// The end of a bounded partition was reached.
@@ -406,6 +425,10 @@ impl Taking<'_> {
         self.is_alive |= !matches!(event, Event::Failed { .. });
         match event {
             Event::Record(record) => self.record(&record),
+            Event::End(position) if self.limit < position => {
+                self.got.next_offset = self.got.next_offset.max(self.limit);
+                ControlFlow::Break(())
+            }
             Event::End(position) => {
                 self.got.next_offset = self.got.next_offset.max(position);
                 self.got.at_end = true;
@@ -435,6 +458,11 @@ impl Taking<'_> {
 
     fn record(&mut self, record: &Record<'_>) -> ControlFlow<()> {
         let offset = record.offset();
+        if self.limit <= offset {
+            // Whatever holes there are, nothing before the limit is missing; the record waits.
+            self.got.next_offset = self.got.next_offset.max(self.limit);
+            return ControlFlow::Break(());
+        }
         if let Some(end) = self.plan.end
             && offset >= end
         {

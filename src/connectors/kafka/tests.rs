@@ -506,10 +506,40 @@ fn what_appears_follows_what_is_known() {
     assert!(reader.poll(0, 10).is_err(), "not its own");
 
     // A job that goes on keeps the order it had.
-    spec.resume = Some(source.partitions().iter().chain(&found).cloned().collect());
+    (spec.resume, spec.found) = (Some(source.partitions().to_vec()), Some(found.clone()));
+    let same = open_source(spec.clone(), &world.defaults).unwrap();
+    assert_eq!(names(same.partitions()), names(source.partitions()));
+    assert_eq!(same.partition_id(2), Some(found[0].id.clone()));
+    assert!(same.discover().unwrap().is_empty());
+    (spec.resume, spec.found) = (Some(source.partitions().iter().chain(&found).cloned().collect()), None);
     world.topic("n-0", 1);
     let again = open_source(spec, &world.defaults).unwrap();
     assert_eq!(names(again.partitions()), ["n-b/0", "n-b/1", "n-a/0", "n-0/0"]);
+}
+
+#[test]
+fn a_reader_stops_at_its_limit_and_goes_on_from_there() {
+    let world = World::new();
+    world.topic("limited", 1);
+    let values: Vec<String> = (0..40).map(|n| n.to_string()).collect();
+    world.produce("limited", &values.iter().map(|v| (None, Some(v.as_str()))).collect::<Vec<_>>());
+    let all = table(&[("v", DataType::Utf8)], &[("topic", "limited"), ("format", "raw")]);
+    let source = open_source(SourceSpec::all_columns(all), &world.defaults).unwrap();
+    let mut reader = source.reader(&[0]).unwrap();
+    let (start, mut read, mut next) = (Instant::now(), Vec::new(), 0);
+    for limit in [Some(3), Some(3), Some(4), Some(4), Some(17), None] {
+        reader.set_limit(0, limit).unwrap();
+        while next < limit.unwrap_or(40) {
+            assert!(start.elapsed() < PATIENCE);
+            if let Some(rows) = reader.poll(0, 10).unwrap() {
+                next = rows.next_offset;
+                read.extend(rows.columns[0].as_string::<i32>().iter().map(|v| v.unwrap().to_owned()));
+            }
+            reader.wait(Duration::from_millis(20)).unwrap();
+        }
+        assert_eq!((read.as_slice(), next), (&values[..next as usize], limit.unwrap_or(40)));
+        assert!(limit.is_none() || reader.poll(0, 10).unwrap().is_none());
+    }
 }
 
 #[test]
@@ -676,9 +706,9 @@ fn mistakes_are_told_at_opening() {
         ),
         (sink(&[("topic", "a;b"), json]), "a table with several topics cannot be written to", "one"),
         (
-            sink(&[orders, json, ("sink.delivery-guarantee", "exactly-once")]),
-            "'sink.delivery-guarantee' = 'exactly-once' is not available yet",
-            "at-least-once",
+            sink(&[orders, json, ("sink.delivery-guarantee", "twice")]),
+            "'sink.delivery-guarantee' = 'twice' is not valid",
+            "exactly-once",
         ),
     ] {
         assert!(error.message.starts_with(want), "{error}, not {want}");

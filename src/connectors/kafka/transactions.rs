@@ -1,0 +1,324 @@
+//! The transactions of a job: rows of all its sinks, and what the job has come to, become visible together or not at all.
+//!
+//! One producer per job. Its transactional id is the name of the job's *log*, a topic with a record per transaction: so
+//! whoever begins to write to a log first fences everybody who wrote to it before, and what a crash has left open is
+//! rolled back at once. The log is read to its last stable offset, and only what is in it counts: what the client
+//! believed about its last commit is never asked.
+//!
+//! Used by one thread at a time. Calls that wait for the broker wait in slices, so that outages are told of.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::util::Timeout;
+
+use std::ops::ControlFlow;
+
+use rdkafka::consumer::BaseConsumer;
+
+use super::batch::{Assignment, BatchConsumer, Event};
+use super::client::{self, Watcher};
+use super::cluster::Cluster;
+use super::properties::{ClientProperties, client_error};
+use super::sink::Lane;
+use crate::catalog::Table;
+use crate::connectors::{Defaults, EncodedRows, SinkRows, SinkWriter, TroubleProbe};
+use crate::error::{Error, Result};
+use crate::limits::BATCH_ROWS_MAX;
+
+/// How long the coordinator may take to say who the producer is: as long as a transaction that was left open may last.
+const INIT_WAIT: Duration = Duration::from_secs(60);
+
+/// How long the end of a log may not come, while nothing is read.
+const READ_WAIT: Duration = Duration::from_secs(30);
+
+/// How long an abort may take when the job ends.
+const ABORT_WAIT: Duration = Duration::from_secs(3);
+
+/// How long a wait for records of the log takes at once.
+const SLICE: Duration = Duration::from_millis(10);
+
+/// Between two tries of what the broker says can be tried again.
+const RETRY_WAIT: Duration = Duration::from_millis(20);
+
+/// See the module's head. Clones are handles on the same producer.
+#[derive(Clone)]
+pub struct Transactions(Arc<Inner>);
+
+struct Inner {
+    /// The log's topic, and the transactional id.
+    topic: String,
+    properties: ClientProperties,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// `None` only while it is being dropped.
+    producer: Option<BaseProducer<Watcher>>,
+    /// The way of the log's records.
+    log: Lane,
+    is_open: bool,
+}
+
+impl State {
+    fn producer(&self) -> &BaseProducer<Watcher> {
+        self.producer.as_ref().expect("taken only by drop")
+    }
+}
+
+impl Transactions {
+    /// Connects to the cluster of a sink's table, makes the log if there is none, and fences all who wrote to it before.
+    pub fn open(table: &Table, log: &str, defaults: &Defaults) -> Result<Self> {
+        let properties = ClientProperties::of_table(&table.options, defaults)?;
+        if properties.embedded().is_some() {
+            return Err(Error::statement("the embedded broker has no transactions that outlive a crash")
+                .hint("name a real broker, or set 'sink.delivery-guarantee' = 'at-least-once'"));
+        }
+        let cluster = Cluster::new(properties)?;
+        let properties = cluster.properties().clone();
+        match cluster.find_topic(log)? {
+            None => {
+                let keep = [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")];
+                cluster.create_topic_with(log, Some(1), -1, &keep)?;
+                tracing::info!("created topic \"{log}\" for the job's progress");
+            }
+            Some(found) if found.partitions == [0] => {}
+            Some(found) => {
+                let count = found.partitions.len();
+                return Err(Error::upstream(format!(
+                    "topic \"{log}\" keeps a job's progress and has {count} partitions"
+                ))
+                .hint("it must have exactly one: give the job another name, SET 'pipeline.name' = '..'"));
+            }
+        }
+        let config = properties.config(
+            &[
+                ("linger.ms", "5"),
+                ("compression.type", "lz4"),
+                ("queue.buffering.max.messages", "1000000"),
+                ("queue.buffering.max.kbytes", "262144"),
+                ("partitioner", "murmur2_random"),
+                ("socket.timeout.ms", "10000"),
+                ("reconnect.backoff.max.ms", "2000"),
+            ],
+            // Less would break the promise that the table's option makes.
+            &[("transactional.id", log), ("acks", "all"), ("enable.idempotence", "true")],
+        );
+        let watcher = Watcher::new(format!("the transactions of \"{log}\""), properties.brokers());
+        let producer: BaseProducer<Watcher> = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
+        let state = State { producer: Some(producer), log: Lane::fixed(log), is_open: false };
+        let this = Self(Arc::new(Inner { topic: log.to_owned(), properties, state: Mutex::new(state) }));
+        this.init()?;
+        Ok(this)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn init(&self) -> Result<()> {
+        let state = self.state();
+        let start = Instant::now();
+        loop {
+            match state.producer().init_transactions(Duration::from_secs(5)) {
+                Ok(()) => return Ok(()),
+                Err(error) if may_try_again(&error) && start.elapsed() < INIT_WAIT => {
+                    state.producer().poll(RETRY_WAIT);
+                }
+                Err(error) => return Err(self.failed(&error, "does not begin transactions")),
+            }
+        }
+    }
+
+    /// Rows can only be in one transaction if they are on one cluster.
+    pub fn check_cluster(&self, properties: &ClientProperties, topic: &str) -> Result<()> {
+        let (ours, theirs) = (self.0.properties.brokers(), properties.brokers());
+        if ours == theirs {
+            return Ok(());
+        }
+        Err(Error::statement(format!("topic \"{topic}\" is at {theirs}, and the job's transactions are at {ours}"))
+            .hint(
+                "under 'exactly-once' all topics that a job writes to, also those of late and bad records, are on one \
+                   cluster, which their tables name alike",
+            ))
+    }
+
+    /// A writer whose rows are in these transactions.
+    pub(super) fn writer(&self, lane: Lane) -> Writer {
+        Writer { transactions: self.clone(), lane }
+    }
+
+    /// Everything that is in the log, in order.
+    pub fn read(&self) -> Result<Vec<Vec<u8>>> {
+        let Inner { topic, properties, .. } = &*self.0;
+        let cluster = Cluster::new(properties.clone())?;
+        let (low, high) = cluster.watermarks(topic, 0)?;
+        let config = properties.config(
+            &[("socket.timeout.ms", "10000"), ("fetch.wait.max.ms", "10")],
+            &[
+                ("isolation.level", "read_committed"),
+                ("check.crcs", "true"),
+                ("group.id", "tidemill"),
+                ("enable.auto.commit", "false"),
+                ("enable.auto.offset.store", "false"),
+                ("enable.partition.eof", "true"),
+                ("auto.offset.reset", "error"),
+            ],
+        );
+        let watcher = Watcher::new(format!("the log \"{topic}\""), properties.brokers());
+        let consumer: BaseConsumer<Watcher> = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
+        let mut consumer = BatchConsumer::new(consumer, &[Assignment { topic, partition: 0, start: low }])?;
+        let (mut records, mut position, mut failure) = (Vec::new(), low, None);
+        let mut heard = Instant::now();
+        while position < high {
+            let events = consumer.poll(0, BATCH_ROWS_MAX, |event| {
+                match event {
+                    Event::Record(record) => {
+                        records.push(record.payload().unwrap_or_default().to_vec());
+                        position = record.offset() + 1;
+                    }
+                    Event::End(end) => position = position.max(end),
+                    Event::Failed { code, text } => failure = Some((code, text)),
+                }
+                ControlFlow::Continue(())
+            });
+            if 0 < events {
+                heard = Instant::now();
+            } else if READ_WAIT < heard.elapsed() {
+                let text = failure.map(|(_, text)| format!(": {text}")).unwrap_or_default();
+                return Err(Error::upstream(format!(
+                    "topic \"{topic}\", which keeps the job's progress, cannot be read on from offset {position} to \
+                     {high}{text}"
+                ))
+                .hint("grant READ on the topic; if records of it were deleted, the job can only begin anew, under another \
+                       'pipeline.name'"));
+            } else {
+                consumer.wait(SLICE);
+            }
+        }
+        Ok(records)
+    }
+
+    /// Commits the rows that were written since the last time, and a record of the log with them.
+    pub fn commit(&self, record: Vec<u8>) -> Result<()> {
+        let mut state = self.state();
+        self.begin(&mut state)?;
+        let mut rows = EncodedRows::default();
+        rows.values.bytes = record;
+        rows.values.end_row();
+        let State { producer, log, .. } = &mut *state;
+        let producer = producer.as_ref().expect("taken only by drop");
+        log.write(producer, &rows)?;
+        // The client would wait for what is in flight in slices of 100 ms.
+        log.drain(producer)?;
+        loop {
+            // Never with a deadline: the client's idea of the transaction would no longer be the coordinator's.
+            match producer.commit_transaction(Timeout::Never) {
+                Ok(()) => break,
+                Err(error) if may_try_again(&error) => thread::sleep(RETRY_WAIT),
+                Err(error) => return Err(self.failed(&error, "does not commit")),
+            }
+        }
+        state.is_open = false;
+        Ok(())
+    }
+
+    fn begin(&self, state: &mut State) -> Result<()> {
+        if !state.is_open {
+            state.producer().begin_transaction().map_err(|e| self.failed(&e, "does not begin a transaction"))?;
+            state.is_open = true;
+        }
+        Ok(())
+    }
+
+    /// Whether somebody else has taken the log over, or the coordinator has given up a transaction that took too long:
+    /// the client cannot tell these apart.
+    pub fn is_fenced(&self) -> bool {
+        let fatal = self.state().producer().client().fatal_error();
+        let codes =
+            [RDKafkaErrorCode::Fenced, RDKafkaErrorCode::ProducerFenced, RDKafkaErrorCode::InvalidProducerEpoch];
+        fatal.is_some_and(|(code, _)| codes.contains(&code))
+    }
+
+    fn failed(&self, error: &KafkaError, what: &str) -> Error {
+        let Inner { topic, properties, .. } = &*self.0;
+        let (code, text) = match error {
+            KafkaError::Transaction(error) => (error.code(), error.string()),
+            other => (other.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail), other.to_string()),
+        };
+        let error = Error::upstream(format!("the broker at {} {what} for \"{topic}\": {text}", properties.brokers()));
+        match code {
+            RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::TopicAuthorizationFailed => error.hint(format!(
+                "grant WRITE and DESCRIBE on the transactional id \"{topic}\", and WRITE on the topics, to this user"
+            )),
+            _ => error.hint("start the job again: it goes on from its last commit"),
+        }
+    }
+
+    /// Asks the producer what is in its way.
+    pub fn trouble(&self) -> TroubleProbe {
+        let watcher = Arc::clone(self.state().producer().client().context());
+        Box::new(move || if watcher.is_waiting() { watcher.trouble() } else { None })
+    }
+}
+
+/// Whether the same call may be made again.
+fn may_try_again(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::Transaction(error) if error.is_retriable() && !error.is_fatal())
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let (is_open, properties) = (state.is_open, self.properties.clone());
+        if let Some(producer) = state.producer.take() {
+            client::end(Ending { producer, is_open, _properties: properties });
+        }
+    }
+}
+
+/// A producer on its way out, on a thread under a deadline.
+struct Ending {
+    producer: BaseProducer<Watcher>,
+    is_open: bool,
+    /// Keeps what the producer needs.
+    _properties: ClientProperties,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if self.is_open {
+            // Else readers would wait for the transaction until the coordinator gives it up. If this fails, they do.
+            if let Err(error) = self.producer.abort_transaction(ABORT_WAIT) {
+                tracing::debug!("a transaction was not rolled back: {error}");
+            }
+        }
+    }
+}
+
+/// Writes rows of one sink.
+pub(super) struct Writer {
+    transactions: Transactions,
+    lane: Lane,
+}
+
+impl SinkWriter for Writer {
+    fn write(&mut self, rows: SinkRows) -> Result<()> {
+        let SinkRows::Encoded(rows) = rows else {
+            return Err(Error::bug("a Kafka sink was given rows that are not encoded"));
+        };
+        let mut state = self.transactions.state();
+        self.transactions.begin(&mut state)?;
+        self.lane.write(state.producer(), &rows)
+    }
+
+    /// The transaction's commit is what puts rows outside.
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+}

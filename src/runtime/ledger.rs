@@ -1,0 +1,196 @@
+//! A job's log as the job sees it: who it was, and what it commits.
+//!
+//! Taking a job up fences whoever had it, before anything is read. Then the log decides: a job that is new begins, one
+//! that was left is taken up where it was, one that had finished begins again. Each process that takes a job up has a
+//! number, its incarnation, by which one that has been fenced learns whether somebody younger has the job.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::events::ClockEvents;
+use super::progress::{Author, Beginning, History, Position, Recorded, Restored, history};
+use super::session::Session;
+use crate::catalog::Table;
+use crate::connectors::{self, Defaults, PartitionPlan, Source, Transactions};
+use crate::error::{Error, Result};
+use crate::exec::{Boundary, End};
+use crate::plan::{Op, StreamPlan, explain};
+
+/// How long somebody younger may take from fencing us to saying so.
+const SUCCESSOR_WAIT: Duration = Duration::from_secs(5);
+
+/// Between two looks for it.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// See the module's head.
+pub struct Ledger {
+    job: String,
+    log: String,
+    transactions: Transactions,
+    author: Author,
+    fingerprint: String,
+}
+
+impl Ledger {
+    /// The ledger of a job, if its sinks want one, and what there is to go on from.
+    pub fn open(
+        job: &str,
+        plan: &StreamPlan,
+        session: &Session,
+        defaults: &Defaults,
+    ) -> Result<Option<(Self, Option<Restored>)>> {
+        let Some(table) = sink_in_transactions(plan)? else { return Ok(None) };
+        check_sources(plan)?;
+        let log = format!("{}{job}", session.topic_prefix());
+        connectors::kafka::check_log_name(&log)?;
+        let transactions = Transactions::open(table, &log, defaults)?;
+        let History { author: before, unfinished } = history(&log, job, &transactions.read()?)?;
+        let fingerprint = fingerprint(plan);
+        let generation = before.generation + u64::from(unfinished.is_none());
+        let author = Author { generation, incarnation: before.incarnation + 1 };
+        let ledger = Self { job: job.to_owned(), log, transactions, author, fingerprint };
+        match &unfinished {
+            None if before != Author::default() => {
+                tracing::info!("{job}: it had finished, and is run again from its start");
+            }
+            None => {}
+            Some(restored) => ledger.take_up(restored)?,
+        }
+        Ok(Some((ledger, unfinished)))
+    }
+
+    /// Goes on with what another process has left.
+    fn take_up(&self, restored: &Restored) -> Result<()> {
+        let Self { job, author, fingerprint, .. } = self;
+        if restored.beginning.fingerprint != *fingerprint {
+            return Err(Error::statement(format!(
+                "job {job} was begun with another statement, or over other tables, than it is now"
+            ))
+            .hint(
+                "what it has come to does not fit: undo the change, or begin a new job under another name, \
+                 SET 'pipeline.name' = '..'",
+            ));
+        }
+        tracing::info!("{job}: it goes on from boundary {}, as process {}", restored.last(), author.incarnation);
+        self.transactions.commit(author.takes_up(job, restored.last()))
+    }
+
+    /// Records where a new job begins. Nothing may have been read.
+    pub fn begin(&self, clock_ms: i64, sources: Vec<Vec<PartitionPlan>>) -> Result<()> {
+        let beginning = Beginning { clock_ms, fingerprint: self.fingerprint.clone(), sources };
+        self.transactions.commit(self.author.begins(&self.job, &beginning)).map_err(|e| self.explain(e))
+    }
+
+    /// The producer that all rows go through.
+    pub fn transactions(&self) -> &Transactions {
+        &self.transactions
+    }
+
+    /// Commits what was written since the last boundary, with the record of this one. This is where a checkpoint's deltas
+    /// will belong to.
+    pub fn commit(
+        &self,
+        boundary: &Boundary,
+        events: &ClockEvents,
+        positions: Vec<Vec<Position>>,
+        sources: &[Arc<dyn Source>],
+    ) -> Result<()> {
+        let recorded = Recorded {
+            sequence: boundary.sequence,
+            clock_ms: boundary.clock_ms,
+            positions,
+            events: events.clone(),
+            is_finished: boundary.end == End::Finished,
+        };
+        let id = |source: usize, index| sources[source].partition_id(index);
+        let record = self.author.comes_to(&self.job, &recorded, id)?;
+        self.transactions.commit(record).map_err(|e| self.explain(e))
+    }
+
+    /// The error that people see. A client that has been fenced does not know by whom: by a younger process, or by the
+    /// coordinator, which had waited for too long. The log knows; it is read, and nothing else is done.
+    pub fn explain(&self, error: Error) -> Error {
+        if !self.transactions.is_fenced() {
+            return error;
+        }
+        let Self { job, log, author, .. } = self;
+        let mut looks = SUCCESSOR_WAIT.as_millis() / LOOK.as_millis();
+        loop {
+            let read = self.transactions.read().and_then(|records| history(log, job, &records));
+            let younger = read.as_ref().is_ok_and(|history| author.incarnation < history.author.incarnation);
+            if younger {
+                return Error::upstream(format!("a younger process has taken over job {job}: this one has stopped"))
+                    .hint("only one process at a time runs a job of one name");
+            }
+            if looks == 0 {
+                return Error::upstream(format!(
+                    "job {job} may not write any more: its transaction took too long, or another process has its name"
+                ))
+                .hint("start it again: it goes on from its last commit");
+            }
+            looks -= 1;
+            thread::sleep(LOOK);
+        }
+    }
+}
+
+/// A table whose rows are to be written in transactions; then all of the job's are.
+fn sink_in_transactions(plan: &StreamPlan) -> Result<Option<&Table>> {
+    let mut wants = None;
+    let mut others = Vec::new();
+    for node in &plan.nodes {
+        let Op::Sink(sink) = &node.op else { continue };
+        match &sink.table {
+            Some(table) if connectors::wants_transactions(table)? => wants = wants.or(Some(table.as_ref())),
+            other => others.push(other.as_ref().map_or("SELECT", |table| table.name.as_str())),
+        }
+    }
+    match (wants, others.as_slice()) {
+        (Some(table), [other, ..]) => Err(Error::statement(format!(
+            "table {} is written exactly once, and {other}, which the same job writes to, is not",
+            table.name
+        ))
+        .hint("give all tables of the job 'sink.delivery-guarantee' = 'exactly-once', or none; only Kafka tables can")),
+        (wants, _) => Ok(wants),
+    }
+}
+
+/// A replay reads again what was read: only from topics is it known to be the same.
+fn check_sources(plan: &StreamPlan) -> Result<()> {
+    for source in plan.sources() {
+        let table = &source.table;
+        if connectors::connector_of(table)? != "kafka" {
+            return Err(Error::statement(format!(
+                "table {} is no topic, and what is made of it cannot be written exactly once yet",
+                table.name
+            ))
+            .hint("set 'sink.delivery-guarantee' = 'at-least-once' on the tables that the job writes to"));
+        }
+    }
+    if plan.nodes.iter().any(|node| matches!(node.op, Op::Static(_))) {
+        return Err(Error::statement("rows that a statement itself gives cannot be written exactly once yet")
+            .hint("set 'sink.delivery-guarantee' = 'at-least-once' on the tables that the job writes to"));
+    }
+    Ok(())
+}
+
+/// What a job is: its plan, and its tables but for how their clusters are reached.
+fn fingerprint(plan: &StreamPlan) -> String {
+    let mut text = explain(plan);
+    let tables = plan.nodes.iter().filter_map(|node| match &node.op {
+        Op::Source(source) => Some(source.table.as_ref()),
+        Op::Sink(sink) => sink.table.as_deref(),
+        _ => None,
+    });
+    for table in tables {
+        text +=
+            &format!("\n{} {:?} {:?}", table.name, table.columns, table.watermark.as_ref().map(|w| w.expr.to_string()));
+        let options = table.options.iter().filter(|(key, _)| !key.starts_with("properties."));
+        options.for_each(|(key, value)| text += &format!(" {key}={value}"));
+    }
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{hash:016x}")
+}
