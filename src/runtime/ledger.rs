@@ -105,7 +105,42 @@ impl Ledger {
         };
         let id = |source: usize, index| sources[source].partition_id(index);
         let record = self.author.comes_to(&self.job, &recorded, id)?;
-        self.transactions.commit(record).map_err(|e| self.explain(e))
+        self.transactions.commit(record).map_err(|e| self.explain(e))?;
+        if boundary.end == End::GoesOn && self.transactions.is_disturbed() {
+            self.renew(boundary.sequence).map_err(|e| self.explain(e))?;
+        }
+        Ok(())
+    }
+
+    /// After a disturbance: a new producer, and a look whether the log is as it should be.
+    fn renew(&self, sequence: u64) -> Result<()> {
+        // Before, so as not to fence somebody younger; afterwards, as only then nobody else can write.
+        self.check_end(sequence)?;
+        self.transactions.renew()?;
+        self.check_end(sequence)?;
+        tracing::info!("{}: the connection to the broker was disturbed; the job goes on by a new producer", self.job);
+        Ok(())
+    }
+
+    /// The log ends with our record of this boundary.
+    fn check_end(&self, sequence: u64) -> Result<()> {
+        let Self { job, log, author, transactions, .. } = self;
+        let History { author: last, unfinished } = history(log, job, &transactions.read()?)?;
+        if author.incarnation < last.incarnation {
+            return Err(self.taken_over());
+        }
+        match unfinished.map(|restored| restored.last()) {
+            Some(found) if found == sequence => Ok(()),
+            found => Err(Error::upstream(format!(
+                "the progress of job {job} ends with boundary {found:?} instead of {sequence}: a commit was lost on its way"
+            ))
+            .hint("start the job again: it goes on from its last commit")),
+        }
+    }
+
+    fn taken_over(&self) -> Error {
+        Error::upstream(format!("a younger process has taken over job {}: this one has stopped", self.job))
+            .hint("only one process at a time runs a job of one name")
     }
 
     /// The error that people see. A client that has been fenced does not know by whom: by a younger process, or by the
@@ -120,8 +155,7 @@ impl Ledger {
             let read = self.transactions.read().and_then(|records| history(log, job, &records));
             let younger = read.as_ref().is_ok_and(|history| author.incarnation < history.author.incarnation);
             if younger {
-                return Error::upstream(format!("a younger process has taken over job {job}: this one has stopped"))
-                    .hint("only one process at a time runs a job of one name");
+                return self.taken_over();
             }
             if looks == 0 {
                 return Error::upstream(format!(

@@ -63,6 +63,8 @@ pub struct Watcher {
     /// Mirrors `away_since` and `undelivered`, so that the hot paths need no lock.
     away: AtomicBool,
     failed: AtomicBool,
+    /// A connection broke, or a request got no answer, since somebody asked.
+    disturbed: AtomicBool,
     /// Somebody waits for this client's answers at this moment.
     waiting: AtomicBool,
     /// Whoever asks reports an outage as an error; nothing is said on the way.
@@ -77,6 +79,7 @@ impl Watcher {
             state: Mutex::default(),
             away: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            disturbed: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             is_quiet: false,
         }
@@ -116,6 +119,11 @@ impl Watcher {
     /// Whether a delivery failed, or the client is beyond repair.
     pub fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Whether a connection broke, or a request got no answer, since this was asked last.
+    pub fn take_disturbed(&self) -> bool {
+        self.disturbed.swap(false, Ordering::AcqRel)
     }
 
     /// The first failed delivery.
@@ -231,6 +239,9 @@ pub fn is_hopeless(code: RDKafkaErrorCode) -> bool {
 
 impl ClientContext for Watcher {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        if facility == "REQTMOUT" {
+            self.disturbed.store(true, Ordering::Release);
+        }
         // Each of these comes again as an error, which is where it is judged; so it is not said twice.
         match level {
             RDKafkaLogLevel::Debug => tracing::trace!(target: "librdkafka", "{}: {facility} {text}", self.what),
@@ -249,6 +260,15 @@ impl ClientContext for Watcher {
         let in_handshake = code == RDKafkaErrorCode::BrokerTransportFailure && reason.contains("SSL handshake failed");
         let code = if in_handshake { RDKafkaErrorCode::SSL } else { code };
         let report = Report { code, text: reason.to_owned() };
+        if matches!(
+            code,
+            RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::RequestTimedOut
+        ) {
+            self.disturbed.store(true, Ordering::Release);
+        }
         let mut state = self.state();
         if code == RDKafkaErrorCode::Fatal {
             state.fatal.get_or_insert(report);

@@ -5,19 +5,21 @@
 //! rolled back at once. The log is read to its last stable offset, and only what is in it counts: what the client
 //! believed about its last commit is never asked.
 //!
-//! Used by one thread at a time. Calls that wait for the broker wait in slices, so that outages are told of.
+//! A request that got no answer may reach the broker late, and librdkafka's transactions have no number that would tell a
+//! late end of one from the end of the next. So after a disturbance nothing goes on but by a new producer, whose epoch
+//! makes all that is late invalid ([`Transactions::renew`]).
+//!
+//! Used by one thread at a time.
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::util::Timeout;
-
-use std::ops::ControlFlow;
-
-use rdkafka::consumer::BaseConsumer;
 
 use super::batch::{Assignment, BatchConsumer, Event};
 use super::client::{self, Watcher};
@@ -41,6 +43,9 @@ const ABORT_WAIT: Duration = Duration::from_secs(3);
 /// How long a wait for records of the log takes at once.
 const SLICE: Duration = Duration::from_millis(10);
 
+/// Reports of the client that are served in one go, at most.
+const REPORTS_MAX: usize = 64;
+
 /// Between two tries of what the broker says can be tried again.
 const RETRY_WAIT: Duration = Duration::from_millis(20);
 
@@ -53,6 +58,8 @@ struct Inner {
     topic: String,
     properties: ClientProperties,
     state: Mutex<State>,
+    /// The producer's; whoever asks it does not wait for a commit.
+    watcher: Mutex<Arc<Watcher>>,
 }
 
 struct State {
@@ -94,23 +101,10 @@ impl Transactions {
                 .hint("it must have exactly one: give the job another name, SET 'pipeline.name' = '..'"));
             }
         }
-        let config = properties.config(
-            &[
-                ("linger.ms", "5"),
-                ("compression.type", "lz4"),
-                ("queue.buffering.max.messages", "1000000"),
-                ("queue.buffering.max.kbytes", "262144"),
-                ("partitioner", "murmur2_random"),
-                ("socket.timeout.ms", "10000"),
-                ("reconnect.backoff.max.ms", "2000"),
-            ],
-            // Less would break the promise that the table's option makes.
-            &[("transactional.id", log), ("acks", "all"), ("enable.idempotence", "true")],
-        );
-        let watcher = Watcher::new(format!("the transactions of \"{log}\""), properties.brokers());
-        let producer: BaseProducer<Watcher> = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
+        let producer = producer_of(&properties, log)?;
+        let watcher = Mutex::new(Arc::clone(producer.client().context()));
         let state = State { producer: Some(producer), log: Lane::fixed(log), is_open: false };
-        let this = Self(Arc::new(Inner { topic: log.to_owned(), properties, state: Mutex::new(state) }));
+        let this = Self(Arc::new(Inner { topic: log.to_owned(), properties, state: Mutex::new(state), watcher }));
         this.init()?;
         Ok(this)
     }
@@ -234,6 +228,31 @@ impl Transactions {
         Ok(())
     }
 
+    /// Whether a request of what was committed last may still be under way.
+    pub fn is_disturbed(&self) -> bool {
+        let state = self.state();
+        for _ in 0..REPORTS_MAX {
+            // Reports come only to those who poll.
+            state.producer().poll(Duration::ZERO);
+        }
+        state.producer().client().context().take_disturbed()
+    }
+
+    /// Goes on with a new producer; what the old one still has under way comes to nothing. This fences everybody else,
+    /// too: look first that there is nobody.
+    pub fn renew(&self) -> Result<()> {
+        let Inner { topic, properties, state, watcher } = &*self.0;
+        let new = producer_of(properties, topic)?;
+        *watcher.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(new.client().context());
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (old, is_open) = (state.producer.replace(new), std::mem::take(&mut state.is_open));
+        drop(state);
+        if let Some(producer) = old {
+            client::end(Ending { producer, is_open, _properties: properties.clone() });
+        }
+        self.init()
+    }
+
     /// Whether somebody else has taken the log over, or the coordinator has given up a transaction that took too long:
     /// the client cannot tell these apart.
     pub fn is_fenced(&self) -> bool {
@@ -262,9 +281,33 @@ impl Transactions {
 
     /// Asks the producer what is in its way.
     pub fn trouble(&self) -> TroubleProbe {
-        let watcher = Arc::clone(self.state().producer().client().context());
-        Box::new(move || if watcher.is_waiting() { watcher.trouble() } else { None })
+        // Whoever asks is no reason for the producer to stay.
+        let inner = Arc::downgrade(&self.0);
+        Box::new(move || {
+            let inner = inner.upgrade()?;
+            let watcher = Arc::clone(&inner.watcher.lock().unwrap_or_else(PoisonError::into_inner));
+            if watcher.is_waiting() { watcher.trouble() } else { None }
+        })
     }
+}
+
+/// A producer that has not yet said who it is.
+fn producer_of(properties: &ClientProperties, log: &str) -> Result<BaseProducer<Watcher>> {
+    let config = properties.config(
+        &[
+            ("linger.ms", "5"),
+            ("compression.type", "lz4"),
+            ("queue.buffering.max.messages", "1000000"),
+            ("queue.buffering.max.kbytes", "262144"),
+            ("partitioner", "murmur2_random"),
+            ("socket.timeout.ms", "10000"),
+            ("reconnect.backoff.max.ms", "2000"),
+        ],
+        // Less would break the promise that the table's option makes.
+        &[("transactional.id", log), ("acks", "all"), ("enable.idempotence", "true")],
+    );
+    let watcher = Watcher::new(format!("the transactions of \"{log}\""), properties.brokers());
+    config.create_with_context(watcher).map_err(|e| client_error(&e))
 }
 
 /// Whether the same call may be made again.

@@ -1,5 +1,6 @@
 //! Processes that are killed, stopped, or met by another one of the same name: each row is outside once.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,8 +21,8 @@ use crate::common::records::{Ending, Message, Record};
 const IDLE: &str = "'scan.watermark.idle-timeout' = '3 s'";
 
 /// Two windowed queries over one topic, in one job.
-struct Case {
-    broker: &'static Broker,
+struct Case<B = &'static Broker> {
+    broker: B,
     name: String,
     topic: String,
     /// Of the tumbling windows, and of the sliding ones.
@@ -30,12 +31,18 @@ struct Case {
 }
 
 impl Case {
-    /// Of three partitions, the last stays empty.
     fn new(hint: &str) -> Self {
-        let broker = shared();
+        Self::on(shared(), hint)
+    }
+}
+
+impl<B: Borrow<Broker>> Case<B> {
+    /// Of three partitions, the last stays empty.
+    fn on(on: B, hint: &str) -> Self {
+        let broker: &Broker = on.borrow();
         let outs = ["tumble", "hop"].map(|kind| broker.topic(&format!("{hint}-{kind}"), 2));
         let (topic, late) = (broker.topic(hint, 3), broker.topic(&format!("{hint}-late"), 1));
-        Self { broker, name: unique_name(hint), topic, outs, late }
+        Self { name: unique_name(hint), topic, outs, late, broker: on }
     }
 
     fn text(&self, workers: usize, mode: &str) -> String {
@@ -64,8 +71,12 @@ impl Case {
 
     fn start(&self, workers: usize, mode: &str) -> Running {
         let file = script(&self.text(workers, mode));
-        let running =
-            start_tidemill(&["-b", self.broker.addresses(), "run", file.path().to_str().expect("a temporary path")]);
+        let running = start_tidemill(&[
+            "-b",
+            self.broker.borrow().addresses(),
+            "run",
+            file.path().to_str().expect("a temporary path"),
+        ]);
         // It is read when the program starts, which may take a moment.
         std::mem::forget(file);
         running
@@ -82,13 +93,13 @@ impl Case {
             })
             .collect();
         match rng.random_range(0..3) {
-            0 => self.broker.produce(&self.topic, records),
+            0 => self.broker.borrow().produce(&self.topic, records),
             1 => {
                 let in_vain = |n: i32| Message::new("never to be read").partition(n % 2);
-                drop(self.broker.transaction(&self.topic, (0..6).map(in_vain), Ending::Abort));
-                self.broker.produce(&self.topic, records);
+                drop(self.broker.borrow().transaction(&self.topic, (0..6).map(in_vain), Ending::Abort));
+                self.broker.borrow().produce(&self.topic, records);
             }
-            _ => drop(self.broker.transaction(&self.topic, records, Ending::Commit)),
+            _ => drop(self.broker.borrow().transaction(&self.topic, records, Ending::Commit)),
         }
     }
 
@@ -96,7 +107,7 @@ impl Case {
     fn answers(&self) -> [Answer; 2] {
         let columns = vec![("k", DataType::Utf8), ("n", DataType::Int64), ("ts", TIME)];
         let stream = Stream { columns, time: "ts", delay_ms: 0, keep: |_| true };
-        let records = self.broker.read_all(&self.topic);
+        let records = self.broker.borrow().read_all(&self.topic);
         let sql = "SELECT window_start, k, count(*), sum(n) FROM t GROUP BY window_start, window_end, k";
         [Windows::tumble(1_000), Windows::hop(500, 2_000)].map(|windows| stream.answer(&records, windows, sql))
     }
@@ -104,18 +115,18 @@ impl Case {
     /// Waits until as many rows are outside as there must be.
     fn until_complete(&self, answers: &[Answer; 2]) {
         for (out, answer) in self.outs.iter().zip(answers) {
-            until("all rows", || (answer.rows.len() <= self.broker.read_all(out).len()).then_some(()));
+            until("all rows", || (answer.rows.len() <= self.broker.borrow().read_all(out).len()).then_some(()));
         }
     }
 
     /// Every row is outside once, and every late record for each statement.
     fn check(&self, answers: &[Answer; 2]) {
         for (out, answer) in self.outs.iter().zip(answers) {
-            let rows: Vec<Value> = self.broker.read_all(out).iter().map(Record::json).collect();
+            let rows: Vec<Value> = self.broker.borrow().read_all(out).iter().map(Record::json).collect();
             assert_same_rows(&rows, &answer.rows, out);
         }
         let mut late: BTreeMap<(String, String), usize> = BTreeMap::new();
-        for record in self.broker.read_all(&self.late) {
+        for record in self.broker.borrow().read_all(&self.late) {
             let header = |name: &str| {
                 let found = record.headers.iter().find(|(n, _)| n == &format!("tidemill.{name}"));
                 String::from_utf8(found.and_then(|(_, value)| value.clone()).expect("a header")).expect("UTF-8")
@@ -215,6 +226,29 @@ fn a_bounded_job_ends_where_it_was_to_end_and_then_begins_again() {
     let again = case.start(1, BOUNDED).finish(PATIENCE);
     assert!(again.code == 0 && again.stderr.contains("it had finished, and is run again"), "{again:?}");
     assert_eq!(case.broker.read_all(&case.outs[0]).len(), before + answers[0].rows.len());
+}
+
+#[test]
+fn a_broker_that_dies_and_comes_back_costs_no_row_and_makes_none() {
+    let mut case = Case::on(Broker::start_own(), "outage");
+    let mut rng = StdRng::seed_from_u64(11);
+    case.send(0..500, &mut rng);
+    let program = case.start(2, EARLIEST);
+    until("rows", || (!case.broker.read_all(&case.outs[0]).is_empty()).then_some(()));
+    for round in 1..4 {
+        case.broker.kill();
+        std::thread::sleep(Duration::from_millis(500 * round));
+        case.broker.start();
+        let from = 500 * i64::try_from(round).expect("few");
+        case.send(from..from + 500, &mut rng);
+    }
+    let answers = case.answers();
+    case.until_complete(&answers);
+    program.signal("TERM");
+    let ended = program.finish(PATIENCE);
+    assert_eq!(ended.code, 143, "{ended:?}");
+    assert!(ended.stderr.contains("goes on by a new producer"), "{ended:?}");
+    case.check(&answers);
 }
 
 #[test]
