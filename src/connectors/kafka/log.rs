@@ -40,6 +40,9 @@ const DELETE_WAIT: Duration = Duration::from_secs(30);
 const SETTINGS: &[(&str, &str)] =
     &[("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1"), ("segment.bytes", "67108864")];
 
+/// Takes a record with its offset.
+type Take<'a> = &'a mut dyn FnMut(i64, &[u8]) -> Result<()>;
+
 /// See the module's head.
 #[derive(Clone)]
 pub struct LogTopic {
@@ -77,10 +80,28 @@ impl LogTopic {
     }
 
     /// Goes through what is committed in a partition, from an offset on or from the first record that is left.
-    pub fn read(&self, partition: i32, from: i64, take: &mut dyn FnMut(i64, &[u8]) -> Result<()>) -> Result<()> {
+    pub fn read(&self, partition: i32, from: i64, take: Take<'_>) -> Result<()> {
+        let cluster = Cluster::new(self.properties.clone())?;
+        let (mut position, mut passed_over) = (from, None);
+        loop {
+            let (low, high) = cluster.watermarks(&self.name, partition)?;
+            if let Some(error) = passed_over
+                && low <= position
+            {
+                return Err(error);
+            }
+            position = position.max(low);
+            // Records may be deleted while those before them are read.
+            passed_over = self.read_to(high, partition, &mut position, take)?;
+            if passed_over.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads up to an offset; answers with an error if records are not there any more.
+    fn read_to(&self, high: i64, partition: i32, position: &mut i64, take: Take<'_>) -> Result<Option<Error>> {
         let Self { name, properties } = self;
-        let (low, high) = Cluster::new(properties.clone())?.watermarks(name, partition)?;
-        let mut position = from.max(low);
         let config = properties.config(
             &[("socket.timeout.ms", "10000"), ("fetch.wait.max.ms", "10"), ("queued.max.messages.kbytes", "16384")],
             &[
@@ -95,31 +116,32 @@ impl LogTopic {
         );
         let watcher = Watcher::new(format!("the log \"{name}\""), properties.brokers());
         let consumer: BaseConsumer<Watcher> = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
-        let mut consumer = BatchConsumer::new(consumer, &[Assignment { topic: name, partition, start: position }])?;
+        let mut consumer = BatchConsumer::new(consumer, &[Assignment { topic: name, partition, start: *position }])?;
         let (mut failure, mut refused) = (None, Ok(()));
         let mut heard = Instant::now();
-        while position < high {
+        while *position < high {
             let events = consumer.poll(0, RECORDS_MAX, |event| {
                 match event {
                     Event::Record(record) => {
                         refused = take(record.offset(), record.payload().unwrap_or_default());
-                        position = record.offset() + 1;
+                        *position = record.offset() + 1;
                     }
-                    Event::End(end) => position = position.max(end),
+                    Event::End(end) => *position = end.max(*position),
                     Event::Failed { code, text } => failure = Some((code, text)),
                 }
                 if refused.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             });
             std::mem::replace(&mut refused, Ok(()))?;
-            let is_hopeless = failure.as_ref().is_some_and(|(code, _)| *code == RDKafkaErrorCode::AutoOffsetReset);
-            if is_hopeless || (events == 0 && READ_WAIT < heard.elapsed()) {
+            let is_gone = failure.as_ref().is_some_and(|(code, _)| *code == RDKafkaErrorCode::AutoOffsetReset);
+            if is_gone || (events == 0 && READ_WAIT < heard.elapsed()) {
                 let text = failure.map(|(_, text)| format!(": {text}")).unwrap_or_default();
-                return Err(Error::upstream(format!(
+                let error = Error::upstream(format!(
                     "topic \"{name}\", which keeps the job's progress and state, cannot be read on in partition \
                      {partition} from offset {position} to {high}{text}"
                 ))
                 .hint("grant READ on the topic; if records of it were deleted, the job can only begin anew, under another \
-                       'pipeline.name'"));
+                       'pipeline.name'");
+                return if is_gone { Ok(Some(error)) } else { Err(error) };
             }
             if 0 < events {
                 heard = Instant::now();
@@ -127,7 +149,7 @@ impl LogTopic {
                 consumer.wait(SLICE);
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Deletes what is before these offsets, on a thread of its own.
