@@ -13,9 +13,12 @@ mod batch;
 mod batch_tests;
 pub mod clock;
 mod commit;
+mod describe;
+mod diagnosis;
 mod engine;
 mod events;
 mod exchange;
+mod info;
 mod job;
 mod launch;
 mod ledger;
@@ -26,6 +29,7 @@ mod progress;
 mod property_tests;
 mod query;
 pub mod query_test;
+mod rates;
 mod reading;
 mod rehearsal;
 mod rejects;
@@ -33,9 +37,12 @@ mod session;
 #[cfg(test)]
 mod tests;
 mod topology;
+pub mod words;
 mod worker;
 
 pub use engine::{Engine, EngineConfig, Outcome, Rows};
+pub use info::{
+    CheckpointInfo, CommitInfo, JobInfo, OperatorInfo, PartitionInfo, PartitionState, SourceInfo, StatementInfo, Terms,
+};
 pub use job::{Job, JobStatus};
-pub use metrics::{JobInfo, SourceInfo, StatementInfo};
 pub use query::QueryStream;
