@@ -22,11 +22,13 @@ pub use kafka::Transactions;
 pub mod blackhole;
 pub mod datagen;
 pub mod filesystem;
+mod job_log;
 pub mod kafka;
 pub mod options;
 pub mod print;
 mod rejects;
 
+pub use job_log::JobLog;
 pub use rejects::{Keep, OnError, Policies, RawRecord, RawRecords, Rejects, Undecoded};
 
 /// The connectors that exist here.

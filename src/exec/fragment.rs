@@ -6,8 +6,8 @@ use arrow::array::RecordBatch;
 
 use super::{Boundary, Counts, Lineage, Operator, Output, Rejected, StateSize};
 use crate::connectors::Policies;
-use crate::error::Result;
-use crate::state::PaneKey;
+use crate::error::{Error, Result};
+use crate::state::Piece;
 use crate::time::Progress;
 
 /// A way out of a fragment: an edge to workers of a later stage, or a sink. Numbered by whoever builds the fragment.
@@ -97,9 +97,9 @@ pub trait Outlets {
         Ok(())
     }
 
-    /// State that changed since the last checkpoint.
-    fn delta(&mut self, node: usize, key: PaneKey, delta: RecordBatch) {
-        let _ = (node, key, delta);
+    /// A piece of a node's state, at a checkpoint.
+    fn state(&mut self, node: usize, piece: Piece) {
+        let _ = (node, piece);
     }
 }
 
@@ -213,9 +213,9 @@ impl Fragment {
                     outlets.rejected(node, out.rejected)?;
                 }
                 self.hand_on(node, out.batches, Lineage::Results, outlets)?;
-                for (key, delta) in out.deltas {
-                    outlets.delta(node, key, delta);
-                }
+            }
+            if let (Some(extent), Some(operator)) = (boundary.checkpoint, &mut self.nodes[node].operator) {
+                operator.checkpoint(extent, &mut |piece| outlets.state(node, piece))?;
             }
             for at in 0..self.nodes[node].targets.len() {
                 match self.nodes[node].targets[at] {
@@ -225,6 +225,14 @@ impl Fragment {
             }
         }
         Ok(())
+    }
+
+    /// A node takes up what it has given out at checkpoints, in order. To be called before anything else.
+    pub fn restore(&mut self, node: usize, checkpoints: Vec<Vec<Piece>>) -> Result<()> {
+        match &mut self.nodes[node].operator {
+            Some(operator) => operator.restore(checkpoints),
+            None => Err(Error::bug("state of a node that keeps none")),
+        }
     }
 
     /// How each node is.

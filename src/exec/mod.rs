@@ -20,7 +20,7 @@ use arrow::array::RecordBatch;
 
 use crate::connectors::Policies;
 use crate::error::Result;
-use crate::state::PaneKey;
+use crate::state::{Piece, unexpected};
 use crate::time::{Progress, TimeMs};
 
 pub use crate::connectors::RawRecord;
@@ -44,6 +44,15 @@ pub enum End {
     Finished,
 }
 
+/// What operators give out at a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// What has changed since the checkpoint before.
+    Delta,
+    /// Everything that they keep.
+    Whole,
+}
+
 /// A commit boundary.
 #[derive(Clone, Copy, Debug)]
 pub struct Boundary {
@@ -51,8 +60,8 @@ pub struct Boundary {
     pub sequence: u64,
     /// The wall clock when the boundary was called (ms since the epoch): the same for every worker.
     pub clock_ms: i64,
-    /// Whether state gives out its deltas.
-    pub checkpoint: bool,
+    /// Whether operators give out their state.
+    pub checkpoint: Option<Extent>,
     /// Whether the job goes on.
     pub end: End,
 }
@@ -78,8 +87,6 @@ pub struct Output {
     pub policies: Policies,
     /// Rows, in order.
     pub batches: Vec<RecordBatch>,
-    /// What changed in the state since the last checkpoint.
-    pub deltas: Vec<(PaneKey, RecordBatch)>,
     /// What happened to records.
     pub counts: Counts,
     /// Rows that were turned away and are wanted somewhere.
@@ -172,6 +179,21 @@ pub trait Operator: Send {
     fn on_boundary(&mut self, boundary: &Boundary, progress: Progress, out: &mut Output) -> Result<Progress> {
         let _ = (boundary, out);
         Ok(progress)
+    }
+
+    /// Gives out what it keeps, directly after a boundary: see [`piece`](crate::state::Piece).
+    fn checkpoint(&mut self, extent: Extent, give: &mut dyn FnMut(Piece)) -> Result<()> {
+        let _ = (extent, give);
+        Ok(())
+    }
+
+    /// Takes up what an operator of the same node has given out at checkpoints, from the last whole one on. To be called
+    /// before anything else.
+    fn restore(&mut self, checkpoints: Vec<Vec<Piece>>) -> Result<()> {
+        match checkpoints.iter().flatten().next() {
+            Some(piece) => Err(unexpected(piece)),
+            None => Ok(()),
+        }
     }
 
     /// What the rows are that it gives out for such rows as it takes. What comes at a boundary is made of many records.

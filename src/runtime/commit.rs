@@ -20,7 +20,7 @@ use super::progress::Recorded;
 use super::query::with_op;
 use crate::connectors::{PartitionPlan, SinkEncoder, SinkRows, SinkWriter, Source};
 use crate::error::{Error, Result};
-use crate::exec::{Boundary, End};
+use crate::exec::{Boundary, End, Extent};
 
 /// How long the thread waits for rows before it looks whether the job goes on.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -74,7 +74,7 @@ impl Committer {
             if sequence == flushed && sequence < replay_until {
                 let Some(recorded) = self.replay.pop_front() else { return Err(Error::bug("a replay with a gap")) };
                 (sequence, clock_ms) = (recorded.sequence, recorded.clock_ms);
-                let boundary = Boundary { sequence, clock_ms, checkpoint: false, end: End::GoesOn };
+                let boundary = Boundary { sequence, clock_ms, checkpoint: None, end: End::GoesOn };
                 let (events, replayed) = (Arc::new(recorded.events.clone()), Some(Arc::new(recorded)));
                 self.shared.call(Call { boundary, events, replayed });
             } else if sequence == flushed
@@ -92,7 +92,10 @@ impl Committer {
                 // Processing time never goes back, whatever the clock does.
                 clock_ms = clock_ms.max(clock::wall_ms());
                 called = Arc::new(events);
-                let (boundary, events) = (Boundary { sequence, clock_ms, checkpoint, end }, Arc::clone(&called));
+                let (boundary, events) = (
+                    Boundary { sequence, clock_ms, checkpoint: checkpoint.then_some(Extent::Delta), end },
+                    Arc::clone(&called),
+                );
                 self.shared.call(Call { boundary, events, replayed: None });
             }
             // While a boundary is on its way only messages matter; else the next call does.

@@ -69,7 +69,7 @@ pub fn by_owner(batch: &RecordBatch, keys: usize, workers: usize) -> Result<Vec<
 }
 
 /// Cuts rows by the owner of the values of some columns.
-fn by_columns(batch: &RecordBatch, columns: &[usize], workers: usize) -> Result<Vec<Option<RecordBatch>>> {
+pub fn by_columns(batch: &RecordBatch, columns: &[usize], workers: usize) -> Result<Vec<Option<RecordBatch>>> {
     let columns: Vec<ArrayRef> = columns.iter().map(|&c| Arc::clone(batch.column(c))).collect();
     let mut hashes = vec![0_u64; batch.num_rows()];
     if !columns.is_empty() {

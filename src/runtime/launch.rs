@@ -16,7 +16,7 @@ use super::commit::{AsTheyAre, CommitMessage, Committer, Hand};
 use super::events::{self, Discovering};
 use super::exchange::{Aligned, Message};
 use super::job::{Job, Shared};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, transactions_of};
 use super::metrics::{InputLayout, JobMetrics, Layout, StatementLayout};
 use super::outlets::{SinkLane, WorkerOutlets};
 use super::progress::Restored;
@@ -65,11 +65,15 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
     let Launch { name, statement, plan, session, defaults } = launch;
     let commit_interval = session.commit_interval()?;
     let checkpoint_interval = session.checkpoint_interval()?;
-    let (ledger, restored) = match Ledger::open(&name, &plan, session, defaults)? {
-        Some((ledger, restored)) => (Some(ledger), restored),
+    let transactions = transactions_of(&name, &plan, session, defaults)?;
+    let (ledger, restored) = match &transactions {
+        Some((transactions, log)) => {
+            let (ledger, restored) = Ledger::open(&name, log, &plan, Arc::new(transactions.clone()))?;
+            (Some(ledger), restored)
+        }
         None => (None, None),
     };
-    let transactions = ledger.as_ref().map(Ledger::transactions);
+    let transactions = transactions.as_ref().map(|(transactions, _)| transactions);
     let opened = open_sources(&plan, defaults, restored.as_ref())?;
     let partitions = opened.iter().map(|o| o.source.partitions().len()).max().unwrap_or(1);
     let workers = match session.workers()? {

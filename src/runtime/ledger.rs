@@ -12,7 +12,7 @@ use super::events::ClockEvents;
 use super::progress::{Author, Beginning, History, Position, Recorded, Restored, history};
 use super::session::Session;
 use crate::catalog::Table;
-use crate::connectors::{self, Defaults, PartitionPlan, Source, Transactions};
+use crate::connectors::{self, Defaults, JobLog, PartitionPlan, Source, Transactions};
 use crate::error::{Error, Result};
 use crate::exec::{Boundary, End};
 use crate::plan::{Op, StreamPlan, explain};
@@ -26,30 +26,21 @@ const LOOK: Duration = Duration::from_millis(500);
 /// See the module's head.
 pub struct Ledger {
     job: String,
-    log: String,
-    transactions: Transactions,
+    /// The log's name, for people.
+    name: String,
+    log: Arc<dyn JobLog>,
     author: Author,
     fingerprint: String,
 }
 
 impl Ledger {
-    /// The ledger of a job, if its sinks want one, and what there is to go on from.
-    pub fn open(
-        job: &str,
-        plan: &StreamPlan,
-        session: &Session,
-        defaults: &Defaults,
-    ) -> Result<Option<(Self, Option<Restored>)>> {
-        let Some(table) = sink_in_transactions(plan)? else { return Ok(None) };
-        check_sources(plan)?;
-        let log = format!("{}{job}", session.topic_prefix());
-        connectors::kafka::check_log_name(&log)?;
-        let transactions = Transactions::open(table, &log, defaults)?;
-        let History { author: before, unfinished } = history(&log, job, &transactions.read()?)?;
+    /// The ledger of a job over its log, and what there is to go on from. The log has just been taken over.
+    pub fn open(job: &str, name: &str, plan: &StreamPlan, log: Arc<dyn JobLog>) -> Result<(Self, Option<Restored>)> {
+        let History { author: before, unfinished } = history(name, job, &log.read()?)?;
         let fingerprint = fingerprint(plan);
         let generation = before.generation + u64::from(unfinished.is_none());
         let author = Author { generation, incarnation: before.incarnation + 1 };
-        let ledger = Self { job: job.to_owned(), log, transactions, author, fingerprint };
+        let ledger = Self { job: job.to_owned(), name: name.to_owned(), log, author, fingerprint };
         match &unfinished {
             None if before != Author::default() => {
                 tracing::info!("{job}: it had finished, and is run again from its start");
@@ -57,7 +48,7 @@ impl Ledger {
             None => {}
             Some(restored) => ledger.take_up(restored)?,
         }
-        Ok(Some((ledger, unfinished)))
+        Ok((ledger, unfinished))
     }
 
     /// Goes on with what another process has left.
@@ -73,18 +64,13 @@ impl Ledger {
             ));
         }
         tracing::info!("{job}: it goes on from boundary {}, as process {}", restored.last(), author.incarnation);
-        self.transactions.commit(author.takes_up(job, restored.last()))
+        self.log.commit(author.takes_up(job, restored.last()))
     }
 
     /// Records where a new job begins. Nothing may have been read.
     pub fn begin(&self, clock_ms: i64, sources: Vec<Vec<PartitionPlan>>) -> Result<()> {
         let beginning = Beginning { clock_ms, fingerprint: self.fingerprint.clone(), sources };
-        self.transactions.commit(self.author.begins(&self.job, &beginning)).map_err(|e| self.explain(e))
-    }
-
-    /// The producer that all rows go through.
-    pub fn transactions(&self) -> &Transactions {
-        &self.transactions
+        self.log.commit(self.author.begins(&self.job, &beginning)).map_err(|e| self.explain(e))
     }
 
     /// Commits what was written since the last boundary, with the record of this one. This is where a checkpoint's deltas
@@ -105,8 +91,8 @@ impl Ledger {
         };
         let id = |source: usize, index| sources[source].partition_id(index);
         let record = self.author.comes_to(&self.job, &recorded, id)?;
-        self.transactions.commit(record).map_err(|e| self.explain(e))?;
-        if boundary.end == End::GoesOn && self.transactions.is_disturbed() {
+        self.log.commit(record).map_err(|e| self.explain(e))?;
+        if boundary.end == End::GoesOn && self.log.is_disturbed() {
             self.renew(boundary.sequence).map_err(|e| self.explain(e))?;
         }
         Ok(())
@@ -116,7 +102,7 @@ impl Ledger {
     fn renew(&self, sequence: u64) -> Result<()> {
         // Before, so as not to fence somebody younger; afterwards, as only then nobody else can write.
         self.check_end(sequence)?;
-        self.transactions.renew()?;
+        self.log.renew()?;
         self.check_end(sequence)?;
         tracing::info!("{}: the connection to the broker was disturbed; the job goes on by a new producer", self.job);
         Ok(())
@@ -124,8 +110,8 @@ impl Ledger {
 
     /// The log ends with our record of this boundary.
     fn check_end(&self, sequence: u64) -> Result<()> {
-        let Self { job, log, author, transactions, .. } = self;
-        let History { author: last, unfinished } = history(log, job, &transactions.read()?)?;
+        let Self { job, name, log, author, .. } = self;
+        let History { author: last, unfinished } = history(name, job, &log.read()?)?;
         if author.incarnation < last.incarnation {
             return Err(self.taken_over());
         }
@@ -146,13 +132,13 @@ impl Ledger {
     /// The error that people see. A client that has been fenced does not know by whom: by a younger process, or by the
     /// coordinator, which had waited for too long. The log knows; it is read, and nothing else is done.
     pub fn explain(&self, error: Error) -> Error {
-        if !self.transactions.is_fenced() {
+        if !self.log.is_fenced() {
             return error;
         }
-        let Self { job, log, author, .. } = self;
+        let Self { job, name, log, author, .. } = self;
         let mut looks = SUCCESSOR_WAIT.as_millis() / LOOK.as_millis();
         loop {
-            let read = self.transactions.read().and_then(|records| history(log, job, &records));
+            let read = log.read().and_then(|records| history(name, job, &records));
             let younger = read.as_ref().is_ok_and(|history| author.incarnation < history.author.incarnation);
             if younger {
                 return self.taken_over();
@@ -167,6 +153,21 @@ impl Ledger {
             thread::sleep(LOOK);
         }
     }
+}
+
+/// The transactions of a job whose sinks want them, and the log's name. This takes the log over from whoever had it.
+pub fn transactions_of(
+    job: &str,
+    plan: &StreamPlan,
+    session: &Session,
+    defaults: &Defaults,
+) -> Result<Option<(Transactions, String)>> {
+    let Some(table) = sink_in_transactions(plan)? else { return Ok(None) };
+    check_sources(plan)?;
+    let name = format!("{}{job}", session.topic_prefix());
+    connectors::kafka::check_log_name(&name)?;
+    let transactions = Transactions::open(table, &name, session.topic_replication()?, defaults)?;
+    Ok(Some((transactions, name)))
 }
 
 /// A table whose rows are to be written in transactions; then all of the job's are.

@@ -34,6 +34,7 @@ mod reading;
 mod rehearsal;
 mod rejects;
 mod session;
+mod state;
 #[cfg(test)]
 mod tests;
 mod topology;

@@ -167,13 +167,15 @@ fn plan_json(plan: &PartitionPlan) -> Value {
     })
 }
 
-/// What a log with these records comes to.
-pub fn history(log: &str, job: &str, records: &[Vec<u8>]) -> Result<History> {
+/// What a log with these records, each with its offset, comes to.
+pub fn history(log: &str, job: &str, records: &[(i64, Vec<u8>)]) -> Result<History> {
     let mut history = History::default();
-    for (at, record) in records.iter().enumerate() {
+    for (offset, record) in records {
         let wrong = |why: &str| {
-            Error::upstream(format!("topic \"{log}\" is not the progress of job {job}: its record {at} {why}"))
-                .hint("nothing was written; give the job another name (SET 'pipeline.name' = '..') to begin anew")
+            Error::upstream(format!(
+                "topic \"{log}\" is not the progress of job {job}: its record at offset {offset} {why}"
+            ))
+            .hint("nothing was written; give the job another name (SET 'pipeline.name' = '..') to begin anew")
         };
         let record: Value = serde_json::from_slice(record).map_err(|_| wrong("is not readable"))?;
         let version = number(&record, "version").ok_or_else(|| wrong("has no version"))?;
@@ -332,9 +334,14 @@ mod tests {
         Author { generation: 1, incarnation }.comes_to("j", boundary, id).unwrap()
     }
 
+    /// What a log with these records comes to.
+    fn read(records: &[Vec<u8>]) -> Result<History> {
+        history("l", "j", &(0..).zip(records.iter().cloned()).collect::<Vec<_>>())
+    }
+
     #[test]
     fn what_is_written_is_read() {
-        let nothing = history("l", "j", &[]).unwrap();
+        let nothing = read(&[]).unwrap();
         assert!(nothing.unfinished.is_none() && nothing.author == Author::default());
 
         let mut second = boundary(2, &[6, 5, 0], false);
@@ -342,7 +349,7 @@ mod tests {
         second.events.begun.insert(0);
         let mut records = vec![begins(1, 1), comes_to(1, &boundary(1, &[6, 5], false)), takes_up(2, 1)];
         records.push(comes_to(2, &second));
-        let History { author, unfinished } = history("l", "j", &records).unwrap();
+        let History { author, unfinished } = read(&records).unwrap();
         let restored = unfinished.unwrap();
         assert_eq!((author, restored.last()), (Author { generation: 1, incarnation: 2 }, 2));
         assert_eq!(restored.beginning.clock_ms, 7);
@@ -351,10 +358,10 @@ mod tests {
         assert_eq!(restored.found(0).len(), 1);
 
         records.push(comes_to(2, &boundary(3, &[9, 9, 9], true)));
-        let finished = history("l", "j", &records).unwrap();
+        let finished = read(&records).unwrap();
         assert!(finished.unfinished.is_none() && finished.author.incarnation == 2);
         records.push(begins(2, 3));
-        assert_eq!(history("l", "j", &records).unwrap().unfinished.unwrap().last(), 0);
+        assert_eq!(read(&records).unwrap().unfinished.unwrap().last(), 0);
     }
 
     #[test]
@@ -363,7 +370,7 @@ mod tests {
         let with = |record: Vec<u8>| [first(), vec![record]].concat();
         let cases: [(Vec<Vec<u8>>, &str); 11] = [
             (vec![takes_up(1, 0)], "does not follow"),
-            (vec![b"?".to_vec()], "record 0 is not readable"),
+            (vec![b"?".to_vec()], "offset 0 is not readable"),
             (vec![br#"{"version":2}"#.to_vec()], "has version 2 of the format"),
             (vec![Author::default().begins("other", &Beginning::default())], "is of job \"other\""),
             (with(begins(1, 2)), "does not follow"),
@@ -375,7 +382,7 @@ mod tests {
             (with(takes_up(2, 0)), "where (1, 2, 1) follow"),
         ];
         for (records, want) in cases {
-            let error = history("l", "j", &records).unwrap_err();
+            let error = read(&records).unwrap_err();
             assert!(error.message.contains(want) && error.hint.is_some(), "{want}: {error:?}");
         }
     }

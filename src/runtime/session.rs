@@ -14,6 +14,8 @@ const ALLOW_LATENESS: &str = "table.exec.emit.allow-lateness";
 
 const TOPIC_PREFIX: &str = "state.topic-prefix";
 
+const REPLICATION: &str = "state.replication";
+
 /// Keys that mean something here.
 const KEYS: &[&str] = &[
     "parallelism.default",
@@ -23,6 +25,7 @@ const KEYS: &[&str] = &[
     "execution.checkpointing.interval",
     "kafka.bootstrap.servers",
     TOPIC_PREFIX,
+    REPLICATION,
     "table.local-time-zone",
     ALLOW_LATENESS,
     "execution.runtime-mode",
@@ -108,6 +111,15 @@ impl Session {
         self.values.get(TOPIC_PREFIX).map_or("tidemill-progress-", String::as_str)
     }
 
+    /// How many replicas those topics are made with; `None` leaves it to the broker.
+    pub fn topic_replication(&self) -> Result<Option<i32>> {
+        let Some(value) = self.values.get(REPLICATION) else { return Ok(None) };
+        match value.parse::<i16>() {
+            Ok(replicas) if 1 <= replicas => Ok(Some(replicas.into())),
+            _ => Err(invalid(REPLICATION, value, "a number of replicas such as '3'")),
+        }
+    }
+
     /// The number of workers, if one was given.
     pub fn workers(&self) -> Result<Option<usize>> {
         let Some(value) = self.values.get("parallelism.default") else { return Ok(None) };
@@ -180,6 +192,7 @@ impl Session {
 
     fn check(&self) -> Result<()> {
         self.workers()?;
+        self.topic_replication()?;
         self.waits_for_jobs()?;
         self.commit_interval()?;
         self.checkpoint_interval()?;

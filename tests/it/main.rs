@@ -11,6 +11,7 @@ mod cli;
 mod docs;
 mod flights;
 mod harness;
+mod job_log;
 mod kafka_tables;
 mod nexmark;
 mod packaging;

@@ -17,6 +17,7 @@ mod client;
 mod cluster;
 mod embedded;
 mod layout;
+mod log;
 mod metadata;
 mod positions;
 mod properties;

@@ -43,8 +43,8 @@ const SILENT_MAX: Duration = Duration::from_secs(10);
 enum Partitioner {
     /// By the key's hash, as Java's clients do; without a key any.
     ByKey,
-    /// All to the first one.
-    Fixed,
+    /// All to this one.
+    Fixed(i32),
     /// In turn.
     RoundRobin,
 }
@@ -84,7 +84,7 @@ impl KafkaSink {
     fn open_topic(table: &Table, topic: &str, defaults: &Defaults, is_beside: bool) -> Result<Self> {
         let options = &table.options;
         let partitioner = match options.choice("sink.partitioner", &["default", "fixed", "round-robin"])? {
-            "fixed" => Partitioner::Fixed,
+            "fixed" => Partitioner::Fixed(0),
             "round-robin" => Partitioner::RoundRobin,
             _ => Partitioner::ByKey,
         };
@@ -382,9 +382,9 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// To the first partition of a topic.
-    pub fn fixed(topic: &str) -> Self {
-        Self { topic: topic.into(), partition_count: 1, partitioner: Partitioner::Fixed, turn: 0 }
+    /// To one partition of a topic.
+    pub fn fixed(topic: &str, partition: i32) -> Self {
+        Self { topic: topic.into(), partition_count: 1, partitioner: Partitioner::Fixed(partition), turn: 0 }
     }
 
     /// Hands rows over.
@@ -462,7 +462,7 @@ impl Lane {
         record.headers = headers.map(|h| owned_headers(h));
         record.partition = match self.partitioner {
             Partitioner::ByKey => None,
-            Partitioner::Fixed => Some(0),
+            Partitioner::Fixed(partition) => Some(partition),
             Partitioner::RoundRobin => {
                 self.turn = (self.turn + 1) % self.partition_count;
                 Some(self.turn)

@@ -1,47 +1,38 @@
 //! The transactions of a job: rows of all its sinks, and what the job has come to, become visible together or not at all.
 //!
-//! One producer per job. Its transactional id is the name of the job's *log*, a topic with a record per transaction: so
-//! whoever begins to write to a log first fences everybody who wrote to it before, and what a crash has left open is
-//! rolled back at once. The log is read to its last stable offset, and only what is in it counts: what the client
-//! believed about its last commit is never asked.
+//! One producer per job. Its transactional id is the name of the job's [*log*](super::log), a topic with a record of
+//! progress per transaction: so whoever begins to write to a log first fences everybody who wrote to it before, and what a
+//! crash has left open is rolled back at once. The log is read to its last stable offset, and only what is in it counts:
+//! what the client believed about its last commit is never asked.
 //!
 //! A request that got no answer may reach the broker late, and librdkafka's transactions have no number that would tell a
 //! late end of one from the end of the next. So after a disturbance nothing goes on but by a new producer, whose epoch
-//! makes all that is late invalid ([`Transactions::renew`]).
+//! makes all that is late invalid ([`JobLog::renew`]).
 //!
 //! Used by one thread at a time.
 
-use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::util::Timeout;
 
-use super::batch::{Assignment, BatchConsumer, Event};
 use super::client::{self, Watcher};
-use super::cluster::Cluster;
+use super::log::{LogTopic, PROGRESS, STATE};
 use super::properties::{ClientProperties, client_error};
 use super::sink::Lane;
 use crate::catalog::Table;
-use crate::connectors::{Defaults, EncodedRows, SinkRows, SinkWriter, TroubleProbe};
+use crate::connectors::{Defaults, EncodedRows, JobLog, SinkRows, SinkWriter, TroubleProbe};
 use crate::error::{Error, Result};
-use crate::limits::BATCH_ROWS_MAX;
+use crate::formats::Encoded;
 
 /// How long the coordinator may take to say who the producer is: as long as a transaction that was left open may last.
 const INIT_WAIT: Duration = Duration::from_secs(60);
 
-/// How long the end of a log may not come, while nothing is read.
-const READ_WAIT: Duration = Duration::from_secs(30);
-
 /// How long an abort may take when the job ends.
 const ABORT_WAIT: Duration = Duration::from_secs(3);
-
-/// How long a wait for records of the log takes at once.
-const SLICE: Duration = Duration::from_millis(10);
 
 /// Reports of the client that are served in one go, at most.
 const REPORTS_MAX: usize = 64;
@@ -54,9 +45,8 @@ const RETRY_WAIT: Duration = Duration::from_millis(20);
 pub struct Transactions(Arc<Inner>);
 
 struct Inner {
-    /// The log's topic, and the transactional id.
-    topic: String,
-    properties: ClientProperties,
+    /// The log, whose name is the transactional id.
+    topic: LogTopic,
     state: Mutex<State>,
     /// The producer's; whoever asks it does not wait for a commit.
     watcher: Mutex<Arc<Watcher>>,
@@ -65,8 +55,9 @@ struct Inner {
 struct State {
     /// `None` only while it is being dropped.
     producer: Option<BaseProducer<Watcher>>,
-    /// The way of the log's records.
-    log: Lane,
+    /// The ways of the log's records.
+    progress: Lane,
+    state: Lane,
     is_open: bool,
 }
 
@@ -78,33 +69,18 @@ impl State {
 
 impl Transactions {
     /// Connects to the cluster of a sink's table, makes the log if there is none, and fences all who wrote to it before.
-    pub fn open(table: &Table, log: &str, defaults: &Defaults) -> Result<Self> {
+    pub fn open(table: &Table, log: &str, replication: Option<i32>, defaults: &Defaults) -> Result<Self> {
         let properties = ClientProperties::of_table(&table.options, defaults)?;
         if properties.embedded().is_some() {
             return Err(Error::statement("the embedded broker has no transactions that outlive a crash")
                 .hint("name a real broker, or set 'sink.delivery-guarantee' = 'at-least-once'"));
         }
-        let cluster = Cluster::new(properties)?;
-        let properties = cluster.properties().clone();
-        match cluster.find_topic(log)? {
-            None => {
-                let keep = [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")];
-                cluster.create_topic_with(log, Some(1), -1, &keep)?;
-                tracing::info!("created topic \"{log}\" for the job's progress");
-            }
-            Some(found) if found.partitions == [0] => {}
-            Some(found) => {
-                let count = found.partitions.len();
-                return Err(Error::upstream(format!(
-                    "topic \"{log}\" keeps a job's progress and has {count} partitions"
-                ))
-                .hint("it must have exactly one: give the job another name, SET 'pipeline.name' = '..'"));
-            }
-        }
-        let producer = producer_of(&properties, log)?;
+        let topic = LogTopic::open(log, properties, replication)?;
+        let producer = producer_of(&topic)?;
         let watcher = Mutex::new(Arc::clone(producer.client().context()));
-        let state = State { producer: Some(producer), log: Lane::fixed(log), is_open: false };
-        let this = Self(Arc::new(Inner { topic: log.to_owned(), properties, state: Mutex::new(state), watcher }));
+        let lane = |partition| Lane::fixed(log, partition);
+        let state = State { producer: Some(producer), progress: lane(PROGRESS), state: lane(STATE), is_open: false };
+        let this = Self(Arc::new(Inner { topic, state: Mutex::new(state), watcher }));
         this.init()?;
         Ok(this)
     }
@@ -129,7 +105,7 @@ impl Transactions {
 
     /// Rows can only be in one transaction if they are on one cluster.
     pub fn check_cluster(&self, properties: &ClientProperties, topic: &str) -> Result<()> {
-        let (ours, theirs) = (self.0.properties.brokers(), properties.brokers());
+        let (ours, theirs) = (self.0.topic.properties.brokers(), properties.brokers());
         if ours == theirs {
             return Ok(());
         }
@@ -145,81 +121,6 @@ impl Transactions {
         Writer { transactions: self.clone(), lane }
     }
 
-    /// Everything that is in the log, in order.
-    pub fn read(&self) -> Result<Vec<Vec<u8>>> {
-        let Inner { topic, properties, .. } = &*self.0;
-        let cluster = Cluster::new(properties.clone())?;
-        let (low, high) = cluster.watermarks(topic, 0)?;
-        let config = properties.config(
-            &[("socket.timeout.ms", "10000"), ("fetch.wait.max.ms", "10")],
-            &[
-                ("isolation.level", "read_committed"),
-                ("check.crcs", "true"),
-                ("group.id", "tidemill"),
-                ("enable.auto.commit", "false"),
-                ("enable.auto.offset.store", "false"),
-                ("enable.partition.eof", "true"),
-                ("auto.offset.reset", "error"),
-            ],
-        );
-        let watcher = Watcher::new(format!("the log \"{topic}\""), properties.brokers());
-        let consumer: BaseConsumer<Watcher> = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
-        let mut consumer = BatchConsumer::new(consumer, &[Assignment { topic, partition: 0, start: low }])?;
-        let (mut records, mut position, mut failure) = (Vec::new(), low, None);
-        let mut heard = Instant::now();
-        while position < high {
-            let events = consumer.poll(0, BATCH_ROWS_MAX, |event| {
-                match event {
-                    Event::Record(record) => {
-                        records.push(record.payload().unwrap_or_default().to_vec());
-                        position = record.offset() + 1;
-                    }
-                    Event::End(end) => position = position.max(end),
-                    Event::Failed { code, text } => failure = Some((code, text)),
-                }
-                ControlFlow::Continue(())
-            });
-            if 0 < events {
-                heard = Instant::now();
-            } else if READ_WAIT < heard.elapsed() {
-                let text = failure.map(|(_, text)| format!(": {text}")).unwrap_or_default();
-                return Err(Error::upstream(format!(
-                    "topic \"{topic}\", which keeps the job's progress, cannot be read on from offset {position} to \
-                     {high}{text}"
-                ))
-                .hint("grant READ on the topic; if records of it were deleted, the job can only begin anew, under another \
-                       'pipeline.name'"));
-            } else {
-                consumer.wait(SLICE);
-            }
-        }
-        Ok(records)
-    }
-
-    /// Commits the rows that were written since the last time, and a record of the log with them.
-    pub fn commit(&self, record: Vec<u8>) -> Result<()> {
-        let mut state = self.state();
-        self.begin(&mut state)?;
-        let mut rows = EncodedRows::default();
-        rows.values.bytes = record;
-        rows.values.end_row();
-        let State { producer, log, .. } = &mut *state;
-        let producer = producer.as_ref().expect("taken only by drop");
-        log.write(producer, &rows)?;
-        // The client would wait for what is in flight in slices of 100 ms.
-        log.drain(producer)?;
-        loop {
-            // Never with a deadline: the client's idea of the transaction would no longer be the coordinator's.
-            match producer.commit_transaction(Timeout::Never) {
-                Ok(()) => break,
-                Err(error) if may_try_again(&error) => thread::sleep(RETRY_WAIT),
-                Err(error) => return Err(self.failed(&error, "does not commit")),
-            }
-        }
-        state.is_open = false;
-        Ok(())
-    }
-
     fn begin(&self, state: &mut State) -> Result<()> {
         if !state.is_open {
             state.producer().begin_transaction().map_err(|e| self.failed(&e, "does not begin a transaction"))?;
@@ -228,42 +129,8 @@ impl Transactions {
         Ok(())
     }
 
-    /// Whether a request of what was committed last may still be under way.
-    pub fn is_disturbed(&self) -> bool {
-        let state = self.state();
-        for _ in 0..REPORTS_MAX {
-            // Reports come only to those who poll.
-            state.producer().poll(Duration::ZERO);
-        }
-        state.producer().client().context().take_disturbed()
-    }
-
-    /// Goes on with a new producer; what the old one still has under way comes to nothing. This fences everybody else,
-    /// too: look first that there is nobody.
-    pub fn renew(&self) -> Result<()> {
-        let Inner { topic, properties, state, watcher } = &*self.0;
-        let new = producer_of(properties, topic)?;
-        *watcher.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(new.client().context());
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (old, is_open) = (state.producer.replace(new), std::mem::take(&mut state.is_open));
-        drop(state);
-        if let Some(producer) = old {
-            client::end(Ending { producer, is_open, _properties: properties.clone() });
-        }
-        self.init()
-    }
-
-    /// Whether somebody else has taken the log over, or the coordinator has given up a transaction that took too long:
-    /// the client cannot tell these apart.
-    pub fn is_fenced(&self) -> bool {
-        let fatal = self.state().producer().client().fatal_error();
-        let codes =
-            [RDKafkaErrorCode::Fenced, RDKafkaErrorCode::ProducerFenced, RDKafkaErrorCode::InvalidProducerEpoch];
-        fatal.is_some_and(|(code, _)| codes.contains(&code))
-    }
-
     fn failed(&self, error: &KafkaError, what: &str) -> Error {
-        let Inner { topic, properties, .. } = &*self.0;
+        let LogTopic { name: topic, properties } = &self.0.topic;
         let (code, text) = match error {
             KafkaError::Transaction(error) => (error.code(), error.string()),
             other => (other.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail), other.to_string()),
@@ -291,8 +158,97 @@ impl Transactions {
     }
 }
 
+impl JobLog for Transactions {
+    fn read(&self) -> Result<Vec<(i64, Vec<u8>)>> {
+        let mut records = Vec::new();
+        self.0.topic.read(PROGRESS, 0, &mut |offset, record| {
+            records.push((offset, record.to_vec()));
+            Ok(())
+        })?;
+        Ok(records)
+    }
+
+    fn read_state(&self, from: i64, take: &mut dyn FnMut(i64, &[u8]) -> Result<()>) -> Result<()> {
+        self.0.topic.read(STATE, from, take)
+    }
+
+    fn write_state(&self, chunk: Vec<u8>) -> Result<()> {
+        let mut state = self.state();
+        self.begin(&mut state)?;
+        let State { producer, state: lane, .. } = &mut *state;
+        lane.write(producer.as_ref().expect("taken only by drop"), &one_row(chunk, None))
+    }
+
+    fn commit(&self, record: Vec<u8>) -> Result<()> {
+        let mut state = self.state();
+        self.begin(&mut state)?;
+        let State { producer, progress, .. } = &mut *state;
+        let producer = producer.as_ref().expect("taken only by drop");
+        progress.write(producer, &one_row(record, Some("progress")))?;
+        // The client would wait for what is in flight in slices of 100 ms.
+        progress.drain(producer)?;
+        loop {
+            // Never with a deadline: the client's idea of the transaction would no longer be the coordinator's.
+            match producer.commit_transaction(Timeout::Never) {
+                Ok(()) => break,
+                Err(error) if may_try_again(&error) => thread::sleep(RETRY_WAIT),
+                Err(error) => return Err(self.failed(&error, "does not commit")),
+            }
+        }
+        state.is_open = false;
+        Ok(())
+    }
+
+    fn ends(&self) -> Result<[i64; 2]> {
+        self.0.topic.ends()
+    }
+
+    fn delete_before(&self, offsets: [i64; 2]) {
+        self.0.topic.delete_before(offsets);
+    }
+
+    fn is_disturbed(&self) -> bool {
+        let state = self.state();
+        for _ in 0..REPORTS_MAX {
+            // Reports come only to those who poll.
+            state.producer().poll(Duration::ZERO);
+        }
+        state.producer().client().context().take_disturbed()
+    }
+
+    fn renew(&self) -> Result<()> {
+        let Inner { topic, state, watcher } = &*self.0;
+        let new = producer_of(topic)?;
+        *watcher.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(new.client().context());
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (old, is_open) = (state.producer.replace(new), std::mem::take(&mut state.is_open));
+        drop(state);
+        if let Some(producer) = old {
+            client::end(Ending { producer, is_open, _properties: topic.properties.clone() });
+        }
+        self.init()
+    }
+
+    fn is_fenced(&self) -> bool {
+        let fatal = self.state().producer().client().fatal_error();
+        let codes =
+            [RDKafkaErrorCode::Fenced, RDKafkaErrorCode::ProducerFenced, RDKafkaErrorCode::InvalidProducerEpoch];
+        fatal.is_some_and(|(code, _)| codes.contains(&code))
+    }
+}
+
+/// A record of the log.
+fn one_row(value: Vec<u8>, key: Option<&str>) -> EncodedRows {
+    let row = |bytes: Vec<u8>| {
+        let mut row = Encoded { bytes, ..Encoded::default() };
+        row.end_row();
+        row
+    };
+    EncodedRows { values: row(value), keys: key.map(|key| row(key.into())), ..EncodedRows::default() }
+}
+
 /// A producer that has not yet said who it is.
-fn producer_of(properties: &ClientProperties, log: &str) -> Result<BaseProducer<Watcher>> {
+fn producer_of(LogTopic { name: log, properties }: &LogTopic) -> Result<BaseProducer<Watcher>> {
     let config = properties.config(
         &[
             ("linger.ms", "5"),
@@ -318,7 +274,7 @@ fn may_try_again(error: &KafkaError) -> bool {
 impl Drop for Inner {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let (is_open, properties) = (state.is_open, self.properties.clone());
+        let (is_open, properties) = (state.is_open, self.topic.properties.clone());
         if let Some(producer) = state.producer.take() {
             client::end(Ending { producer, is_open, _properties: properties });
         }
