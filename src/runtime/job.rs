@@ -6,8 +6,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::clock;
+use super::describe::analyze;
+use super::diagnosis::diagnose;
 use super::events::ClockEvents;
-use super::metrics::{JobInfo, JobMetrics, ReadCounts};
+use super::info::JobInfo;
+use super::metrics::{JobMetrics, ReadCounts};
 use super::progress::{Position, Recorded};
 use crate::error::{Error, Result};
 use crate::exec::{Boundary, End};
@@ -58,6 +61,8 @@ pub(super) struct Shared {
     changed: Condvar,
     /// Told to stop by someone.
     stop: AtomicBool,
+    /// Its windows are to close before that.
+    drain: AtomicBool,
     /// Something failed: every thread ends as soon as it notices.
     cancelled: AtomicBool,
     /// The last boundary that was called; workers look at the number at every turn.
@@ -109,6 +114,7 @@ impl Shared {
             status: Mutex::new(status),
             changed: Condvar::new(),
             stop: AtomicBool::new(false),
+            drain: AtomicBool::new(false),
             cancelled: AtomicBool::new(false),
             called: AtomicU64::new(0),
             boundary: Mutex::new(None),
@@ -127,6 +133,7 @@ impl Shared {
     /// Calls a boundary: workers of stage 0 take it up at their next turn.
     pub(super) fn call(&self, call: Call) {
         let sequence = call.boundary.sequence;
+        self.metrics.note_call(sequence);
         *lock(&self.boundary) = Some(call);
         self.called.store(sequence, Ordering::Release);
         self.call.notify_all();
@@ -187,6 +194,11 @@ impl Shared {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::Acquire)
+    }
+
+    /// Whether a job that is stopping closes its windows first.
+    pub(super) fn is_draining(&self) -> bool {
+        self.drain.load(Ordering::Acquire)
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
@@ -261,6 +273,20 @@ impl Job {
         self.0.stop.store(true, Ordering::Release);
     }
 
+    /// Tells it to end as if its sources had: it reads nothing more, all windows close with what they have, and their rows
+    /// are written. Returns at once. A job that writes exactly once is then finished, and begins anew when it is started
+    /// again.
+    pub fn drain(&self) {
+        self.0.drain.store(true, Ordering::Release);
+        self.stop();
+    }
+
+    /// The plan that it runs, and what each operator has done; `None` for a batch.
+    pub fn analyze(&self) -> Option<String> {
+        let metrics = &self.0.metrics;
+        Some(analyze(metrics.plan()?, &metrics.info(), &metrics.stages()))
+    }
+
     /// Waits for its end; the job's error is the result's.
     pub fn wait(&self) -> Result<()> {
         loop {
@@ -290,13 +316,15 @@ impl Job {
             JobStatus::Failed(error) => Some(error.message.clone()),
             _ => None,
         };
-        JobInfo {
+        let mut info = JobInfo {
             name: self.0.name.clone(),
             statement: self.0.statement.split_whitespace().collect::<Vec<_>>().join(" "),
             status: now.status.word().to_owned(),
             error,
             elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             ..self.0.metrics.info()
-        }
+        };
+        info.diagnosis = diagnose(&info, clock::wall_ms());
+        info
     }
 }

@@ -17,7 +17,7 @@ use super::events::{self, Discovering};
 use super::exchange::{Aligned, Message};
 use super::job::{Job, Shared};
 use super::ledger::{Ledger, transactions_of};
-use super::metrics::{JobMetrics, Layout, ReadCounts, StatementLayout};
+use super::metrics::{InputLayout, JobMetrics, Layout, ReadCounts, StatementLayout};
 use super::outlets::{SinkLane, WorkerOutlets};
 use super::progress::Restored;
 use super::reading::{Alignment, IDLE_TIMEOUT, ReadPartition, SourceInput};
@@ -128,6 +128,7 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
         for worker in 0..workers {
             let mut part = topology.part(stage)?;
             state.restore(&mut part, worker)?;
+            part.fragment.set_timer(super::clock::worked);
             let outlets = WorkerOutlets {
                 shared: Arc::clone(&shared),
                 topology: Arc::clone(&topology),
@@ -142,7 +143,7 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
                 nodes: part.nodes.clone(),
                 state: Vec::new(),
                 progress: Vec::new(),
-                reached: WATERMARK_MAX,
+                reached: vec![WATERMARK_MAX; topology.sinks().len()],
             };
             let title = format!("stage {stage} worker {worker}");
             if stage == 0 {
@@ -341,11 +342,17 @@ fn inputs_of(plan: &StreamPlan) -> Vec<NodeId> {
 }
 
 /// What a job counts: its inputs, and how often each statement reads them.
-pub fn metrics_layout(plan: &StreamPlan, topology: &Topology) -> Layout {
+pub fn metrics_layout(plan: &Arc<StreamPlan>, topology: &Topology) -> Layout {
     let inputs = inputs_of(plan);
-    let name = |&id: &NodeId| match &plan.nodes[id].op {
-        Op::Source(source) => source.table.name.clone(),
-        _ => "VALUES".to_owned(),
+    let input = |&id: &NodeId| match &plan.nodes[id].op {
+        Op::Source(source) => InputLayout {
+            name: source.table.name.clone(),
+            has_event_time: source.watermark.is_some() && !source.processing_time,
+            // Whoever opens the source says what is wrong with its options.
+            idle_timeout: idle_timeout(&source.table).unwrap_or_default(),
+            advances_when_idle: watermark_advances(&source.table).unwrap_or_default(),
+        },
+        _ => InputLayout { name: "VALUES".to_owned(), ..InputLayout::default() },
     };
     let statement = |(number, &sink): (usize, &NodeId)| {
         let of_statement = || (0..plan.nodes.len()).filter(|&node| topology.statement_of(node) == Some(number));
@@ -356,10 +363,13 @@ pub fn metrics_layout(plan: &StreamPlan, topology: &Topology) -> Layout {
             Op::Sink(SinkNode { table: Some(table), .. }) => table.name.clone(),
             _ => "SELECT".to_owned(),
         };
-        StatementLayout { sink: name, reads: inputs.iter().map(times).collect() }
+        let has_windows =
+            |&id: &NodeId| matches!(plan.nodes[id].op, Op::Aggregate(_) | Op::PerWindow(_) | Op::Sessions(_));
+        let windows = of_statement().filter(has_windows).collect();
+        StatementLayout { sink: name, reads: inputs.iter().map(times).collect(), windows }
     };
     let statements = topology.sinks().iter().enumerate().map(statement).collect();
-    Layout { inputs: inputs.iter().map(name).collect(), statements }
+    Layout { inputs: inputs.iter().map(input).collect(), statements, plan: Some(Arc::clone(plan)) }
 }
 
 /// The rows of the parts of a plan that read no stream.

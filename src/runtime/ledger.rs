@@ -174,6 +174,8 @@ impl Ledger {
                 complete.at.boundary,
                 complete.took
             );
+            let bytes = complete.at.state.iter().map(|stored| stored.bytes).sum();
+            metrics.note_checkpoint(complete.at.boundary, complete.took, bytes);
             self.checkpoints.let_go(complete.before);
         }
         if boundary.end == End::GoesOn && self.log.is_disturbed() {

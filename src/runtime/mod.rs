@@ -14,9 +14,12 @@ mod batch_tests;
 mod checkpoints;
 pub mod clock;
 mod commit;
+mod describe;
+mod diagnosis;
 mod engine;
 mod events;
 mod exchange;
+mod info;
 mod job;
 mod launch;
 mod ledger;
@@ -27,6 +30,7 @@ mod progress;
 mod property_tests;
 mod query;
 pub mod query_test;
+mod rates;
 mod reading;
 mod rehearsal;
 mod rejects;
@@ -35,9 +39,12 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod topology;
+pub mod words;
 mod worker;
 
 pub use engine::{Engine, EngineConfig, Outcome, Rows};
+pub use info::{
+    CheckpointInfo, CommitInfo, JobInfo, OperatorInfo, PartitionInfo, PartitionState, SourceInfo, StatementInfo, Terms,
+};
 pub use job::{Job, JobStatus};
-pub use metrics::{JobInfo, SourceInfo, StatementInfo};
 pub use query::QueryStream;

@@ -295,6 +295,12 @@ impl SourceReader for Reader {
         if std::mem::take(&mut self.heard) { Ok(()) } else { self.probe() }
     }
 
+    fn known_end(&self, partition: usize) -> Option<i64> {
+        let state = self.states.get(partition)?.as_ref()?;
+        let known = || self.batch.known_end(&state.plan.id.topic, state.plan.id.partition);
+        state.plan.end.or_else(known)
+    }
+
     fn trouble(&self) -> Option<String> {
         self.watcher().trouble()
     }

@@ -7,7 +7,6 @@ use crate::catalog::{Catalog, Table};
 use crate::connectors::Defaults;
 use crate::error::{Blame, Error, Result};
 use crate::plan::{Op, Planner, SinkNode, StreamPlan, explain, reads_stream, split_limit};
-use crate::runtime::Job;
 use crate::runtime::launch::{Launch, compute, launch};
 use crate::runtime::query::{QueryStream, op_schema};
 use crate::runtime::session::Session;
@@ -102,7 +101,7 @@ impl Engine {
     pub(super) fn explain(&self, statement: &Statement, analyze: bool) -> Result<Outcome> {
         if analyze {
             return Err(Error::statement("EXPLAIN ANALYZE is not available yet")
-                .hint("SHOW JOBS shows what running jobs count"));
+                .hint("start it as a job; EXPLAIN ANALYZE JOB <name> shows what a running one does"));
         }
         let state = self.state();
         if let Some(late) = state.session.batch()? {
@@ -150,33 +149,6 @@ impl Engine {
             (state.session.clone(), state.defaults())
         };
         self.stream(plan, &format!("PRINT '{topic}'"), &session, &defaults, 0, limit)
-    }
-
-    pub(super) fn stop_job(&self, name: &str) -> Result<Outcome> {
-        let jobs = self.jobs();
-        let named = |j: &&Job| j.name() == name && !j.status().has_ended();
-        let beginning = |j: &&Job| j.name().starts_with(name) && !j.status().has_ended();
-        let job = match jobs.iter().find(named) {
-            Some(job) => job,
-            None => match jobs.iter().filter(beginning).collect::<Vec<_>>().as_slice() {
-                [job] => *job,
-                [] => {
-                    let error = Error::statement(format!("no job named {name} is running"));
-                    let near = crate::catalog::options::nearest(name, jobs.iter().map(Job::name));
-                    return Err(match near {
-                        Some(near) if near != name => error.hint(format!("did you mean {near}?")),
-                        _ => error.hint("SHOW JOBS lists the jobs"),
-                    });
-                }
-                several => {
-                    let names = several.iter().map(|j| j.name()).collect::<Vec<_>>().join(", ");
-                    return Err(Error::statement(format!("several jobs begin with {name}: {names}")));
-                }
-            },
-        };
-        job.stop();
-        job.wait()?;
-        done(format!("job {} is stopped; what had fired is written", job.name()))
     }
 }
 
