@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
+use serde::{Deserialize, Serialize};
+
 use super::job::lock;
 use crate::connectors::TroubleProbe;
 use crate::exec::Counts;
-use crate::time::{TIME_MS_LIMIT, TimeMs, WATERMARK_MIN};
+use crate::time::{TIME_MS_LIMIT, TimeMs, WATERMARK_MAX, WATERMARK_MIN};
 
 /// Counters that threads of a job add to. Rates are for readers to derive.
 #[derive(Default)]
@@ -46,6 +48,18 @@ pub struct StatementLayout {
     pub reads: Vec<u64>,
 }
 
+impl InputMetrics {
+    /// Adds what a worker has read.
+    pub fn add(&self, read: ReadCounts) {
+        let add = |counter: &AtomicU64, more| counter.fetch_add(more, Ordering::Relaxed);
+        add(&self.records, read.records);
+        add(&self.bytes, read.bytes);
+        add(&self.skipped, read.skipped);
+        add(&self.dead_lettered, read.dead_lettered);
+        add(&self.tombstones, read.tombstones);
+    }
+}
+
 /// What has been read of one input.
 #[derive(Default)]
 pub struct InputMetrics {
@@ -59,6 +73,43 @@ pub struct InputMetrics {
     pub dead_lettered: AtomicU64,
     /// Records without a value.
     pub tombstones: AtomicU64,
+}
+
+/// What had been counted at a boundary, for whoever goes on from there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Per source.
+    pub sources: Vec<ReadCounts>,
+    /// Per statement.
+    pub statements: Vec<Counts>,
+    /// Rows written.
+    pub rows_out: u64,
+}
+
+/// What has been read of one source, by one worker or all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadCounts {
+    /// Records.
+    pub records: u64,
+    /// Payload bytes.
+    pub bytes: u64,
+    /// Bad records that gave no row.
+    pub skipped: u64,
+    /// Bad records that went to a topic.
+    pub dead_lettered: u64,
+    /// Records without a value.
+    pub tombstones: u64,
+}
+
+impl ReadCounts {
+    /// Adds another count.
+    pub fn add(&mut self, other: Self) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+        self.skipped += other.skipped;
+        self.dead_lettered += other.dead_lettered;
+        self.tombstones += other.tombstones;
+    }
 }
 
 /// What one worker says of itself at a boundary.
@@ -186,6 +237,27 @@ impl JobMetrics {
     /// Replaces what a worker of a stage has said before.
     pub fn report(&self, stage: usize, worker: usize, report: WorkerReport) {
         lock(&self.per_worker).insert((stage, worker), report);
+    }
+
+    /// What operators have counted up to the boundary at which all have reported last, per statement.
+    pub fn counts(&self) -> Vec<Counts> {
+        let mut counts = vec![Counts::default(); self.layout.statements.len()];
+        for report in lock(&self.per_worker).values() {
+            counts.iter_mut().zip(&report.counts).for_each(|(sum, of_worker)| sum.add(*of_worker));
+        }
+        counts
+    }
+
+    /// Goes on from what an earlier run had counted.
+    pub fn restore(&self, counters: &Counters) {
+        for (input, read) in self.inputs.iter().zip(&counters.sources) {
+            input.add(*read);
+        }
+        self.rows_out.store(counters.rows_out, Ordering::Relaxed);
+        // As if by one worker more.
+        let counts = counters.statements.clone();
+        let report = WorkerReport { counts, watermark: WATERMARK_MAX, open_windows: 0, state_bytes: 0 };
+        self.report(0, usize::MAX, report);
     }
 
     /// A reader's sentence on why nothing arrives, or that it is well again.
