@@ -12,6 +12,7 @@ use super::events::ClockEvents;
 use super::info::JobInfo;
 use super::metrics::{JobMetrics, ReadCounts};
 use super::progress::{Position, Recorded};
+use crate::connectors::CancelToken;
 use crate::error::{Error, Result};
 use crate::exec::{Boundary, End};
 
@@ -64,7 +65,7 @@ pub(super) struct Shared {
     /// Its windows are to close before that.
     drain: AtomicBool,
     /// Something failed: every thread ends as soon as it notices.
-    cancelled: AtomicBool,
+    cancel: CancelToken,
     /// The last boundary that was called; workers look at the number at every turn.
     called: AtomicU64,
     boundary: Mutex<Option<Call>>,
@@ -106,6 +107,10 @@ struct Status {
 
 impl Shared {
     pub(super) fn new(name: String, statement: String, metrics: JobMetrics) -> Arc<Self> {
+        Self::with(name, statement, metrics, CancelToken::default())
+    }
+
+    pub(super) fn with(name: String, statement: String, metrics: JobMetrics, cancel: CancelToken) -> Arc<Self> {
         let status = Status { status: JobStatus::Running, since: clock::now(), elapsed: None };
         Arc::new(Self {
             name,
@@ -115,7 +120,7 @@ impl Shared {
             changed: Condvar::new(),
             stop: AtomicBool::new(false),
             drain: AtomicBool::new(false),
-            cancelled: AtomicBool::new(false),
+            cancel,
             called: AtomicU64::new(0),
             boundary: Mutex::new(None),
             call: Condvar::new(),
@@ -202,18 +207,18 @@ impl Shared {
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Acquire)
+        self.cancel.is_cancelled()
     }
 
     /// Every thread ends as soon as it notices, and nothing is wrong.
     pub(super) fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Release);
+        self.cancel.cancel();
     }
 
     /// Something went wrong: the first error counts, and every thread ends as soon as it notices.
     pub(super) fn fail(&self, error: Error) {
         lock(&self.error).get_or_insert(error);
-        self.cancelled.store(true, Ordering::Release);
+        self.cancel.cancel();
     }
 
     /// Whether all threads have ended, or do so within this time.

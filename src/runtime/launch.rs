@@ -27,7 +27,9 @@ use super::state::StoredState;
 use super::topology::Topology;
 use super::worker::{Fixed, SourceWorker, StageWorker};
 use crate::catalog::Table;
-use crate::connectors::{self, Defaults, Keep, Sink, SinkEncoder, SinkWriter, Source, SourceSpec, Transactions};
+use crate::connectors::{
+    self, CancelToken, Defaults, Keep, Sink, SinkEncoder, SinkWriter, Source, SourceSpec, Transactions,
+};
 use crate::error::{Blame, Error, Result};
 use crate::exec::{End, SourceStage};
 use crate::limits::CHANNEL_BATCHES_MAX;
@@ -66,7 +68,8 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
     let Launch { name, statement, plan, session, defaults } = launch;
     let commit_interval = session.commit_interval()?;
     let checkpoint_interval = session.checkpoint_interval()?;
-    let transactions = transactions_of(&name, &plan, session, defaults)?;
+    let cancel = CancelToken::default();
+    let transactions = transactions_of(&name, &plan, session, defaults, cancel.clone())?;
     let (mut ledger, restored) = match &transactions {
         Some((transactions, log)) => {
             let (ledger, restored) =
@@ -90,7 +93,7 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
     let (rejects, reject_writers) = RejectLanes::open(&name, &plan, sources, defaults, transactions)?;
     let rejects = Arc::new(rejects);
 
-    let shared = Shared::new(name, statement, JobMetrics::new(metrics_layout(&plan, &topology)));
+    let shared = Shared::with(name, statement, JobMetrics::new(metrics_layout(&plan, &topology)), cancel);
     let mut rows_out = None;
     let mut writers: Vec<Box<dyn SinkWriter>> = Vec::new();
     for target in &targets {

@@ -17,7 +17,7 @@ use super::progress::{Author, Beginning, History, Position, Recorded, Restored, 
 use super::session::Session;
 use super::state::StoredState;
 use crate::catalog::Table;
-use crate::connectors::{self, Defaults, JobLog, PartitionPlan, Source, Transactions};
+use crate::connectors::{self, CancelToken, Defaults, JobLog, PartitionPlan, Source, Transactions};
 use crate::error::{Error, Result};
 use crate::exec::{Boundary, End, Extent};
 use crate::plan::{NodeId, Op, StreamPlan, explain};
@@ -278,12 +278,13 @@ pub fn transactions_of(
     plan: &StreamPlan,
     session: &Session,
     defaults: &Defaults,
+    cancel: CancelToken,
 ) -> Result<Option<(Transactions, String)>> {
     let Some(table) = sink_in_transactions(plan)? else { return Ok(None) };
     check_sources(plan)?;
     let name = format!("{}{job}", session.topic_prefix());
     connectors::kafka::check_log_name(&name)?;
-    let transactions = Transactions::open(table, &name, session.topic_replication()?, defaults)?;
+    let transactions = Transactions::open(table, &name, session.topic_replication()?, defaults, cancel)?;
     Ok(Some((transactions, name)))
 }
 
