@@ -15,6 +15,7 @@ use datafusion::prelude::SessionContext;
 use super::commit::{AsTheyAre, CommitMessage, Committer, Hand};
 use super::events::{self, Discovering};
 use super::exchange::{Aligned, Message};
+use super::identity::Identity;
 use super::job::{Job, Shared};
 use super::ledger::{Ledger, transactions_of};
 use super::metrics::{InputLayout, JobMetrics, Layout, ReadCounts, StatementLayout};
@@ -46,6 +47,8 @@ const STACK_BYTES: usize = 16 << 20;
 pub struct Launch<'a> {
     pub name: String,
     pub statement: String,
+    /// What the job is: the statement with the views that it names, and what planning went by.
+    pub definition: String,
     pub plan: StreamPlan,
     pub session: &'a Session,
     pub defaults: &'a Defaults,
@@ -65,15 +68,24 @@ enum Target {
 
 /// Starts a job. The receiver gives the rows of the sink that is no table, if the plan has one.
 pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)> {
-    let Launch { name, statement, plan, session, defaults } = launch;
+    let Launch { name, statement, definition, plan, session, defaults } = launch;
     let commit_interval = session.commit_interval()?;
     let checkpoint_interval = session.checkpoint_interval()?;
     let cancel = CancelToken::default();
     let transactions = transactions_of(&name, &plan, session, defaults, cancel.clone())?;
     let (mut ledger, restored) = match &transactions {
         Some((transactions, log)) => {
-            let (ledger, restored) =
-                Ledger::open(&name, log, &plan, Arc::new(transactions.clone()), checkpoint_interval)?;
+            let (ledger, restored) = {
+                let identity = Identity::of(&plan, &definition);
+                Ledger::open(
+                    &name,
+                    log,
+                    Arc::new(transactions.clone()),
+                    identity,
+                    session.restore()?,
+                    checkpoint_interval,
+                )?
+            };
             (Some(ledger), restored)
         }
         None => (None, None),

@@ -19,6 +19,7 @@ mod diagnosis;
 mod engine;
 mod events;
 mod exchange;
+mod identity;
 mod info;
 mod job;
 mod launch;
