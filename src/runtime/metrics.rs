@@ -312,11 +312,7 @@ impl JobMetrics {
             let mut reports: Vec<&PartitionReport> = of_source.flat_map(|(_, reports)| reports).collect();
             reports.sort_by_key(|report| report.index);
             source.partitions = reports.into_iter().map(|report| partition(report, now)).collect();
-            let counting = source.partitions.iter().filter(|p| p.state.counts());
-            if let (true, Some(least)) = (source.has_event_time, counting.map(|p| p.watermark).min()) {
-                let at_least = |p: &&mut PartitionInfo| p.state.counts() && p.watermark == least;
-                source.partitions.iter_mut().filter(at_least).for_each(|p| p.holds_back = true);
-            }
+            source.mark_holders();
         }
         info.lag = info.sources.iter().filter_map(SourceInfo::lag).reduce(u64::saturating_add);
     }

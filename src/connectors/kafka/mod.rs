@@ -16,6 +16,7 @@ mod batch;
 mod client;
 mod cluster;
 mod embedded;
+mod group;
 mod layout;
 mod log;
 mod metadata;
