@@ -13,6 +13,9 @@ pub const COLUMNS: [&str; 7] = ["job", "status", "records/s", "rows/s", "to read
 /// So much of a statement fits on a line with the rest.
 const STATEMENT_CHARS_MAX: usize = 60;
 
+/// Every boundary takes a moment; one that takes longer than this is worth a word.
+const UNDER_WAY_MS_MIN: u64 = 1_000;
+
 /// A job's row of `SHOW JOBS`.
 pub fn row(info: &JobInfo) -> Vec<String> {
     let trouble = info.error.as_ref().or(info.trouble.as_ref()).map(|t| format!(" ({t})")).unwrap_or_default();
@@ -98,8 +101,10 @@ fn state(info: &JobInfo) -> String {
 fn commit(info: &JobInfo) -> String {
     let under_way = match (info.replay, info.under_way) {
         (Some((at, until)), _) => format!("; going through boundary {at} of {until} again"),
-        (None, Some((sequence, age_ms))) => format!("; boundary {sequence} is under way for {}", span(age_ms)),
-        (None, None) => String::new(),
+        (None, Some((sequence, age_ms))) if UNDER_WAY_MS_MIN <= age_ms => {
+            format!("; boundary {sequence} is under way for {}", span(age_ms))
+        }
+        (None, _) => String::new(),
     };
     match info.commit {
         Some(last) => {

@@ -274,7 +274,8 @@ impl Case<'_> {
         let with_time = self.partitions().filter(|(source, _)| source.has_event_time);
         let (source, partition) = with_time.max_by_key(|(_, p)| p.watermark)?;
         Some(format!(
-            "the watermark is {} ahead of the clock: {} has had a record of such a time, and whatever is older is late",
+            "the watermark is {} ahead of the clock: {} has had a record of such a time, and whatever is older is late; \
+             'scan.event-time.max-ahead' turns such records away",
             span(u64::try_from(ahead_ms).unwrap_or(0)),
             named(&[(source, partition)])
         ))

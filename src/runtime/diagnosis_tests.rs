@@ -279,7 +279,7 @@ fn nothing_is_left_of_what_comes() {
         [
             "all 100 records of the last ten seconds were late: the windows of such event times had closed before; the watermark is at 2013-01-02 10:00:00Z",
             "the watermark is 1 d ahead of the clock: partition 2 of clicks has had a record of such a time, and whatever \
-             is older is late",
+             is older is late; 'scan.event-time.max-ahead' turns such records away",
         ]
     );
 }
