@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, BinaryViewArray, Int8Array, RecordBatch};
@@ -14,7 +15,7 @@ use arrow::datatypes::DataType;
 
 use crate::catalog::options::nearest;
 use crate::catalog::{Column, ColumnKind, Table};
-use crate::error::{Error, Result};
+use crate::error::{Blame, Error, Result};
 use crate::formats::Encoded;
 use kafka::Embedded;
 pub use kafka::Transactions;
@@ -323,6 +324,27 @@ pub trait SourceReader: Send {
     /// A sentence on why nothing arrives, if that is known: a broker that is away, for instance.
     fn trouble(&self) -> Option<String> {
         None
+    }
+}
+
+/// Tells those who wait for the outside that they need not any more: clones are of one mind.
+#[derive(Clone, Debug, Default)]
+pub struct CancelToken(Arc<AtomicBool>);
+
+impl CancelToken {
+    /// From now on nobody waits.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether nobody is to wait any more.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// An error for whoever still waits, if it is cancelled.
+    pub fn check(&self) -> Result<()> {
+        if self.is_cancelled() { Err(Error::new(Blame::Interrupted, "the job has ended")) } else { Ok(()) }
     }
 }
 

@@ -17,6 +17,7 @@ mod transform;
 mod windows;
 
 use arrow::array::RecordBatch;
+use serde::{Deserialize, Serialize};
 
 use crate::connectors::Policies;
 use crate::error::Result;
@@ -95,7 +96,8 @@ pub struct Output {
 
 /// What became of records. Operators count rows as if each were a record; what counts for others is left to
 /// [`Counts::of`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counts {
     /// In time for some window, or written. What is found later to have come to nothing is taken away again.
     pub used: i64,

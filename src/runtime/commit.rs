@@ -16,11 +16,13 @@ use super::events::ClockEvents;
 use super::exchange::{Aligned, Next, cancelled};
 use super::job::{Call, Shared};
 use super::ledger::Ledger;
-use super::progress::Recorded;
+use super::progress::{Position, Recorded};
 use super::query::with_op;
 use crate::connectors::{PartitionPlan, SinkEncoder, SinkRows, SinkWriter, Source};
 use crate::error::{Error, Result};
-use crate::exec::{Boundary, End, Extent};
+use crate::exec::{Boundary, End};
+use crate::plan::NodeId;
+use crate::state::Piece;
 
 /// How long the thread waits for rows before it looks whether the job goes on.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -31,6 +33,8 @@ pub enum CommitMessage {
     Rows(usize, SinkRows, usize),
     /// Rows that were turned away, for a topic of such rows.
     Rejected(usize, SinkRows),
+    /// What operators have given out at the boundary that follows, by node of the plan.
+    State(Vec<(NodeId, Piece)>),
     /// A boundary: all rows of the sender before it have been sent.
     Boundary(Boundary),
 }
@@ -46,11 +50,12 @@ pub struct Committer {
     /// Workers of stage 0.
     pub workers: usize,
     pub commit_interval: Duration,
-    pub checkpoint_interval: Duration,
-    /// The clock before the first boundary.
-    pub clock_ms: i64,
+    /// The boundary from which the job goes on, 0 at its start, and its clock.
+    pub from: (u64, i64),
     /// Where each boundary is committed, with its rows; without one, the sinks are flushed one by one.
     pub ledger: Option<Ledger>,
+    /// What operators have given out at the boundary at hand.
+    pub state: Vec<(NodeId, Piece)>,
     /// What an earlier run has committed: it is gone through again in silence.
     pub replay: VecDeque<Recorded>,
 }
@@ -58,14 +63,12 @@ pub struct Committer {
 impl Committer {
     /// Runs until the job has ended; answers whether its sources had.
     pub fn run(&mut self) -> Result<End> {
-        let mut sequence = 0;
-        let mut clock_ms = self.clock_ms;
-        let mut flushed = 0;
-        let replay_until = self.replay.back().map_or(0, |last| last.sequence);
+        let (mut sequence, mut clock_ms) = self.from;
+        let mut flushed = sequence;
+        let replay_until = self.replay.back().map_or(sequence, |last| last.sequence);
         self.shared.metrics.set_replay(replay_until);
         let mut called = Arc::new(ClockEvents::default());
         let mut next_call = clock::now() + self.commit_interval;
-        let mut next_checkpoint = clock::now() + self.checkpoint_interval;
         loop {
             if self.shared.is_cancelled() {
                 return Err(cancelled());
@@ -81,10 +84,7 @@ impl Committer {
                 && let Some(end) = self.due(now, next_call)
             {
                 sequence += 1;
-                let checkpoint = next_checkpoint <= now || end != End::GoesOn;
-                if checkpoint {
-                    next_checkpoint = now + self.checkpoint_interval;
-                }
+                let checkpoint = self.ledger.as_mut().and_then(|ledger| ledger.checkpoint_due(now, end));
                 next_call = now + self.commit_interval;
                 // A job that ends begins with nothing new.
                 let events = if end == End::GoesOn { self.shared.take_events() } else { ClockEvents::default() };
@@ -92,10 +92,7 @@ impl Committer {
                 // Processing time never goes back, whatever the clock does.
                 clock_ms = clock_ms.max(clock::wall_ms());
                 called = Arc::new(events);
-                let (boundary, events) = (
-                    Boundary { sequence, clock_ms, checkpoint: checkpoint.then_some(Extent::Delta), end },
-                    Arc::clone(&called),
-                );
+                let (boundary, events) = (Boundary { sequence, clock_ms, checkpoint, end }, Arc::clone(&called));
                 self.shared.call(Call { boundary, events, replayed: None });
             }
             // While a boundary is on its way only messages matter; else the next call does.
@@ -116,6 +113,7 @@ impl Committer {
                     let written = self.reject_writers[topic].write(rows);
                     self.explained(written)?;
                 }
+                Next::Message(_, CommitMessage::State(pieces)) => self.state.extend(pieces),
                 Next::Message(input, CommitMessage::Boundary(boundary)) => {
                     if !self.inputs.arrived(input) {
                         continue;
@@ -124,7 +122,7 @@ impl Committer {
                         self.flush(&boundary, &called)?;
                     } else {
                         // Its rows are outside, and its progress on record.
-                        drop(self.shared.take_positions(boundary.sequence));
+                        drop(self.shared.take_reached(boundary.sequence, self.sources.len()));
                         if boundary.sequence == replay_until {
                             tracing::info!(
                                 "{}: everything up to boundary {replay_until} is replayed",
@@ -176,14 +174,13 @@ impl Committer {
         for writer in self.writers.iter_mut().chain(&mut self.reject_writers) {
             writer.flush()?;
         }
-        let mut positions = vec![Vec::new(); self.sources.len()];
-        for (source, of_source) in self.shared.take_positions(boundary.sequence) {
-            positions[source] = of_source;
-        }
+        let reached = self.shared.take_reached(boundary.sequence, self.sources.len());
+        let next_offset = |p: &Position| (p.index, p.next_offset);
         let next_offsets: Vec<Vec<(usize, i64)>> =
-            positions.iter().map(|of| of.iter().map(|p| (p.index, p.next_offset)).collect()).collect();
-        if let Some(ledger) = &self.ledger {
-            ledger.commit(boundary, events, positions, &self.sources)?;
+            reached.iter().map(|of| of.positions.iter().map(next_offset).collect()).collect();
+        if let Some(ledger) = &mut self.ledger {
+            let (metrics, state) = (&self.shared.metrics, std::mem::take(&mut self.state));
+            ledger.commit(boundary, events, reached, state, metrics, &self.sources)?;
         }
         for (source, next_offsets) in self.sources.iter().zip(&next_offsets) {
             source.note_progress(next_offsets);

@@ -10,8 +10,9 @@ use super::describe::analyze;
 use super::diagnosis::diagnose;
 use super::events::ClockEvents;
 use super::info::JobInfo;
-use super::metrics::JobMetrics;
+use super::metrics::{JobMetrics, ReadCounts};
 use super::progress::{Position, Recorded};
+use crate::connectors::CancelToken;
 use crate::error::{Error, Result};
 use crate::exec::{Boundary, End};
 
@@ -64,7 +65,7 @@ pub(super) struct Shared {
     /// Its windows are to close before that.
     drain: AtomicBool,
     /// Something failed: every thread ends as soon as it notices.
-    cancelled: AtomicBool,
+    cancel: CancelToken,
     /// The last boundary that was called; workers look at the number at every turn.
     called: AtomicU64,
     boundary: Mutex<Option<Call>>,
@@ -72,12 +73,21 @@ pub(super) struct Shared {
     call: Condvar,
     /// Workers of stage 0 whose sources have all ended.
     ended_workers: AtomicUsize,
-    /// Per boundary and source: where its partitions stand, until the boundary's rows are outside.
-    positions: Mutex<BTreeMap<(u64, usize), Vec<Position>>>,
+    /// Per boundary and source: how far it has come, until the boundary's rows are outside.
+    reached: Mutex<BTreeMap<(u64, usize), Reached>>,
     /// What has happened and belongs to the next boundary.
     events: Mutex<ClockEvents>,
     /// The first thing that went wrong.
     error: Mutex<Option<Error>>,
+}
+
+/// How far a source had come at a boundary.
+#[derive(Default)]
+pub(super) struct Reached {
+    /// Where its partitions stood, in the order of their indices.
+    pub positions: Vec<Position>,
+    /// What had been read.
+    pub counts: ReadCounts,
 }
 
 /// A boundary as the workers of stage 0 hear of it.
@@ -97,6 +107,10 @@ struct Status {
 
 impl Shared {
     pub(super) fn new(name: String, statement: String, metrics: JobMetrics) -> Arc<Self> {
+        Self::with(name, statement, metrics, CancelToken::default())
+    }
+
+    pub(super) fn with(name: String, statement: String, metrics: JobMetrics, cancel: CancelToken) -> Arc<Self> {
         let status = Status { status: JobStatus::Running, since: clock::now(), elapsed: None };
         Arc::new(Self {
             name,
@@ -106,12 +120,12 @@ impl Shared {
             changed: Condvar::new(),
             stop: AtomicBool::new(false),
             drain: AtomicBool::new(false),
-            cancelled: AtomicBool::new(false),
+            cancel,
             called: AtomicU64::new(0),
             boundary: Mutex::new(None),
             call: Condvar::new(),
             ended_workers: AtomicUsize::new(0),
-            positions: Mutex::default(),
+            reached: Mutex::default(),
             events: Mutex::default(),
             error: Mutex::default(),
         })
@@ -162,22 +176,25 @@ impl Shared {
         self.ended_workers.load(Ordering::Acquire)
     }
 
-    /// Remembers where a worker stood in a source at a boundary.
-    pub(super) fn note_positions(&self, sequence: u64, source: usize, positions: Vec<Position>) {
-        lock(&self.positions).entry((sequence, source)).or_default().extend(positions);
+    /// Remembers how far a worker had come in a source at a boundary.
+    pub(super) fn note_reached(&self, sequence: u64, source: usize, positions: Vec<Position>, counts: ReadCounts) {
+        let mut all = lock(&self.reached);
+        let reached = all.entry((sequence, source)).or_default();
+        reached.positions.extend(positions);
+        reached.counts.add(counts);
     }
 
-    /// Where all workers stood at a boundary, per source.
-    pub(super) fn take_positions(&self, sequence: u64) -> Vec<(usize, Vec<Position>)> {
-        let mut all = lock(&self.positions);
+    /// How far all workers had come at a boundary, in each of so many sources.
+    pub(super) fn take_reached(&self, sequence: u64, sources: usize) -> Vec<Reached> {
+        let mut all = lock(&self.reached);
         let later = all.split_off(&(sequence + 1, 0));
-        let upto = std::mem::replace(&mut *all, later);
-        let at_boundary = upto.into_iter().filter(|((at, _), _)| *at == sequence);
-        let in_order = |((_, source), mut positions): ((u64, usize), Vec<Position>)| {
-            positions.sort_unstable_by_key(|p| p.index);
-            (source, positions)
+        let mut upto = std::mem::replace(&mut *all, later);
+        let of_source = |source: usize| {
+            let mut reached = upto.remove(&(sequence, source)).unwrap_or_default();
+            reached.positions.sort_unstable_by_key(|p| p.index);
+            reached
         };
-        at_boundary.map(in_order).collect()
+        (0..sources).map(of_source).collect()
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -190,18 +207,18 @@ impl Shared {
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Acquire)
+        self.cancel.is_cancelled()
     }
 
     /// Every thread ends as soon as it notices, and nothing is wrong.
     pub(super) fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Release);
+        self.cancel.cancel();
     }
 
     /// Something went wrong: the first error counts, and every thread ends as soon as it notices.
     pub(super) fn fail(&self, error: Error) {
         lock(&self.error).get_or_insert(error);
-        self.cancelled.store(true, Ordering::Release);
+        self.cancel.cancel();
     }
 
     /// Whether all threads have ended, or do so within this time.

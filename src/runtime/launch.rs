@@ -17,16 +17,19 @@ use super::events::{self, Discovering};
 use super::exchange::{Aligned, Message};
 use super::job::{Job, Shared};
 use super::ledger::{Ledger, transactions_of};
-use super::metrics::{InputLayout, JobMetrics, Layout, StatementLayout};
+use super::metrics::{InputLayout, JobMetrics, Layout, ReadCounts, StatementLayout};
 use super::outlets::{SinkLane, WorkerOutlets};
 use super::progress::Restored;
 use super::reading::{Alignment, IDLE_TIMEOUT, ReadPartition, SourceInput};
 use super::rejects::RejectLanes;
 use super::session::Session;
+use super::state::StoredState;
 use super::topology::Topology;
 use super::worker::{Fixed, SourceWorker, StageWorker};
 use crate::catalog::Table;
-use crate::connectors::{self, Defaults, Keep, Sink, SinkEncoder, SinkWriter, Source, SourceSpec, Transactions};
+use crate::connectors::{
+    self, CancelToken, Defaults, Keep, Sink, SinkEncoder, SinkWriter, Source, SourceSpec, Transactions,
+};
 use crate::error::{Blame, Error, Result};
 use crate::exec::{End, SourceStage};
 use crate::limits::CHANNEL_BATCHES_MAX;
@@ -65,10 +68,12 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
     let Launch { name, statement, plan, session, defaults } = launch;
     let commit_interval = session.commit_interval()?;
     let checkpoint_interval = session.checkpoint_interval()?;
-    let transactions = transactions_of(&name, &plan, session, defaults)?;
-    let (ledger, restored) = match &transactions {
+    let cancel = CancelToken::default();
+    let transactions = transactions_of(&name, &plan, session, defaults, cancel.clone())?;
+    let (mut ledger, restored) = match &transactions {
         Some((transactions, log)) => {
-            let (ledger, restored) = Ledger::open(&name, log, &plan, Arc::new(transactions.clone()))?;
+            let (ledger, restored) =
+                Ledger::open(&name, log, &plan, Arc::new(transactions.clone()), checkpoint_interval)?;
             (Some(ledger), restored)
         }
         None => (None, None),
@@ -88,7 +93,7 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
     let (rejects, reject_writers) = RejectLanes::open(&name, &plan, sources, defaults, transactions)?;
     let rejects = Arc::new(rejects);
 
-    let shared = Shared::new(name, statement, JobMetrics::new(metrics_layout(&plan, &topology)));
+    let shared = Shared::with(name, statement, JobMetrics::new(metrics_layout(&plan, &topology)), cancel);
     let mut rows_out = None;
     let mut writers: Vec<Box<dyn SinkWriter>> = Vec::new();
     for target in &targets {
@@ -108,8 +113,16 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
     let troubles = writers.iter().chain(&reject_writers).filter_map(|w| w.trouble());
     shared.metrics.set_writers(troubles.chain(transactions.map(Transactions::trouble)).collect());
 
-    let clock_ms = restored.as_ref().map_or_else(super::clock::wall_ms, |r| r.beginning.clock_ms);
+    let beginning = restored.as_ref().map(|r| &r.beginning);
+    let from = beginning.map_or_else(|| (0, super::clock::wall_ms()), |b| (b.boundary, b.clock_ms));
     let replay_until = restored.as_ref().map_or(0, Restored::last);
+    let starts = beginning.filter(|beginning| 0 < beginning.boundary).map(|beginning| &beginning.sources);
+    let mut state = StoredState::default();
+    if let (Some(ledger), Some(beginning)) = (&ledger, beginning) {
+        state = ledger.read_state(beginning)?;
+        shared.metrics.restore(&beginning.counters);
+    }
+    let mut state = state.deal(&topology)?;
 
     let mut channels = Channels::new(&topology);
     let mut threads: Vec<(String, Box<dyn FnMut() -> Result<()> + Send>)> = Vec::new();
@@ -117,6 +130,7 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
     for stage in 0..topology.stages() {
         for worker in 0..workers {
             let mut part = topology.part(stage)?;
+            state.restore(&mut part, worker)?;
             part.fragment.set_timer(super::clock::worked);
             let outlets = WorkerOutlets {
                 shared: Arc::clone(&shared),
@@ -125,9 +139,12 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
                 worker,
                 stages: channels.senders(stage, worker),
                 sinks: sink_lanes(&plan, &topology, &targets)?,
-                commit: (topology.feeds_sinks(stage) || rejects.any()).then(|| channels.commit_sender()),
+                commit: (topology.feeds_sinks(stage) || rejects.any() || ledger.is_some())
+                    .then(|| channels.commit_sender()),
                 rejects: Arc::clone(&rejects),
                 statements: part.nodes.iter().map(|&node| topology.statement_of(node)).collect(),
+                nodes: part.nodes.clone(),
+                state: Vec::new(),
                 progress: Vec::new(),
                 reached: vec![WATERMARK_MAX; topology.sinks().len()],
             };
@@ -136,21 +153,27 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
                 let mut inputs = Vec::new();
                 for (source, opened) in opened.iter().enumerate() {
                     let entry = part.sources[&opened.node];
-                    inputs.extend(source_input(&plan, opened, source, entry, worker, workers, &alignments[source])?);
+                    let input = source_input(&plan, opened, source, entry, worker, workers, &alignments[source])?;
+                    inputs.extend(input.map(|mut input| {
+                        if let Some(starts) = starts.and_then(|starts| starts.get(source)) {
+                            input.restore(starts, &shared);
+                        }
+                        input
+                    }));
                 }
                 let fixed = if worker == 0 { fixed_rows(&plan, &part.sources)? } else { Vec::new() };
-                let mut worker = SourceWorker { part, outlets, inputs, fixed, clock_ms, replay_until };
+                let mut worker = SourceWorker { part, outlets, inputs, fixed, from, replay_until };
                 threads.push((title, Box::new(move || worker.run())));
             } else {
                 let inputs = Aligned::new(channels.receivers(stage, worker));
-                let mut worker = StageWorker { part, outlets, inputs, clock_ms };
+                let mut worker = StageWorker { part, outlets, inputs, clock_ms: from.1 };
                 threads.push((title, Box::new(move || worker.run())));
             }
         }
     }
     let discovering = discovering(&plan, &opened, restored.as_ref())?;
-    if let (Some(ledger), None) = (&ledger, &restored) {
-        ledger.begin(clock_ms, opened.iter().map(|o| o.source.partitions().to_vec()).collect())?;
+    if let (Some(ledger), None) = (&mut ledger, &restored) {
+        ledger.begin(from.1, opened.iter().map(|o| o.source.partitions().to_vec()).collect())?;
     }
     let committer = Committer {
         shared: Arc::clone(&shared),
@@ -160,9 +183,9 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
         sources: opened.into_iter().map(|o| o.source).collect(),
         workers,
         commit_interval,
-        checkpoint_interval,
-        clock_ms,
+        from,
         ledger,
+        state: Vec::new(),
         replay: restored.map(|r| r.boundaries).unwrap_or_default(),
     };
     drop(channels);
@@ -295,6 +318,7 @@ fn source_input(
         idle_timeout,
         listened: super::clock::now(),
         source,
+        counts: ReadCounts::default(),
     };
     input.prepare(plans);
     Ok(Some(input))

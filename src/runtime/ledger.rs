@@ -5,17 +5,24 @@
 //! number, its incarnation, by which one that has been fenced learns whether somebody younger has the job.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::checkpoints::{Checkpoints, Complete};
 use super::events::ClockEvents;
-use super::progress::{Author, Beginning, History, Position, Recorded, Restored, history};
+use super::job::Reached;
+use super::metrics::{Counters, JobMetrics, ReadCounts};
+use super::progress::{Author, Beginning, History, Position, Recorded, Restored, Start, history};
 use super::session::Session;
+use super::state::StoredState;
 use crate::catalog::Table;
-use crate::connectors::{self, Defaults, JobLog, PartitionPlan, Source, Transactions};
+use crate::connectors::{self, CancelToken, Defaults, JobLog, PartitionPlan, Source, Transactions};
 use crate::error::{Error, Result};
-use crate::exec::{Boundary, End};
-use crate::plan::{Op, StreamPlan, explain};
+use crate::exec::{Boundary, End, Extent};
+use crate::plan::{NodeId, Op, StreamPlan, explain};
+use crate::state::{ChunkReader, Piece};
+use crate::time::WATERMARK_MIN;
 
 /// How long somebody younger may take from fencing us to saying so.
 const SUCCESSOR_WAIT: Duration = Duration::from_secs(5);
@@ -31,16 +38,39 @@ pub struct Ledger {
     log: Arc<dyn JobLog>,
     author: Author,
     fingerprint: String,
+    checkpoints: Checkpoints,
+    /// Per source, the partitions that are known.
+    plans: Vec<Vec<PartitionPlan>>,
+    /// What earlier runs had read of each source.
+    read_before: Vec<ReadCounts>,
 }
 
 impl Ledger {
     /// The ledger of a job over its log, and what there is to go on from. The log has just been taken over.
-    pub fn open(job: &str, name: &str, plan: &StreamPlan, log: Arc<dyn JobLog>) -> Result<(Self, Option<Restored>)> {
-        let History { author: before, unfinished } = history(name, job, &log.read()?)?;
+    pub fn open(
+        job: &str,
+        name: &str,
+        plan: &StreamPlan,
+        log: Arc<dyn JobLog>,
+        checkpoint_interval: Duration,
+    ) -> Result<(Self, Option<Restored>)> {
+        let History { author: before, unfinished, .. } = history(name, job, &log.read()?)?;
         let fingerprint = fingerprint(plan);
         let generation = before.generation + u64::from(unfinished.is_none());
         let author = Author { generation, incarnation: before.incarnation + 1 };
-        let ledger = Self { job: job.to_owned(), name: name.to_owned(), log, author, fingerprint };
+        let nothing = Beginning::default();
+        let from = unfinished.as_ref().map_or(&nothing, |restored| &restored.beginning);
+        let plans = from.sources.iter().map(|of| of.iter().map(|start| start.plan.clone()).collect());
+        let ledger = Self {
+            job: job.to_owned(),
+            name: name.to_owned(),
+            checkpoints: Checkpoints::new(Arc::clone(&log), checkpoint_interval, from)?,
+            log,
+            author,
+            fingerprint,
+            plans: plans.collect(),
+            read_before: from.counters.sources.clone(),
+        };
         match &unfinished {
             None if before != Author::default() => {
                 tracing::info!("{job}: it had finished, and is run again from its start");
@@ -63,39 +93,126 @@ impl Ledger {
                  SET 'pipeline.name' = '..'",
             ));
         }
-        tracing::info!("{job}: it goes on from boundary {}, as process {}", restored.last(), author.incarnation);
-        self.log.commit(author.takes_up(job, restored.last()))
+        let (from, last) = (restored.beginning.boundary, restored.last());
+        let state = if from == 0 { String::new() } else { format!(", with the state of boundary {from}") };
+        tracing::info!("{job}: it goes on from boundary {last}, as process {}{state}", author.incarnation);
+        self.log.commit(author.takes_up(job, last)?)
+    }
+
+    /// The state at the checkpoint that a job goes on from.
+    pub fn read_state(&self, from: &Beginning) -> Result<StoredState> {
+        if from.state.is_empty() {
+            return Ok(StoredState::default());
+        }
+        let mut reader = ChunkReader::new(from.state.iter().map(|stored| (stored.boundary, stored.chunks)));
+        self.log.read_state(from.state_from, &mut |_, chunk| reader.take(chunk))?;
+        let of_node = |(node, piece): (u32, Piece)| (node as usize, piece);
+        let checkpoints = reader.finish()?.into_iter().map(|pieces| pieces.into_iter().map(of_node).collect());
+        Ok(StoredState { checkpoints: checkpoints.collect() })
     }
 
     /// Records where a new job begins. Nothing may have been read.
-    pub fn begin(&self, clock_ms: i64, sources: Vec<Vec<PartitionPlan>>) -> Result<()> {
-        let beginning = Beginning { clock_ms, fingerprint: self.fingerprint.clone(), sources };
-        self.log.commit(self.author.begins(&self.job, &beginning)).map_err(|e| self.explain(e))
+    pub fn begin(&mut self, clock_ms: i64, sources: Vec<Vec<PartitionPlan>>) -> Result<()> {
+        self.plans.clone_from(&sources);
+        let start = |(index, plan): (usize, PartitionPlan)| {
+            let position = Position {
+                index,
+                next_offset: plan.start,
+                watermark: WATERMARK_MIN,
+                idle: false,
+                away: false,
+                untouched: true,
+                asleep: false,
+            };
+            Start { plan, position }
+        };
+        let sources = sources.into_iter().map(|of| of.into_iter().enumerate().map(start).collect()).collect();
+        let fingerprint = self.fingerprint.clone();
+        let beginning = Beginning { clock_ms, fingerprint, sources, ..Beginning::default() };
+        let record = self.author.begins(&self.job, beginning)?;
+        self.log.commit(record).map_err(|e| self.explain(e))?;
+        // What an earlier generation has left.
+        self.checkpoints.let_go_of_all();
+        Ok(())
     }
 
-    /// Commits what was written since the last boundary, with the record of this one. This is where a checkpoint's deltas
-    /// will belong to.
+    /// What operators give out at the boundary that is called now.
+    pub fn checkpoint_due(&mut self, now: Instant, end: End) -> Option<Extent> {
+        self.checkpoints.due(now, end)
+    }
+
+    /// Commits what was written since the last boundary, with the record of this one, and a part of the checkpoint that is
+    /// being written.
     pub fn commit(
-        &self,
+        &mut self,
         boundary: &Boundary,
         events: &ClockEvents,
-        positions: Vec<Vec<Position>>,
+        reached: Vec<Reached>,
+        state: Vec<(NodeId, Piece)>,
+        metrics: &JobMetrics,
         sources: &[Arc<dyn Source>],
     ) -> Result<()> {
+        for new in &events.found {
+            self.plans[new.source].push(new.plan.clone());
+        }
+        let complete = self.checkpoint(boundary, &reached, state, metrics).map_err(|e| self.explain(e))?;
         let recorded = Recorded {
             sequence: boundary.sequence,
             clock_ms: boundary.clock_ms,
-            positions,
+            positions: reached.into_iter().map(|of| of.positions).collect(),
             events: events.clone(),
             is_finished: boundary.end == End::Finished,
+            checkpoint: complete.as_ref().map(|complete| complete.at.clone()),
         };
         let id = |source: usize, index| sources[source].partition_id(index);
         let record = self.author.comes_to(&self.job, &recorded, id)?;
         self.log.commit(record).map_err(|e| self.explain(e))?;
+        if let Some(complete) = complete {
+            tracing::debug!(
+                "{}: the checkpoint of boundary {} is complete after {:?}",
+                self.job,
+                complete.at.boundary,
+                complete.took
+            );
+            let bytes = complete.at.state.iter().map(|stored| stored.bytes).sum();
+            metrics.note_checkpoint(complete.at.boundary, complete.took, bytes);
+            self.checkpoints.let_go(complete.before);
+        }
         if boundary.end == End::GoesOn && self.log.is_disturbed() {
             self.renew(boundary.sequence).map_err(|e| self.explain(e))?;
         }
         Ok(())
+    }
+
+    /// Writes what there is to write of checkpoints; answers the one that is complete with it.
+    fn checkpoint(
+        &mut self,
+        boundary: &Boundary,
+        reached: &[Reached],
+        state: Vec<(NodeId, Piece)>,
+        metrics: &JobMetrics,
+    ) -> Result<Option<Complete>> {
+        if let Some(extent) = boundary.checkpoint {
+            let starts = reached.iter().zip(&self.plans).map(|(of, plans)| {
+                let start =
+                    |(plan, position): (&PartitionPlan, &Position)| Start { plan: plan.clone(), position: *position };
+                plans.iter().zip(&of.positions).map(start).collect()
+            });
+            let mut read: Vec<ReadCounts> = reached.iter().map(|of| of.counts).collect();
+            read.iter_mut().zip(&self.read_before).for_each(|(now, before)| now.add(*before));
+            let rows_out = metrics.rows_out.load(Ordering::Relaxed);
+            let at = Beginning {
+                boundary: boundary.sequence,
+                clock_ms: boundary.clock_ms,
+                fingerprint: self.fingerprint.clone(),
+                sources: starts.collect(),
+                state: Vec::new(),
+                state_from: 0,
+                counters: Counters { sources: read, statements: metrics.counts(), rows_out },
+            };
+            self.checkpoints.begin(at, extent, state)?;
+        }
+        self.checkpoints.write(boundary.end)
     }
 
     /// After a disturbance: a new producer, and a look whether the log is as it should be.
@@ -111,7 +228,7 @@ impl Ledger {
     /// The log ends with our record of this boundary.
     fn check_end(&self, sequence: u64) -> Result<()> {
         let Self { job, name, log, author, .. } = self;
-        let History { author: last, unfinished } = history(name, job, &log.read()?)?;
+        let History { author: last, unfinished, .. } = history(name, job, &log.read()?)?;
         if author.incarnation < last.incarnation {
             return Err(self.taken_over());
         }
@@ -161,12 +278,13 @@ pub fn transactions_of(
     plan: &StreamPlan,
     session: &Session,
     defaults: &Defaults,
+    cancel: CancelToken,
 ) -> Result<Option<(Transactions, String)>> {
     let Some(table) = sink_in_transactions(plan)? else { return Ok(None) };
     check_sources(plan)?;
     let name = format!("{}{job}", session.topic_prefix());
     connectors::kafka::check_log_name(&name)?;
-    let transactions = Transactions::open(table, &name, session.topic_replication()?, defaults)?;
+    let transactions = Transactions::open(table, &name, session.topic_replication()?, defaults, cancel)?;
     Ok(Some((transactions, name)))
 }
 

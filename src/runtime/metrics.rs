@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::clock;
 use super::info::{
     CheckpointInfo, CommitInfo, JobInfo, OperatorInfo, PartitionInfo, PartitionState, SourceInfo, StatementInfo, Terms,
@@ -23,6 +25,8 @@ use crate::time::{TIME_MS_LIMIT, TimeMs, WATERMARK_MIN};
 pub struct JobMetrics {
     /// What is read, in the order of [`Layout::inputs`].
     inputs: Vec<InputMetrics>,
+    /// What earlier runs had counted.
+    before: Mutex<Counters>,
     layout: Layout,
     /// Rows handed to sinks.
     pub rows_out: AtomicU64,
@@ -74,6 +78,18 @@ pub struct StatementLayout {
     pub windows: Vec<NodeId>,
 }
 
+impl InputMetrics {
+    /// Adds what a worker has read.
+    pub fn add(&self, read: ReadCounts) {
+        let add = |counter: &AtomicU64, more| counter.fetch_add(more, Ordering::Relaxed);
+        add(&self.records, read.records);
+        add(&self.bytes, read.bytes);
+        add(&self.skipped, read.skipped);
+        add(&self.dead_lettered, read.dead_lettered);
+        add(&self.tombstones, read.tombstones);
+    }
+}
+
 /// What has been read of one input.
 #[derive(Default)]
 pub struct InputMetrics {
@@ -87,6 +103,43 @@ pub struct InputMetrics {
     pub dead_lettered: AtomicU64,
     /// Records without a value.
     pub tombstones: AtomicU64,
+}
+
+/// What had been counted at a boundary, for whoever goes on from there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Per source.
+    pub sources: Vec<ReadCounts>,
+    /// Per statement.
+    pub statements: Vec<Counts>,
+    /// Rows written.
+    pub rows_out: u64,
+}
+
+/// What has been read of one source, by one worker or all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadCounts {
+    /// Records.
+    pub records: u64,
+    /// Payload bytes.
+    pub bytes: u64,
+    /// Bad records that gave no row.
+    pub skipped: u64,
+    /// Bad records that went to a topic.
+    pub dead_lettered: u64,
+    /// Records without a value.
+    pub tombstones: u64,
+}
+
+impl ReadCounts {
+    /// Adds another count.
+    pub fn add(&mut self, other: Self) {
+        self.records += other.records;
+        self.bytes += other.bytes;
+        self.skipped += other.skipped;
+        self.dead_lettered += other.dead_lettered;
+        self.tombstones += other.tombstones;
+    }
 }
 
 /// What one worker says of itself at a boundary.
@@ -150,6 +203,7 @@ impl JobMetrics {
             inputs,
             layout,
             rows_out: AtomicU64::new(0),
+            before: Mutex::default(),
             workers: Mutex::default(),
             shares: Mutex::default(),
             commits: Mutex::default(),
@@ -182,6 +236,22 @@ impl JobMetrics {
     /// Replaces what a worker has said of its share of a source.
     pub fn report_share(&self, source: usize, worker: usize, partitions: Vec<PartitionReport>) {
         lock(&self.shares).insert((source, worker), partitions);
+    }
+
+    /// What operators have counted up to the boundary at which all have reported last, per statement.
+    pub fn counts(&self) -> Vec<Counts> {
+        let reports = lock(&self.workers);
+        let before = lock(&self.before);
+        (0..self.layout.statements.len()).map(|number| counts_of(number, &before, &reports)).collect()
+    }
+
+    /// Goes on from what an earlier run had counted.
+    pub fn restore(&self, counters: &Counters) {
+        for (input, read) in self.inputs.iter().zip(&counters.sources) {
+            input.add(*read);
+        }
+        self.rows_out.store(counters.rows_out, Ordering::Relaxed);
+        *lock(&self.before) = counters.clone();
     }
 
     /// A reader's sentence on why nothing arrives, or that it is well again.
@@ -273,15 +343,15 @@ impl JobMetrics {
         };
         let sources: Vec<SourceInfo> = self.layout.inputs.iter().zip(&self.inputs).map(source).collect();
         let operators = operators(&reports);
-        let statement = |(number, layout)| statement(number, layout, &sources, &reports, &operators);
+        let before = lock(&self.before).clone();
+        let statement = |(number, layout)| statement(number, layout, &sources, &reports, &operators, &before);
         let statements: Vec<StatementInfo> = self.layout.statements.iter().enumerate().map(statement).collect();
 
         let all = |term: fn(&SourceInfo) -> u64| sources.iter().map(term).sum::<u64>();
         let sum = |term: fn(&StatementInfo) -> u64| statements.iter().map(term).sum::<u64>();
         let nodes = || reports.values().flat_map(|report| &report.nodes);
-        let in_statements = |term: fn(&NodeReport) -> u64| {
-            nodes().filter(|node| node.statement.is_some()).map(|node| term(&node.report)).sum::<u64>()
-        };
+        let counts: Vec<Counts> = (0..statements.len()).map(|number| counts_of(number, &before, &reports)).collect();
+        let in_statements = |term: fn(&Counts) -> u64| counts.iter().map(term).sum::<u64>();
         JobInfo {
             records_in: all(|s| s.records_in),
             bytes_in: all(|s| s.bytes_in),
@@ -291,8 +361,8 @@ impl JobMetrics {
             late: sum(|s| s.late),
             partly_late: sum(|s| s.partly_late),
             lost_to_idleness: sum(|s| s.lost_to_idleness),
-            errors: all(|s| s.errors) + in_statements(|r| r.counts.skipped),
-            dead_lettered: all(|s| s.dead_lettered) + in_statements(|r| r.counts.dead_lettered),
+            errors: all(|s| s.errors) + in_statements(|c| c.skipped),
+            dead_lettered: all(|s| s.dead_lettered) + in_statements(|c| c.dead_lettered),
             tombstones: all(|s| s.tombstones),
             watermark: told(reports.values().flat_map(|report| &report.reached).min().copied()),
             open_windows: nodes().map(|n| n.report.state.open_windows).sum(),
@@ -353,6 +423,14 @@ impl JobMetrics {
     }
 }
 
+/// What operators have counted for a statement, in earlier runs and in this one.
+fn counts_of(number: usize, before: &Counters, reports: &BTreeMap<(usize, usize), WorkerReport>) -> Counts {
+    let mut counts = before.statements.get(number).copied().unwrap_or_default();
+    let nodes = reports.values().flat_map(|report| &report.nodes);
+    nodes.filter(|node| node.statement == Some(number)).for_each(|node| counts.add(node.report.counts));
+    counts
+}
+
 /// What a statement has come to.
 fn statement(
     number: usize,
@@ -360,13 +438,13 @@ fn statement(
     sources: &[SourceInfo],
     reports: &BTreeMap<(usize, usize), WorkerReport>,
     operators: &[OperatorInfo],
+    before: &Counters,
 ) -> StatementInfo {
+    let counts = counts_of(number, before, reports);
     let read = |term: fn(&SourceInfo) -> u64| sources.iter().zip(&layout.reads).map(|(s, n)| n * term(s)).sum::<u64>();
-    let mut counts = Counts::default();
     let mut state = StateSize::default();
     let mut rows_out = 0;
     for node in reports.values().flat_map(|report| &report.nodes).filter(|node| node.statement == Some(number)) {
-        counts.add(node.report.counts);
         state.add(node.report.state);
         rows_out += if node.is_sink { node.report.work.rows_in } else { 0 };
     }

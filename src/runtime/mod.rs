@@ -11,6 +11,7 @@
 mod batch;
 #[cfg(test)]
 mod batch_tests;
+mod checkpoints;
 pub mod clock;
 mod commit;
 mod describe;

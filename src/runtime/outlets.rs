@@ -16,6 +16,8 @@ use super::topology::{Part, Topology};
 use crate::connectors::{SinkEncoder, SinkRows};
 use crate::error::{Error, Result};
 use crate::exec::{Boundary, NodeReport, Outlet, Outlets, Rejected};
+use crate::plan::NodeId;
+use crate::state::Piece;
 use crate::time::{Progress, TimeMs, WATERMARK_MAX};
 
 /// Where a worker's output goes.
@@ -28,12 +30,16 @@ pub struct WorkerOutlets {
     pub stages: Vec<(usize, Vec<Sender<Message>>)>,
     /// Per sink of the plan, how its rows leave.
     pub sinks: Vec<SinkLane>,
-    /// To the committing thread, if this stage feeds sinks.
+    /// To the committing thread, if this stage feeds sinks or its state is kept.
     pub commit: Option<Sender<CommitMessage>>,
     /// The ways out for rows that are turned away.
     pub rejects: Arc<RejectLanes>,
     /// Per node of the worker's fragment, the statement whose it is.
     pub statements: Vec<Option<usize>>,
+    /// Per node of the worker's fragment, the plan's.
+    pub nodes: Vec<NodeId>,
+    /// What operators have given out at the boundary at hand.
+    pub state: Vec<(NodeId, Piece)>,
     /// The progress of edges at the boundary at hand.
     pub progress: Vec<(usize, Progress)>,
     /// Per sink, its watermark at the boundary at hand; the end of time where this worker does not feed it.
@@ -64,6 +70,10 @@ impl Outlets for WorkerOutlets {
         };
         let (Progress::Active(reached) | Progress::Idle { reached, .. }) = progress;
         self.reached[sink] = self.reached[sink].min(reached);
+    }
+
+    fn state(&mut self, node: usize, piece: Piece) {
+        self.state.push((self.nodes[node], piece));
     }
 
     fn rejected(&mut self, node: usize, rejected: Vec<Rejected>) -> Result<()> {
@@ -101,10 +111,11 @@ impl WorkerOutlets {
                 send(channel, Message::Boundary(*boundary, of_stage.clone()), &self.shared)?;
             }
         }
-        match &self.commit {
-            Some(commit) => send(commit, CommitMessage::Boundary(*boundary), &self.shared),
-            None => Ok(()),
+        let Some(commit) = &self.commit else { return Ok(()) };
+        if boundary.checkpoint.is_some() {
+            send(commit, CommitMessage::State(std::mem::take(&mut self.state)), &self.shared)?;
         }
+        send(commit, CommitMessage::Boundary(*boundary), &self.shared)
     }
 
     /// Says how the worker is.

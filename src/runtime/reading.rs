@@ -1,15 +1,14 @@
 //! A source's partitions as one worker reads them: which one next, and which are at their end.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::clock;
 use super::info::PartitionState;
 use super::job::{Shared, lock};
-use super::metrics::PartitionReport;
-use super::progress::{Position, Recorded};
+use super::metrics::{PartitionReport, ReadCounts};
+use super::progress::{Position, Recorded, Start};
 use crate::connectors::{PartitionPlan, Source, SourceReader, SourceRows};
 use crate::error::{Blame, Error, Result};
 use crate::exec::{Output, SourceStage};
@@ -38,6 +37,8 @@ pub struct SourceInput {
     pub listened: Instant,
     /// The source's number among the sources of the job.
     pub source: usize,
+    /// What has been read.
+    pub counts: ReadCounts,
 }
 
 /// A partition as it is being read.
@@ -116,6 +117,30 @@ impl SourceInput {
             self.stage.set_idle(partition.index);
         }
         self.align(at);
+    }
+
+    /// Goes on from a checkpoint: partitions are as they were at its boundary. They are read from where they stood.
+    pub fn restore(&mut self, starts: &[Start], shared: &Shared) {
+        let is_asleep = starts.iter().any(|start| start.position.asleep);
+        self.stage.set_asleep(is_asleep);
+        if is_asleep && starts.iter().any(|start| !start.position.untouched) {
+            // Its first record came just before that boundary, and nobody has taken it up.
+            shared.note_events(|events| _ = events.begun.insert(self.source));
+        }
+        for at in 0..self.partitions.len() {
+            let partition = &mut self.partitions[at];
+            let Some(Start { position, .. }) = starts.get(partition.index) else { continue };
+            partition.is_untouched = position.untouched;
+            self.stage.advance_watermark(partition.index, position.watermark);
+            if position.idle {
+                partition.at_end_since = Some(clock::now());
+                self.stage.set_idle(partition.index);
+            } else {
+                partition.at_end_since = None;
+                self.stage.set_active(partition.index);
+            }
+            self.align(at);
+        }
     }
 
     /// At a boundary: a partition was found. If it is ours, it counts as any other from here on.
@@ -215,12 +240,15 @@ impl SourceInput {
     pub fn take(&mut self, at: usize, rows: &SourceRows, shared: &Shared, out: &mut Output) -> Result<()> {
         let index = self.partitions[at].index;
         let fate = self.stage.on_rows(index, rows, out)?;
-        let metrics = shared.metrics.input(self.source);
-        metrics.records.fetch_add(rows.records, Ordering::Relaxed);
-        metrics.bytes.fetch_add(rows.bytes, Ordering::Relaxed);
-        metrics.skipped.fetch_add(rows.bad + fate.skipped, Ordering::Relaxed);
-        metrics.dead_lettered.fetch_add(fate.dead_lettered, Ordering::Relaxed);
-        metrics.tombstones.fetch_add(rows.tombstones, Ordering::Relaxed);
+        let read = ReadCounts {
+            records: rows.records,
+            bytes: rows.bytes,
+            skipped: rows.bad + fate.skipped,
+            dead_lettered: fate.dead_lettered,
+            tombstones: rows.tombstones,
+        };
+        self.counts.add(read);
+        shared.metrics.input(self.source).add(read);
         let partition = &mut self.partitions[at];
         partition.next_offset = partition.next_offset.max(rows.next_offset);
         if partition.end.is_some_and(|end| end <= partition.next_offset) {
@@ -281,6 +309,9 @@ impl SourceInput {
             next_offset: p.next_offset,
             idle: self.stage.is_idle(p.index),
             away: self.stage.is_away(),
+            watermark: self.stage.watermark(p.index),
+            untouched: p.is_untouched,
+            asleep: self.stage.is_asleep(),
         };
         self.partitions.iter().map(position).collect()
     }
@@ -466,6 +497,7 @@ mod tests {
                 idle_timeout: Some(Duration::from_millis(20)),
                 listened: clock::now(),
                 source,
+                counts: ReadCounts::default(),
             };
             input.prepare(plans);
             input

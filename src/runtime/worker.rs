@@ -31,9 +31,9 @@ pub struct SourceWorker {
     pub inputs: Vec<SourceInput>,
     /// Rows that were computed once.
     pub fixed: Vec<Fixed>,
-    /// The clock before the first boundary.
-    pub clock_ms: i64,
-    /// The last boundary of a replay; 0 without one.
+    /// The boundary from which the job goes on, 0 at its start, and its clock.
+    pub from: (u64, i64),
+    /// The last boundary of a replay; that from which the job goes on without one.
     pub replay_until: u64,
 }
 
@@ -52,7 +52,8 @@ pub struct Fixed {
 impl SourceWorker {
     /// Runs until the job ends.
     pub fn run(&mut self) -> Result<()> {
-        clock::set_worker_clock(self.clock_ms);
+        let (mut sequence, clock_ms) = self.from;
+        clock::set_worker_clock(clock_ms);
         for Fixed { entry, input, hidden, batches } in std::mem::take(&mut self.fixed) {
             for batch in batches {
                 let batch = with_hidden(&batch, hidden)?;
@@ -62,7 +63,7 @@ impl SourceWorker {
             }
         }
         let shared = Arc::clone(&self.outlets.shared);
-        let (mut sequence, mut told_end) = (0, false);
+        let mut told_end = false;
         loop {
             if shared.is_cancelled() {
                 return Err(cancelled());
@@ -181,7 +182,7 @@ impl SourceWorker {
                 None => input.find_idle(),
             }
             progress.push((input.entry, input.stage.progress(boundary.clock_ms)));
-            self.outlets.shared.note_positions(boundary.sequence, input.source, input.positions());
+            self.outlets.shared.note_reached(boundary.sequence, input.source, input.positions(), input.counts);
             self.outlets.shared.metrics.report_share(input.source, self.outlets.worker, input.report());
         }
         let with_progress: Vec<usize> = progress.iter().map(|(entry, _)| *entry).collect();

@@ -59,14 +59,9 @@ impl ChunkWriter {
         Self { checkpoint, waiting, waiting_bytes, chunks: 0, bytes: 0 }
     }
 
-    /// The checkpoint.
-    pub fn checkpoint(&self) -> u64 {
-        self.checkpoint
-    }
-
-    /// Bytes that wait, about.
+    /// Bytes that wait, about: some, as long as anything does.
     pub fn waiting_bytes(&self) -> usize {
-        self.waiting_bytes
+        if self.waiting.is_empty() { 0 } else { self.waiting_bytes.max(1) }
     }
 
     /// Chunks and bytes that have been made.

@@ -1,11 +1,12 @@
 //! A job's log on a real broker: what is in it is what was committed, whoever wrote it, and whatever was deleted.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 use tidemill::catalog::Table;
 use tidemill::catalog::options::Options;
-use tidemill::connectors::{Defaults, JobLog, Transactions};
+use tidemill::connectors::{CancelToken, Defaults, JobLog, Transactions};
+use tidemill::error::Blame;
 
 use crate::common::broker::{Broker, shared, unique_name};
 
@@ -14,7 +15,11 @@ fn defaults(broker: &Broker) -> Defaults {
 }
 
 fn table(topic: &str) -> Table {
-    let pairs = [("connector", "kafka"), ("topic", topic), ("format", "raw")];
+    table_with(topic, &[])
+}
+
+fn table_with(topic: &str, pairs: &[(&str, &str)]) -> Table {
+    let pairs = [("connector", "kafka"), ("topic", topic), ("format", "raw")].into_iter().chain(pairs.iter().copied());
     Table {
         name: "t".into(),
         columns: Vec::new(),
@@ -27,7 +32,7 @@ fn table(topic: &str) -> Table {
 }
 
 fn open(broker: &Broker, name: &str) -> Transactions {
-    Transactions::open(&table("out"), name, None, &defaults(broker)).expect("a log")
+    Transactions::open(&table("out"), name, None, &defaults(broker), CancelToken::default()).expect("a log")
 }
 
 fn progress(log: &Transactions) -> Vec<String> {
@@ -103,7 +108,7 @@ fn a_log_is_what_was_committed_and_not_deleted() {
 fn a_log_is_made_to_be_kept_and_must_be_one() {
     let broker = shared();
     let name = unique_name("log-made");
-    drop(Transactions::open(&table("out"), &name, Some(1), &defaults(broker)).expect("a log"));
+    drop(Transactions::open(&table("out"), &name, Some(1), &defaults(broker), CancelToken::default()).expect("a log"));
     assert_eq!(broker.partition_count(&name), Some(2));
     let admin = broker.admin();
     let described =
@@ -116,9 +121,47 @@ fn a_log_is_made_to_be_kept_and_must_be_one() {
     );
 
     let other = broker.topic("log-other", 1);
-    let error = Transactions::open(&table("out"), &other, None, &defaults(broker)).err().expect("an error");
+    let error = Transactions::open(&table("out"), &other, None, &defaults(broker), CancelToken::default())
+        .err()
+        .expect("an error");
     assert!(error.message.contains("has 1 partitions") && error.hint.is_some(), "{error:?}");
     let name = unique_name("log-replicas");
-    let error = Transactions::open(&table("out"), &name, Some(9), &defaults(broker)).err().expect("an error");
+    let error = Transactions::open(&table("out"), &name, Some(9), &defaults(broker), CancelToken::default())
+        .err()
+        .expect("an error");
     assert!(error.message.contains("does not create topic"), "{error:?}");
+}
+
+#[test]
+fn a_broker_that_does_not_answer_is_waited_for_only_so_long() {
+    let mut broker = Broker::start_own();
+    let name = unique_name("log-silence");
+    let table = table_with("out", &[("properties.transaction.timeout.ms", "4000")]);
+    let open = |broker: &Broker, cancel| Transactions::open(&table, &name, None, &defaults(broker), cancel);
+    let cancel = CancelToken::default();
+    let (one, two) = (open(&broker, cancel.clone()), open(&broker, CancelToken::default()));
+    let (one, two) = (one.expect("a log"), two.expect("a log"));
+    two.commit("one".into()).unwrap();
+
+    broker.pause();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(500));
+            cancel.cancel();
+        });
+        let start = Instant::now();
+        let error = one.commit("never".into()).unwrap_err();
+        assert!(error.blame == Blame::Interrupted && start.elapsed() < Duration::from_secs(3), "{error:?}");
+    });
+    let start = Instant::now();
+    let error = two.commit("who knows".into()).unwrap_err();
+    assert!(error.blame == Blame::Upstream && start.elapsed() < Duration::from_secs(15), "{error:?}");
+    drop((one, two));
+    assert!(start.elapsed() < Duration::from_secs(30));
+
+    broker.resume();
+    let younger = open(&broker, CancelToken::default()).expect("a log");
+    younger.commit("two".into()).unwrap();
+    let known = progress(&younger).into_iter().filter(|record| record != "who knows").collect::<Vec<_>>();
+    assert_eq!(known, ["one", "two"]);
 }

@@ -16,6 +16,7 @@ use super::batch::{Assignment, BatchConsumer, Event};
 use super::client::{self, Watcher};
 use super::cluster::Cluster;
 use super::properties::{ClientProperties, client_error};
+use crate::connectors::CancelToken;
 use crate::error::{Error, Result};
 
 /// The partition of the records of progress.
@@ -50,11 +51,18 @@ pub struct LogTopic {
     pub name: String,
     /// How to reach its cluster.
     pub properties: ClientProperties,
+    /// Ends what takes long.
+    pub cancel: CancelToken,
 }
 
 impl LogTopic {
     /// Finds the topic of a log, or makes it; without a replication factor, with as many replicas as the broker likes.
-    pub fn open(name: &str, properties: ClientProperties, replication: Option<i32>) -> Result<Self> {
+    pub fn open(
+        name: &str,
+        properties: ClientProperties,
+        replication: Option<i32>,
+        cancel: CancelToken,
+    ) -> Result<Self> {
         let cluster = Cluster::new(properties)?;
         match cluster.find_topic(name)? {
             None => {
@@ -70,7 +78,7 @@ impl LogTopic {
                 .hint("it must have two: give the job another name, SET 'pipeline.name' = '..'"));
             }
         }
-        Ok(Self { name: name.to_owned(), properties: cluster.properties().clone() })
+        Ok(Self { name: name.to_owned(), properties: cluster.properties().clone(), cancel })
     }
 
     /// The committed ends of both partitions.
@@ -101,7 +109,7 @@ impl LogTopic {
 
     /// Reads up to an offset; answers with an error if records are not there any more.
     fn read_to(&self, high: i64, partition: i32, position: &mut i64, take: Take<'_>) -> Result<Option<Error>> {
-        let Self { name, properties } = self;
+        let Self { name, properties, cancel } = self;
         let config = properties.config(
             &[("socket.timeout.ms", "10000"), ("fetch.wait.max.ms", "10"), ("queued.max.messages.kbytes", "16384")],
             &[
@@ -146,6 +154,7 @@ impl LogTopic {
             if 0 < events {
                 heard = Instant::now();
             } else {
+                cancel.check()?;
                 consumer.wait(SLICE);
             }
         }

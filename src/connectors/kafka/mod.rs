@@ -13,6 +13,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod batch;
+mod calls;
 mod client;
 mod cluster;
 mod embedded;

@@ -25,7 +25,9 @@ use super::transactions::Transactions;
 use super::upsert::Upserts;
 use crate::catalog::options::invalid;
 use crate::catalog::{ColumnKind, Table};
-use crate::connectors::{Defaults, EncodedRows, RecordHeaders, Sink, SinkEncoder, SinkRows, SinkWriter, TroubleProbe};
+use crate::connectors::{
+    CancelToken, Defaults, EncodedRows, RecordHeaders, Sink, SinkEncoder, SinkRows, SinkWriter, TroubleProbe,
+};
 use crate::error::{Error, Result};
 use crate::formats::{Encoded, RowEncoder};
 
@@ -387,20 +389,20 @@ impl Lane {
         Self { topic: topic.into(), partition_count: 1, partitioner: Partitioner::Fixed(partition), turn: 0 }
     }
 
-    /// Hands rows over.
-    pub fn write(&mut self, producer: &BaseProducer<Watcher>, rows: &EncodedRows) -> Result<()> {
+    /// Hands rows over; may wait for room until it is cancelled.
+    pub fn write(&mut self, producer: &BaseProducer<Watcher>, rows: &EncodedRows, cancel: &CancelToken) -> Result<()> {
         for row in 0..rows.values.len() {
             if row % RECORDS_PER_POLL == 0 {
                 producer.poll(Duration::ZERO);
             }
-            self.send(producer, rows, row)?;
+            self.send(producer, rows, row, cancel)?;
         }
         producer.poll(Duration::ZERO);
         self.check(producer)
     }
 
-    /// Waits until everything that was handed over is acknowledged.
-    pub fn drain(&self, producer: &BaseProducer<Watcher>) -> Result<()> {
+    /// Waits until everything that was handed over is acknowledged, or until it is cancelled.
+    pub fn drain(&self, producer: &BaseProducer<Watcher>, cancel: &CancelToken) -> Result<()> {
         let mut patience = Patience::new();
         // Also with nothing to wait for: reports of an outage are not to be kept for the next row.
         producer.poll(Duration::ZERO);
@@ -409,6 +411,7 @@ impl Lane {
         while producer.in_flight_count() > 0 {
             producer.poll(SLICE);
             self.check(producer)?;
+            cancel.check()?;
             patience.complain(producer, &self.topic);
         }
         producer.client().context().set_waiting(false);
@@ -453,7 +456,13 @@ impl Lane {
     }
 
     /// Hands one record over, waiting while the producer's queue is full.
-    fn send(&mut self, producer: &BaseProducer<Watcher>, rows: &EncodedRows, row: usize) -> Result<()> {
+    fn send(
+        &mut self,
+        producer: &BaseProducer<Watcher>,
+        rows: &EncodedRows,
+        row: usize,
+        cancel: &CancelToken,
+    ) -> Result<()> {
         let headers = rows.headers.as_ref().map(|h| &h[row]).filter(|h| !h.is_empty());
         let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic);
         record.payload = rows.values.row(row);
@@ -477,6 +486,7 @@ impl Lane {
                     producer.client().context().set_waiting(true);
                     producer.poll(SLICE);
                     self.check(producer)?;
+                    cancel.check()?;
                     patience.complain(producer, &self.topic);
                 }
                 Some(code) => return Err(self.undeliverable(code)),
@@ -521,16 +531,16 @@ impl SinkWriter for Writer {
             return Err(Error::bug("a Kafka sink was given rows that are not encoded"));
         };
         let producer = self.producer.as_ref().expect("taken only by drop");
-        self.lane.write(producer, &rows)
+        self.lane.write(producer, &rows, &CancelToken::default())
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.lane.drain(self.producer())
+        self.lane.drain(self.producer(), &CancelToken::default())
     }
 
     fn trouble(&self) -> Option<TroubleProbe> {
         let watcher = Arc::clone(self.producer().client().context());
-        Some(Box::new(move || if watcher.is_waiting() { watcher.trouble() } else { None }))
+        Some(Box::new(move || watcher.trouble_of_wait()))
     }
 
     fn close(&mut self) -> Result<()> {

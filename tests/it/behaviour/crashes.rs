@@ -63,7 +63,7 @@ impl<B: Borrow<Broker>> Case<B> {
             + &out("tumble", tumble)
             + &out("hop", hop)
             + &format!("SET 'pipeline.name' = '{name}'; SET 'parallelism.default' = '{workers}';\n")
-            + "SET 'sink.commit-interval' = '30 ms'; BEGIN STATEMENT SET;\n"
+            + "SET 'sink.commit-interval' = '30 ms'; SET 'execution.checkpointing.interval' = '150 ms'; BEGIN STATEMENT SET;\n"
             + &insert("tumble", "TUMBLE(i, ts, INTERVAL '1' SECOND)")
             + &insert("hop", "HOP(i, ts, INTERVAL '0.5' SECOND, INTERVAL '2' SECOND)")
             + "END;\n"
@@ -177,6 +177,7 @@ fn killed_again_and_again_each_row_is_outside_once() {
     let ended = program.finish(PATIENCE);
     assert_eq!(ended.code, 143, "{ended:?}");
     assert!(ended.stderr.contains("it goes on from boundary"), "{ended:?}");
+    assert!(ended.stderr.contains("with the state of boundary"), "{ended:?}");
     case.check(&answers);
 }
 
