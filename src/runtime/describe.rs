@@ -94,7 +94,7 @@ fn windows(info: &JobInfo) -> String {
 }
 
 fn state(info: &JobInfo) -> String {
-    let log = info.checkpoint.map(|c| format!(", {} in the last checkpoint", bytes(c.bytes))).unwrap_or_default();
+    let log = info.checkpoint.map(|c| format!(", {} in the log", bytes(c.bytes))).unwrap_or_default();
     format!("{} in memory{log}", bytes(info.state_bytes as u64))
 }
 
@@ -116,13 +116,7 @@ fn commit(info: &JobInfo) -> String {
 
 fn checkpoint(info: &JobInfo) -> String {
     let Some(last) = info.checkpoint else { return String::new() };
-    format!(
-        "boundary {}, {} ago, took {}, {}",
-        last.sequence,
-        span(last.age_ms),
-        span(last.duration_ms),
-        bytes(last.bytes)
-    )
+    format!("boundary {}, {} ago, took {}", last.sequence, span(last.age_ms), span(last.duration_ms))
 }
 
 const PARTITION_COLUMNS: [&str; 7] = ["partition", "began at", "next", "end", "to read", "watermark", "state"];

@@ -95,7 +95,7 @@ pub struct CheckpointInfo {
     pub age_ms: u64,
     /// How long it took (ms).
     pub duration_ms: u64,
-    /// Bytes that it has written to the log.
+    /// The bytes of state in the log that a restart goes on from.
     pub bytes: u64,
 }
 
