@@ -95,7 +95,7 @@ pub struct CheckpointInfo {
     pub age_ms: u64,
     /// How long it took (ms).
     pub duration_ms: u64,
-    /// Bytes that it has written to the log.
+    /// The bytes of state in the log that a restart goes on from.
     pub bytes: u64,
 }
 
@@ -191,6 +191,15 @@ impl PartitionInfo {
 }
 
 impl SourceInfo {
+    /// Finds those whose watermark is the source's.
+    pub(super) fn mark_holders(&mut self) {
+        let counting = self.partitions.iter().filter(|p| p.state.counts());
+        let Some(least) = counting.map(|p| p.watermark).min().filter(|_| self.has_event_time) else { return };
+        for partition in self.partitions.iter_mut().filter(|p| p.state.counts()) {
+            partition.holds_back = partition.watermark == least;
+        }
+    }
+
     /// How many offsets its partitions are behind their ends, of those whose ends are known.
     pub fn lag(&self) -> Option<u64> {
         self.partitions.iter().filter_map(PartitionInfo::lag).reduce(u64::saturating_add)

@@ -215,7 +215,7 @@ impl Ledger {
                 sources: starts.collect(),
                 state: Vec::new(),
                 state_from: 0,
-                counters: Counters { sources: read, statements: metrics.counts(), rows_out },
+                counters: Counters { sources: read, statements: metrics.counts(), rows_out, given: metrics.given() },
             };
             self.checkpoints.begin(at, extent, state)?;
         }
