@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::info::{JobInfo, OperatorInfo, PartitionInfo, SourceInfo, StatementInfo, Terms};
 use super::metrics::{Counters, PartitionReport, StatementLayout, WorkerNode, WorkerReport};
 use super::rates::Totals;
-use crate::exec::{Counts, StateSize};
+use crate::exec::Counts;
 use crate::plan::NodeId;
 use crate::time::{TIME_MS_LIMIT, TimeMs, WATERMARK_MIN};
 
@@ -37,9 +37,7 @@ pub fn statement(
 ) -> StatementInfo {
     let counts = counts_of(number, before, reports);
     let read = |term: fn(&SourceInfo) -> u64| sources.iter().zip(&layout.reads).map(|(s, n)| n * term(s)).sum::<u64>();
-    let mut state = StateSize::default();
-    let nodes = reports.values().flat_map(|report| &report.nodes);
-    nodes.filter(|node| node.statement == Some(number)).for_each(|node| state.add(node.report.state));
+    let of_statement = || operators.iter().filter(|operator| operator.statement == Some(number));
     // Behind an exchange, where an aggregate has two halves.
     let last_windows = operators.iter().rev().find(|operator| layout.windows.last() == Some(&operator.node));
     let reached = reports.values().filter_map(|report| report.reached.get(number)).min();
@@ -60,24 +58,33 @@ pub fn statement(
         has_windows: !layout.windows.is_empty(),
         window_rows: last_windows.map_or(0, |operator| operator.rows_out),
         watermark: told(reached.copied()),
-        open_windows: state.open_windows,
-        next_close: state.next_close,
+        open_windows: of_statement().map(|operator| operator.open_windows).sum(),
+        next_close: of_statement().filter_map(|operator| operator.next_close).min(),
     }
 }
 
-/// What all workers of a stage have done at a node, by node and stage.
-pub fn operators(reports: &BTreeMap<(usize, usize), WorkerReport>) -> Vec<OperatorInfo> {
+/// What all workers of a stage have done at a node, by node and stage. Windows are shared by the workers unless keys have
+/// windows of their own.
+pub fn operators(
+    reports: &BTreeMap<(usize, usize), WorkerReport>,
+    has_own_windows: impl Fn(NodeId) -> bool,
+) -> Vec<OperatorInfo> {
     let mut all: BTreeMap<(NodeId, usize), OperatorInfo> = BTreeMap::new();
     for ((stage, _), report) in reports {
-        for WorkerNode { node, report, .. } in &report.nodes {
-            let empty = || OperatorInfo { node: *node, stage: *stage, ..OperatorInfo::default() };
-            let operator = all.entry((*node, *stage)).or_insert_with(empty);
+        for WorkerNode { node, statement, report, .. } in &report.nodes {
+            let (node, statement, stage) = (*node, *statement, *stage);
+            let empty = || OperatorInfo { node, stage, statement, ..OperatorInfo::default() };
+            let operator = all.entry((node, stage)).or_insert_with(empty);
             operator.rows_in += report.work.rows_in;
             operator.rows_out += report.work.rows_out;
             operator.batches += report.work.batches;
             operator.time += report.work.time;
             operator.state_bytes += report.state.bytes;
-            operator.open_windows += report.state.open_windows;
+            operator.next_close = operator.next_close.into_iter().chain(report.state.next_close).min();
+            operator.open_windows = match has_own_windows(node) {
+                true => operator.open_windows + report.state.open_windows,
+                false => operator.open_windows.max(report.state.open_windows),
+            };
         }
     }
     all.into_values().collect()

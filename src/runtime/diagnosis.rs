@@ -61,8 +61,15 @@ fn of_job(info: &JobInfo) -> Option<String> {
             span(age_ms)
         ))
     };
-    let beginning =
-        || info.statements.is_empty().then(|| format!("{} so far", count(info.records_in, "record") + " read"));
+    // Workers tell what became of records at boundaries.
+    let beginning = || {
+        let read = format!("{} read so far", count(info.records_in, "record"));
+        match (info.statements.is_empty(), info.operators.is_empty()) {
+            (true, _) => Some(read),
+            (false, true) => Some(format!("{read}; what has become of them is told at the first commit")),
+            (false, false) => None,
+        }
+    };
     ended.or_else(trouble).or_else(replay).or_else(under_way).or_else(beginning)
 }
 

@@ -1,3 +1,4 @@
+use super::super::info::OperatorInfo;
 use super::*;
 
 /// 10:00:00 on the first of January 2013.
@@ -49,7 +50,13 @@ fn job(source: SourceInfo) -> JobInfo {
         next_close: Some(TEN + 600_000),
         ..StatementInfo::default()
     };
-    JobInfo { status: "running".to_owned(), sources: vec![source], statements: vec![statement], ..JobInfo::default() }
+    JobInfo {
+        status: "running".to_owned(),
+        sources: vec![source],
+        statements: vec![statement],
+        operators: vec![OperatorInfo::default()],
+        ..JobInfo::default()
+    }
 }
 
 /// Two partitions, of which the second is silent and behind.
@@ -92,6 +99,10 @@ fn a_job_that_has_ended_or_is_hindered_says_nothing_else() {
     // A boundary takes a moment.
     assert_eq!(diagnose(&with(one_is_silent(), |info| info.under_way = Some((17, 400))), TEN).len(), 2);
     check(&JobInfo { status: "running".to_owned(), records_in: 1, ..JobInfo::default() }, &["1 record read so far"]);
+    check(
+        &with(one_is_silent(), |info| (info.records_in, info.operators) = (5, Vec::new())),
+        &["5 records read so far; what has become of them is told at the first commit"],
+    );
 }
 
 #[test]

@@ -302,6 +302,8 @@ pub struct OperatorInfo {
     pub node: usize,
     /// The stage of the workers: rows are exchanged before each stage but the first.
     pub stage: usize,
+    /// The statement whose it is, by its place in [`JobInfo::statements`]; `None` for a source, which several may read.
+    pub statement: Option<usize>,
     /// Rows that it took; records, for a source.
     pub rows_in: u64,
     /// Rows that it gave out.
@@ -312,6 +314,8 @@ pub struct OperatorInfo {
     pub time: Duration,
     /// Bytes of state in memory.
     pub state_bytes: usize,
-    /// Windows that have not closed.
+    /// Windows that have not closed. Where workers share windows, as many as the one has that has most.
     pub open_windows: usize,
+    /// The end of the window that closes next (ms).
+    pub next_close: Option<TimeMs>,
 }

@@ -17,7 +17,7 @@ use super::job::lock;
 use super::rates::{Rates, Totals};
 use crate::connectors::{PartitionId, TroubleProbe};
 use crate::exec::{Counts, NodeReport};
-use crate::plan::{NodeId, StreamPlan};
+use crate::plan::{NodeId, Op, StreamPlan};
 use crate::time::TimeMs;
 
 /// What threads of a job count and say.
@@ -357,7 +357,7 @@ impl JobMetrics {
             partitions: Vec::new(),
         };
         let sources: Vec<SourceInfo> = self.layout.inputs.iter().zip(&self.inputs).map(source).collect();
-        let operators = operators(&reports);
+        let operators = operators(&reports, |node| self.has_own_windows(node));
         let before = lock(&self.before).clone();
         let statement = |(number, layout)| statement(number, layout, &sources, &reports, &operators, &before);
         let statements: Vec<StatementInfo> = self.layout.statements.iter().enumerate().map(statement).collect();
@@ -380,13 +380,22 @@ impl JobMetrics {
             dead_lettered: all(|s| s.dead_lettered) + in_statements(|c| c.dead_lettered),
             tombstones: all(|s| s.tombstones),
             watermark: told(reports.values().flat_map(|report| &report.reached).min().copied()),
-            open_windows: nodes().map(|n| n.report.state.open_windows).sum(),
-            next_close: nodes().filter_map(|n| n.report.state.next_close).min(),
+            open_windows: operators.iter().map(|operator| operator.open_windows).sum(),
+            next_close: operators.iter().filter_map(|operator| operator.next_close).min(),
             state_bytes: nodes().map(|n| n.report.state.bytes).sum(),
             operators,
             sources,
             statements,
             ..JobInfo::default()
+        }
+    }
+
+    /// Whether each key of a node has windows of its own: sessions.
+    fn has_own_windows(&self, node: NodeId) -> bool {
+        match self.plan().map(|plan| &plan.nodes[node].op) {
+            Some(Op::Sessions(_)) => true,
+            Some(Op::Aggregate(aggregate)) => aggregate.session_gap_ms().is_some(),
+            _ => false,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rdkafka::producer::Producer;
-use tidemill::runtime::{Engine, Outcome};
+use tidemill::runtime::{Engine, JobInfo, Outcome};
 
 use super::{EARLIEST, at, by_window, counts, engine, execute, finished, input, output, start, until, until_job};
 use crate::common::broker::{Broker, shared, unique_name};
@@ -250,4 +250,36 @@ fn jobs_are_listed_by_how_they_are() {
         shown.contains("| job    | status  | records/s |")
             && shown.contains("INSERT INTO first_out SELECT n FROM first")
     );
+}
+
+#[test]
+fn a_job_that_goes_on_counts_on() {
+    let broker = shared();
+    let (topic, out) = (broker.topic("watching-again", 1), broker.topic("watching-again-out", 1));
+    broker.produce(&topic, (0..100).map(|n| at(0, n * 100)));
+    let patient = format!("{EARLIEST}, 'scan.watermark.idle-timeout' = '1 h'");
+    let name = unique_name("again");
+    let statements = format!(
+        "SET 'pipeline.name' = '{name}'; SET 'sink.commit-interval' = '20 ms'; SET 'execution.checkpointing.interval' = '100 \
+         ms';"
+    ) + &input("i", &topic, &patient)
+        + &output("o", &out).replace("at-least-once", "exactly-once")
+        + &counts("i", "o", 2);
+    let one = engine(broker);
+    let job = start(&one, &statements);
+    until_job(&job, "a checkpoint of all", |info| info.rows_out == 4 && info.checkpoint.is_some());
+    let described = text(&one, "DESCRIBE JOB");
+    assert!(described.contains(" in the log\n") && described.contains("\ncheckpoint  boundary "), "{described}");
+    job.stop();
+    let before = finished(&job);
+
+    let two = engine(broker);
+    let job = start(&two, &statements);
+    let info =
+        until_job(&job, "a commit", |info| info.commit.is_some_and(|c| before.commit.unwrap().sequence < c.sequence));
+    let counted = |info: &JobInfo| (info.records_in, info.rows_out, info.open_windows, info.statements[0].terms());
+    assert_eq!(counted(&info), counted(&before));
+    assert_eq!((info.statements[0].rows_out, info.rows_per_second), (4, 0.0));
+    // What had been read and written before is not what it does now.
+    assert!(info.diagnosis[0].starts_with("the next window closes when"), "{info:#?}");
 }
