@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::checkpoints::{Checkpoints, Complete};
 use super::events::ClockEvents;
+use super::failpoint;
 use super::job::Reached;
 use super::metrics::{Counters, JobMetrics, ReadCounts};
 use super::progress::{Author, Beginning, History, Position, Recorded, Restored, Start, history};
@@ -54,6 +55,7 @@ impl Ledger {
         log: Arc<dyn JobLog>,
         checkpoint_interval: Duration,
     ) -> Result<(Self, Option<Restored>)> {
+        failpoint::reach("after-fence");
         let History { author: before, unfinished, .. } = history(name, job, &log.read()?)?;
         let fingerprint = fingerprint(plan);
         let generation = before.generation + u64::from(unfinished.is_none());
@@ -105,7 +107,10 @@ impl Ledger {
             return Ok(StoredState::default());
         }
         let mut reader = ChunkReader::new(from.state.iter().map(|stored| (stored.boundary, stored.chunks)));
-        self.log.read_state(from.state_from, &mut |_, chunk| reader.take(chunk))?;
+        self.log.read_state(from.state_from, &mut |_, chunk| {
+            failpoint::reach("mid-restore");
+            reader.take(chunk)
+        })?;
         let of_node = |(node, piece): (u32, Piece)| (node as usize, piece);
         let checkpoints = reader.finish()?.into_iter().map(|pieces| pieces.into_iter().map(of_node).collect());
         Ok(StoredState { checkpoints: checkpoints.collect() })
@@ -166,7 +171,9 @@ impl Ledger {
         };
         let id = |source: usize, index| sources[source].partition_id(index);
         let record = self.author.comes_to(&self.job, &recorded, id)?;
+        failpoint::reach("before-commit");
         self.log.commit(record).map_err(|e| self.explain(e))?;
+        failpoint::reach("after-commit");
         if let Some(complete) = complete {
             tracing::debug!(
                 "{}: the checkpoint of boundary {} is complete after {:?}",

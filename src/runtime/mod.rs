@@ -19,6 +19,7 @@ mod diagnosis;
 mod engine;
 mod events;
 mod exchange;
+mod failpoint;
 mod info;
 mod job;
 mod launch;
