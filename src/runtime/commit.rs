@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
 use super::clock;
 use super::events::ClockEvents;
 use super::exchange::{Aligned, Next, cancelled};
+use super::failpoint;
 use super::job::{Call, Shared};
 use super::ledger::Ledger;
 use super::progress::{Position, Recorded};
@@ -102,6 +103,7 @@ impl Committer {
                 Next::Gone => return Err(cancelled()),
                 Next::Message(_, CommitMessage::Rows(sink, rows, count)) => {
                     if replay_until <= flushed {
+                        failpoint::reach("before-write");
                         let written = self.writers[sink].write(rows);
                         self.explained(written)?;
                     }
@@ -121,6 +123,7 @@ impl Committer {
                     if replay_until < boundary.sequence {
                         self.flush(&boundary, &called)?;
                     } else {
+                        failpoint::reach("mid-restore");
                         // Its rows are outside, and its progress on record.
                         drop(self.shared.take_reached(boundary.sequence, self.sources.len()));
                         if boundary.sequence == replay_until {

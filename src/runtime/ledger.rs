@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::checkpoints::{Checkpoints, Complete};
 use super::events::ClockEvents;
+use super::failpoint;
 use super::identity::{Identity, Verdict};
 use super::job::Reached;
 use super::metrics::{Counters, JobMetrics, ReadCounts};
@@ -58,6 +59,7 @@ impl Ledger {
         restore: Restore,
         checkpoint_interval: Duration,
     ) -> Result<(Self, Option<Restored>)> {
+        failpoint::reach("after-fence");
         let History { author: before, mut unfinished, .. } = history(name, job, &log.read()?)?;
         if restore == Restore::None && unfinished.take().is_some() {
             tracing::warn!("{job}: it begins anew, and what it had come to is given up: 'execution.restore' is 'none'");
@@ -112,7 +114,10 @@ impl Ledger {
             return Ok(StoredState::default());
         }
         let mut reader = ChunkReader::new(from.state.iter().map(|stored| (stored.boundary, stored.chunks)));
-        self.log.read_state(from.state_from, &mut |_, chunk| reader.take(chunk))?;
+        self.log.read_state(from.state_from, &mut |_, chunk| {
+            failpoint::reach("mid-restore");
+            reader.take(chunk)
+        })?;
         let of_node = |(node, piece): (u32, Piece)| (node as usize, piece);
         let checkpoints = reader.finish()?.into_iter().map(|pieces| pieces.into_iter().map(of_node).collect());
         Ok(self.verdict.keep(StoredState { checkpoints: checkpoints.collect() }))
@@ -173,7 +178,9 @@ impl Ledger {
         };
         let id = |source: usize, index| sources[source].partition_id(index);
         let record = self.author.comes_to(&self.job, &recorded, id)?;
+        failpoint::reach("before-commit");
         self.log.commit(record).map_err(|e| self.explain(e))?;
+        failpoint::reach("after-commit");
         if let Some(complete) = complete {
             tracing::debug!(
                 "{}: the checkpoint of boundary {} is complete after {:?}",

@@ -20,6 +20,7 @@ mod diagnosis;
 mod engine;
 mod events;
 mod exchange;
+mod failpoint;
 mod identity;
 mod info;
 mod job;
