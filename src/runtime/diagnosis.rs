@@ -61,6 +61,13 @@ fn of_job(info: &JobInfo) -> Option<String> {
             span(age_ms)
         ))
     };
+    let overdue = || {
+        let overdue_ms = info.overdue_ms.filter(|overdue_ms| UNDER_WAY_MS_MIN <= *overdue_ms)?;
+        Some(format!(
+            "the sinks do not take the rows that are to be written: the next boundary is {} late",
+            span(overdue_ms)
+        ))
+    };
     // Workers tell what became of records at boundaries.
     let beginning = || {
         let read = format!("{} read so far", count(info.records_in, "record"));
@@ -70,7 +77,7 @@ fn of_job(info: &JobInfo) -> Option<String> {
             (false, false) => None,
         }
     };
-    ended.or_else(trouble).or_else(replay).or_else(under_way).or_else(beginning)
+    ended.or_else(trouble).or_else(replay).or_else(under_way).or_else(overdue).or_else(beginning)
 }
 
 /// One statement of a job that runs.

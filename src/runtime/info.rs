@@ -65,6 +65,9 @@ pub struct JobInfo {
     pub commit: Option<CommitInfo>,
     /// The boundary that is on its way to its commit, and for how long (ms).
     pub under_way: Option<(u64, u64)>,
+    /// For how long no boundary has been called although one was due (ms): the sinks do not take what is to be written
+    /// before it.
+    pub overdue_ms: Option<u64>,
     /// The last checkpoint.
     pub checkpoint: Option<CheckpointInfo>,
     /// While the job goes through what an earlier run has committed: the boundary that it is at, and the last one.

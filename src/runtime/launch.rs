@@ -105,7 +105,12 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
     let (rejects, reject_writers) = RejectLanes::open(&name, &plan, sources, defaults, transactions)?;
     let rejects = Arc::new(rejects);
 
-    let shared = Shared::with(name, statement, JobMetrics::new(metrics_layout(&plan, &topology)), cancel);
+    let shared = Shared::with(
+        name,
+        statement,
+        JobMetrics::new(Layout { commit_interval: Some(commit_interval), ..metrics_layout(&plan, &topology) }),
+        cancel,
+    );
     let mut rows_out = None;
     let mut writers: Vec<Box<dyn SinkWriter>> = Vec::new();
     for target in &targets {
@@ -384,7 +389,8 @@ pub fn metrics_layout(plan: &Arc<StreamPlan>, topology: &Topology) -> Layout {
         StatementLayout { sink: name, reads: inputs.iter().map(times).collect(), windows }
     };
     let statements = topology.sinks().iter().enumerate().map(statement).collect();
-    Layout { inputs: inputs.iter().map(input).collect(), statements, plan: Some(Arc::clone(plan)) }
+    let plan = Some(Arc::clone(plan));
+    Layout { inputs: inputs.iter().map(input).collect(), statements, plan, commit_interval: None }
 }
 
 /// The rows of the parts of a plan that read no stream.
