@@ -48,9 +48,10 @@ fn of_job(info: &JobInfo) -> Option<String> {
     let trouble = || info.trouble.clone();
     let replay = || {
         let (at, until) = info.replay?;
+        let after = info.last_restart.as_ref().map(|last| format!(", after {}", last.reason)).unwrap_or_default();
         Some(format!(
-            "the job is being restored: it reads again what led to boundary {at} of {until}, and writes nothing before it \
-             is there"
+            "the job is being restored{after}: it reads again what led to boundary {at} of {until}, and writes nothing \
+             before it is there"
         ))
     };
     let under_way = || {

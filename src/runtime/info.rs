@@ -72,6 +72,10 @@ pub struct JobInfo {
     pub checkpoint: Option<CheckpointInfo>,
     /// While the job goes through what an earlier run has committed: the boundary that it is at, and the last one.
     pub replay: Option<(u64, u64)>,
+    /// How often the job was taken up again by this process.
+    pub restarts: u64,
+    /// The last time, and why.
+    pub last_restart: Option<RestartInfo>,
     /// How long ago the last rows were written (ms).
     pub silent_ms: Option<u64>,
     /// How long the job ran, or has been running (ms).
@@ -87,6 +91,15 @@ pub struct CommitInfo {
     pub age_ms: u64,
     /// How long the commit took (ms), from when all rows were there.
     pub duration_ms: u64,
+}
+
+/// That a job was taken up again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RestartInfo {
+    /// How long ago (ms).
+    pub age_ms: u64,
+    /// What had gone wrong.
+    pub reason: String,
 }
 
 /// A checkpoint that is complete: a restart goes on from there.
