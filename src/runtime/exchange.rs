@@ -8,7 +8,7 @@ use arrow::compute::take_record_batch;
 use crossbeam_channel::{Receiver, Select, SendTimeoutError, Sender};
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 
-use super::job::Shared;
+use super::shared::Shared;
 use super::topology::EdgeKind;
 use crate::error::{Blame, Error, Result};
 use crate::exec::{Boundary, PartialSchema};

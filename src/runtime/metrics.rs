@@ -138,6 +138,10 @@ pub struct JobInfo {
     pub error: Option<String>,
     /// What is in the way at this moment, such as a broker that is away.
     pub trouble: Option<String>,
+    /// How often it has started over by itself, from its last commit.
+    pub restarts: u64,
+    /// Why it did so last.
+    pub last_restart: Option<String>,
     /// Records read.
     pub records_in: u64,
     /// Payload bytes read.
@@ -332,6 +336,8 @@ impl JobMetrics {
             status: String::new(),
             error: None,
             trouble: self.trouble(),
+            restarts: 0,
+            last_restart: None,
             records_in: all(|s| s.records_in),
             bytes_in: all(|s| s.bytes_in),
             rows_out: load(&self.rows_out),

@@ -8,6 +8,7 @@
 //!   channel behind the rows before it and is aligned at every input. When all have arrived, everything up to the
 //!   boundary is with the sinks, and is flushed.
 
+mod attempts;
 mod batch;
 #[cfg(test)]
 mod batch_tests;
@@ -31,6 +32,7 @@ mod reading;
 mod rehearsal;
 mod rejects;
 mod session;
+mod shared;
 mod state;
 #[cfg(test)]
 mod tests;

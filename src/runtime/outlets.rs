@@ -8,9 +8,9 @@ use crossbeam_channel::Sender;
 
 use super::commit::CommitMessage;
 use super::exchange::{Message, deal, send};
-use super::job::Shared;
 use super::metrics::WorkerReport;
 use super::rejects::RejectLanes;
+use super::shared::Shared;
 use super::topology::{Part, Topology};
 use crate::connectors::{SinkEncoder, SinkRows};
 use crate::error::{Error, Result};

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::clock;
-use super::job::{Shared, lock};
+use super::job::lock;
 use super::metrics::ReadCounts;
 use super::progress::{Position, Recorded, Start};
+use super::shared::Shared;
 use crate::connectors::{PartitionPlan, Source, SourceReader, SourceRows};
 use crate::error::{Blame, Error, Result};
 use crate::exec::{Output, SourceStage};
@@ -359,18 +360,19 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
+    use super::super::job::JobState;
     use super::super::metrics::{JobMetrics, Layout};
     use super::super::rehearsal::sources_of;
     use super::super::tests::{Record, columns, plan};
     use super::*;
-    use crate::connectors::PartitionId;
+    use crate::connectors::{CancelToken, PartitionId};
     use crate::plan::StreamPlan;
     use crate::time::{Progress, WATERMARK_MIN};
 
     /// What the threads of a job over two sources share.
     fn shared_by_two() -> Arc<Shared> {
         let layout = Layout { inputs: vec!["a".to_owned(), "b".to_owned()], ..Layout::default() };
-        Shared::new(String::new(), String::new(), JobMetrics::new(layout))
+        Shared::new(JobState::new(String::new(), String::new()), JobMetrics::new(layout), CancelToken::default())
     }
 
     const UNION: &str =

@@ -23,6 +23,7 @@ mod ends;
 mod flow;
 mod outages;
 mod rejects;
+mod restores;
 mod several;
 
 /// How long anything may take that does not wait for a clock, on a busy machine.
