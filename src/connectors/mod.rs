@@ -316,6 +316,11 @@ pub trait SourceReader: Send {
         Err(Error::bug(format!("partition {partition} cannot be limited to {limit:?}")))
     }
 
+    /// The offset behind a partition's last record, as far as is known without asking anybody.
+    fn known_end(&self, _partition: usize) -> Option<i64> {
+        None
+    }
+
     /// A sentence on why nothing arrives, if that is known: a broker that is away, for instance.
     fn trouble(&self) -> Option<String> {
         None

@@ -22,11 +22,11 @@ use serde::{Deserialize, Serialize};
 use crate::connectors::Policies;
 use crate::error::Result;
 use crate::state::{Piece, unexpected};
-use crate::time::Progress;
+use crate::time::{Progress, TimeMs};
 
 pub use crate::connectors::RawRecord;
 pub use aggregate::{PartialAggregate, PartialSchema, SessionAggregate, WindowAggregate};
-pub use fragment::{Fragment, Outlet, Outlets};
+pub use fragment::{Fragment, NodeReport, Outlet, Outlets, Timer, Work};
 pub use per_window::PerWindow;
 pub use rejected::{Rejected, Rejection, Reporter, RowOrigin};
 pub use sessions::SessionRows;
@@ -151,6 +151,18 @@ impl Counts {
     }
 }
 
+/// What an operator keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateSize {
+    /// Windows that have not closed.
+    pub open_windows: usize,
+    /// Bytes held in memory, about.
+    pub bytes: usize,
+    /// The end of the window that closes next: it does when the watermark is at the instant before. Of a session, the
+    /// earliest that it can end.
+    pub next_close: Option<TimeMs>,
+}
+
 /// A step of a stream.
 pub trait Operator: Send {
     /// Takes rows of one of its inputs.
@@ -182,8 +194,8 @@ pub trait Operator: Send {
         of_input
     }
 
-    /// Open windows and bytes of state.
-    fn state_size(&self) -> (usize, usize) {
-        (0, 0)
+    /// What it keeps. Asked at every boundary, so it must not cost as much as going through the state.
+    fn state_size(&self) -> StateSize {
+        StateSize::default()
     }
 }

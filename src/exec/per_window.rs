@@ -10,7 +10,7 @@ use arrow::datatypes::{Int64Type, Schema, SchemaRef};
 
 use super::batch_plan::BatchPlan;
 use super::rejected::numbers;
-use super::{Boundary, End, Extent, Lineage, Operator, Output};
+use super::{Boundary, End, Extent, Lineage, Operator, Output, StateSize};
 use crate::error::{Error, Result};
 use crate::limits::BATCH_ROWS_MAX;
 use crate::plan::{Hidden, PerWindowNode};
@@ -196,10 +196,14 @@ impl Operator for PerWindow {
         Lineage::Results
     }
 
-    fn state_size(&self) -> (usize, usize) {
+    fn state_size(&self) -> StateSize {
         let rows = || self.inputs.iter().flat_map(|i| i.windows.values());
         let windows: std::collections::BTreeSet<_> = self.inputs.iter().flat_map(|i| i.windows.keys()).collect();
-        (windows.len(), rows().map(|r| r.bytes).sum())
+        StateSize {
+            open_windows: windows.len(),
+            bytes: rows().map(|r| r.bytes).sum(),
+            next_close: windows.first().map(|after| **after),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use arrow::row::{RowConverter, SortField};
 
 use super::rejected::numbers;
 use super::windows::{SessionJudge, event_times, session_progress, with_type};
-use super::{Boundary, End, Extent, Operator, Output, Reporter};
+use super::{Boundary, End, Extent, Operator, Output, Reporter, StateSize};
 use crate::error::{Error, Result};
 use crate::limits::BATCH_ROWS_MAX;
 use crate::plan::{Hidden, SessionsNode};
@@ -391,7 +391,8 @@ impl Operator for SessionRows {
         Ok(())
     }
 
-    fn state_size(&self) -> (usize, usize) {
-        (self.keys.len(), self.kept.bytes)
+    fn state_size(&self) -> StateSize {
+        let next_close = self.due.first_key_value().map(|(due, _)| *due);
+        StateSize { open_windows: self.keys.len(), bytes: self.kept.bytes, next_close }
     }
 }

@@ -11,7 +11,6 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -77,7 +76,7 @@ fn run_all(
         }
         job.note_restart(&error);
         tracing::warn!("{}: {error}; the job starts over from its last commit", job.name);
-        if 0 < shared.metrics.boundaries.load(Ordering::Relaxed) {
+        if shared.metrics.has_committed() {
             pause = PAUSE_MIN;
         }
         attempt = loop {

@@ -66,6 +66,7 @@ impl Committer {
         let (mut sequence, mut clock_ms) = self.from;
         let mut flushed = sequence;
         let replay_until = self.replay.back().map_or(sequence, |last| last.sequence);
+        self.shared.metrics.set_replay(replay_until);
         let mut called = Arc::new(ClockEvents::default());
         let mut next_call = clock::now() + self.commit_interval;
         loop {
@@ -147,7 +148,7 @@ impl Committer {
             return Some(End::Finished);
         }
         if self.shared.is_stopping() {
-            return Some(End::Stopped);
+            return Some(if self.shared.is_draining() { End::Finished } else { End::Stopped });
         }
         (next_call <= now).then_some(End::GoesOn)
     }
@@ -169,6 +170,7 @@ impl Committer {
     }
 
     fn flush(&mut self, boundary: &Boundary, events: &ClockEvents) -> Result<()> {
+        let begun = clock::now();
         for writer in self.writers.iter_mut().chain(&mut self.reject_writers) {
             writer.flush()?;
         }
@@ -183,8 +185,7 @@ impl Committer {
         for (source, next_offsets) in self.sources.iter().zip(&next_offsets) {
             source.note_progress(next_offsets);
         }
-        self.shared.metrics.boundaries.store(boundary.sequence, Ordering::Relaxed);
-        self.shared.metrics.last_boundary_ms.store(clock::wall_ms(), Ordering::Relaxed);
+        self.shared.metrics.note_commit(boundary.sequence, begun.elapsed());
         Ok(())
     }
 }

@@ -8,7 +8,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::clock;
-use super::metrics::{JobInfo, JobMetrics};
+use super::describe::analyze;
+use super::diagnosis::diagnose;
+use super::info::JobInfo;
+use super::metrics::{JobMetrics, Layout};
 use crate::error::{Error, Result};
 use crate::exec::End;
 
@@ -57,6 +60,8 @@ pub(super) struct JobState {
     changed: Condvar,
     /// Told to stop by someone.
     stop: AtomicBool,
+    /// Its windows are to close before that.
+    drain: AtomicBool,
 }
 
 struct Status {
@@ -77,12 +82,12 @@ impl JobState {
             status: JobStatus::Running,
             since: clock::now(),
             elapsed: None,
-            metrics: Arc::default(),
+            metrics: Arc::new(JobMetrics::new(Layout::default())),
             restarts: (0, None),
             waiting: None,
         };
-        let (status, changed, stop) = (Mutex::new(status), Condvar::new(), AtomicBool::new(false));
-        Arc::new(Self { name, statement, status, changed, stop })
+        let (status, changed) = (Mutex::new(status), Condvar::new());
+        Arc::new(Self { name, statement, status, changed, stop: AtomicBool::default(), drain: AtomicBool::default() })
     }
 
     fn status(&self) -> MutexGuard<'_, Status> {
@@ -91,6 +96,11 @@ impl JobState {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::Acquire)
+    }
+
+    /// Whether a job that is stopping closes its windows first.
+    pub(super) fn is_draining(&self) -> bool {
+        self.drain.load(Ordering::Acquire)
     }
 
     /// From now on this is what it counts.
@@ -168,6 +178,20 @@ impl Job {
         self.0.changed.notify_all();
     }
 
+    /// Tells it to end as if its sources had: it reads nothing more, all windows close with what they have, and their rows
+    /// are written. Returns at once. A job that writes exactly once is then finished, and begins anew when it is started
+    /// again.
+    pub fn drain(&self) {
+        self.0.drain.store(true, Ordering::Release);
+        self.stop();
+    }
+
+    /// The plan that it runs, and what each operator has done; `None` for a batch.
+    pub fn analyze(&self) -> Option<String> {
+        let metrics = Arc::clone(&self.0.status().metrics);
+        Some(analyze(metrics.plan()?, &metrics.info(), &metrics.stages()))
+    }
+
     /// Waits for its end; the job's error is the result's.
     pub fn wait(&self) -> Result<()> {
         loop {
@@ -199,7 +223,7 @@ impl Job {
         };
         let counted = now.metrics.info();
         let (restarts, last_restart) = now.restarts.clone();
-        JobInfo {
+        let mut info = JobInfo {
             name: self.0.name.clone(),
             statement: self.0.statement.split_whitespace().collect::<Vec<_>>().join(" "),
             status: now.status.word().to_owned(),
@@ -209,6 +233,8 @@ impl Job {
             restarts,
             last_restart,
             ..counted
-        }
+        };
+        info.diagnosis = diagnose(&info, clock::wall_ms());
+        info
     }
 }

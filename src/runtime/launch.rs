@@ -14,9 +14,10 @@ use super::attempts::{self, Attempt, Body};
 use super::commit::{AsTheyAre, CommitMessage, Committer, Hand};
 use super::events::Discovering;
 use super::exchange::{Aligned, Message};
+use super::identity::Identity;
 use super::job::{Job, JobState};
 use super::ledger::{Ledger, transactions_of};
-use super::metrics::{JobMetrics, Layout, ReadCounts, StatementLayout};
+use super::metrics::{InputLayout, JobMetrics, Layout, ReadCounts, StatementLayout};
 use super::outlets::{SinkLane, WorkerOutlets};
 use super::progress::Restored;
 use super::reading::{Alignment, IDLE_TIMEOUT, ReadPartition, SourceInput};
@@ -43,6 +44,8 @@ const DRIFT_MS_MIN: i64 = 60_000;
 pub struct Launch {
     pub name: String,
     pub statement: String,
+    /// What the job is: the statement with the views that it names, and what planning went by.
+    pub definition: String,
     pub plan: Arc<StreamPlan>,
     pub session: Session,
     pub defaults: Defaults,
@@ -78,7 +81,7 @@ fn attempt(
     job: &Arc<JobState>,
     own: &mut u64,
 ) -> Result<Option<(Attempt, Option<Receiver<RecordBatch>>)>> {
-    let Launch { name, plan, session, defaults, .. } = launch;
+    let Launch { name, plan, session, defaults, definition, .. } = launch;
     let commit_interval = session.commit_interval()?;
     let checkpoint_interval = session.checkpoint_interval()?;
     let cancel = CancelToken::default();
@@ -86,8 +89,10 @@ fn attempt(
     let is_first = *own == 0;
     let (mut ledger, restored) = match &transactions {
         Some((transactions, log)) => {
+            let (log, log_name) = (Arc::new(transactions.clone()), log);
+            let identity = Identity::of(plan, definition);
             let (ledger, restored) =
-                Ledger::open(name, log, plan, Arc::new(transactions.clone()), checkpoint_interval, own)?;
+                Ledger::open(name, log_name, log, identity, session.restore()?, checkpoint_interval, own)?;
             (Some(ledger), restored)
         }
         None => (None, None),
@@ -147,6 +152,7 @@ fn attempt(
         for worker in 0..workers {
             let mut part = topology.part(stage)?;
             state.restore(&mut part, worker)?;
+            part.fragment.set_timer(super::clock::worked);
             let outlets = WorkerOutlets {
                 shared: Arc::clone(&shared),
                 topology: Arc::clone(&topology),
@@ -161,7 +167,7 @@ fn attempt(
                 nodes: part.nodes.clone(),
                 state: Vec::new(),
                 progress: Vec::new(),
-                reached: WATERMARK_MAX,
+                reached: vec![WATERMARK_MAX; topology.sinks().len()],
             };
             let title = format!("stage {stage} worker {worker}");
             if stage == 0 {
@@ -352,11 +358,17 @@ fn inputs_of(plan: &StreamPlan) -> Vec<NodeId> {
 }
 
 /// What a job counts: its inputs, and how often each statement reads them.
-pub fn metrics_layout(plan: &StreamPlan, topology: &Topology) -> Layout {
+pub fn metrics_layout(plan: &Arc<StreamPlan>, topology: &Topology) -> Layout {
     let inputs = inputs_of(plan);
-    let name = |&id: &NodeId| match &plan.nodes[id].op {
-        Op::Source(source) => source.table.name.clone(),
-        _ => "VALUES".to_owned(),
+    let input = |&id: &NodeId| match &plan.nodes[id].op {
+        Op::Source(source) => InputLayout {
+            name: source.table.name.clone(),
+            has_event_time: source.watermark.is_some() && !source.processing_time,
+            // Whoever opens the source says what is wrong with its options.
+            idle_timeout: idle_timeout(&source.table).unwrap_or_default(),
+            advances_when_idle: watermark_advances(&source.table).unwrap_or_default(),
+        },
+        _ => InputLayout { name: "VALUES".to_owned(), ..InputLayout::default() },
     };
     let statement = |(number, &sink): (usize, &NodeId)| {
         let of_statement = || (0..plan.nodes.len()).filter(|&node| topology.statement_of(node) == Some(number));
@@ -367,10 +379,13 @@ pub fn metrics_layout(plan: &StreamPlan, topology: &Topology) -> Layout {
             Op::Sink(SinkNode { table: Some(table), .. }) => table.name.clone(),
             _ => "SELECT".to_owned(),
         };
-        StatementLayout { sink: name, reads: inputs.iter().map(times).collect() }
+        let has_windows =
+            |&id: &NodeId| matches!(plan.nodes[id].op, Op::Aggregate(_) | Op::PerWindow(_) | Op::Sessions(_));
+        let windows = of_statement().filter(has_windows).collect();
+        StatementLayout { sink: name, reads: inputs.iter().map(times).collect(), windows }
     };
     let statements = topology.sinks().iter().enumerate().map(statement).collect();
-    Layout { inputs: inputs.iter().map(name).collect(), statements }
+    Layout { inputs: inputs.iter().map(input).collect(), statements, plan: Some(Arc::clone(plan)) }
 }
 
 /// The rows of the parts of a plan that read no stream.

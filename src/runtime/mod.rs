@@ -8,6 +8,7 @@
 //!   channel behind the rows before it and is aligned at every input. When all have arrived, everything up to the
 //!   boundary is with the sinks, and is flushed.
 
+mod account;
 mod attempts;
 mod batch;
 #[cfg(test)]
@@ -15,9 +16,13 @@ mod batch_tests;
 mod checkpoints;
 pub mod clock;
 mod commit;
+mod describe;
+mod diagnosis;
 mod engine;
 mod events;
 mod exchange;
+mod identity;
+mod info;
 mod job;
 mod launch;
 mod ledger;
@@ -28,6 +33,7 @@ mod progress;
 mod property_tests;
 mod query;
 pub mod query_test;
+mod rates;
 mod reading;
 mod rehearsal;
 mod rejects;
@@ -37,9 +43,12 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod topology;
+pub mod words;
 mod worker;
 
 pub use engine::{Engine, EngineConfig, Outcome, Rows};
+pub use info::{
+    CheckpointInfo, CommitInfo, JobInfo, OperatorInfo, PartitionInfo, PartitionState, SourceInfo, StatementInfo, Terms,
+};
 pub use job::{Job, JobStatus};
-pub use metrics::{JobInfo, SourceInfo, StatementInfo};
 pub use query::QueryStream;

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::clock;
+use super::info::PartitionState;
 use super::job::lock;
-use super::metrics::ReadCounts;
+use super::metrics::{PartitionReport, ReadCounts};
 use super::progress::{Position, Recorded, Start};
 use super::shared::Shared;
 use crate::connectors::{PartitionPlan, Source, SourceReader, SourceRows};
@@ -50,12 +51,23 @@ pub struct ReadPartition {
     at_end_since: Option<Instant>,
     /// No record has come.
     is_untouched: bool,
+    start: i64,
+    last_record: Option<Instant>,
 }
 
 impl ReadPartition {
     /// A partition about to be read.
     pub fn new(index: usize, plan: &PartitionPlan) -> Self {
-        Self { index, next_offset: plan.start, end: plan.end, ended: false, at_end_since: None, is_untouched: true }
+        Self {
+            index,
+            next_offset: plan.start,
+            end: plan.end,
+            ended: false,
+            at_end_since: None,
+            is_untouched: true,
+            start: plan.start,
+            last_record: None,
+        }
     }
 }
 
@@ -247,6 +259,7 @@ impl SourceInput {
         let had_records = rows.records > 0;
         if had_records {
             partition.is_untouched = false;
+            partition.last_record = Some(self.listened);
         }
         if self.stage.is_asleep() && !rows.offsets.is_empty() {
             shared.note_events(|events| _ = events.begun.insert(self.source));
@@ -302,6 +315,34 @@ impl SourceInput {
             asleep: self.stage.is_asleep(),
         };
         self.partitions.iter().map(position).collect()
+    }
+
+    /// How the partitions are, for people.
+    pub fn report(&self) -> Vec<PartitionReport> {
+        let limit = self.alignment.limit(self.drift_ms);
+        let report = |partition: &ReadPartition| {
+            let ReadPartition { index, at_end_since, .. } = *partition;
+            let watermark = self.stage.watermark(index);
+            let state = match () {
+                () if partition.ended => PartitionState::Ended,
+                () if self.stage.is_idle(index) => PartitionState::Idle,
+                () if at_end_since.is_some() => PartitionState::AtEnd,
+                () if self.stage.has_event_time() && limit < watermark => PartitionState::Ahead,
+                () => PartitionState::Reading,
+            };
+            PartitionReport {
+                index,
+                id: self.stage.partition_id(index).clone(),
+                start: partition.start,
+                next_offset: partition.next_offset,
+                end: partition.end.or_else(|| self.reader.as_ref()?.known_end(index)),
+                watermark,
+                state,
+                last_record: partition.last_record,
+                at_end_since,
+            }
+        };
+        self.partitions.iter().map(report).collect()
     }
 
     /// The next records are read up to where an earlier run stood at a boundary, and no further.
@@ -361,7 +402,7 @@ mod tests {
     use rand::{RngExt, SeedableRng};
 
     use super::super::job::JobState;
-    use super::super::metrics::{JobMetrics, Layout};
+    use super::super::metrics::{InputLayout, JobMetrics, Layout};
     use super::super::rehearsal::sources_of;
     use super::super::tests::{Record, columns, plan};
     use super::*;
@@ -371,7 +412,8 @@ mod tests {
 
     /// What the threads of a job over two sources share.
     fn shared_by_two() -> Arc<Shared> {
-        let layout = Layout { inputs: vec!["a".to_owned(), "b".to_owned()], ..Layout::default() };
+        let input = |name: &str| InputLayout { name: name.to_owned(), ..InputLayout::default() };
+        let layout = Layout { inputs: vec![input("a"), input("b")], ..Layout::default() };
         Shared::new(JobState::new(String::new(), String::new()), JobMetrics::new(layout), CancelToken::default())
     }
 

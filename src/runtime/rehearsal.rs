@@ -271,9 +271,9 @@ impl Rehearsal {
     pub fn counts_by_sink(&self) -> Vec<Counts> {
         let mut counts = vec![Counts::default(); self.sinks().len()];
         for part in self.parts.iter().flatten() {
-            for (&node, of_node) in part.nodes.iter().zip(part.fragment.counts()) {
+            for (&node, of_node) in part.nodes.iter().zip(part.fragment.report()) {
                 if let Some(sink) = self.topology.statement_of(node) {
-                    counts[sink].add(of_node);
+                    counts[sink].add(of_node.counts);
                 }
             }
         }

@@ -80,6 +80,7 @@ impl Shared {
     /// Calls a boundary: workers of stage 0 take it up at their next turn.
     pub(super) fn call(&self, call: Call) {
         let sequence = call.boundary.sequence;
+        self.metrics.note_call(sequence);
         *lock(&self.boundary) = Some(call);
         self.called.store(sequence, Ordering::Release);
         self.call.notify_all();
@@ -140,6 +141,11 @@ impl Shared {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.job.is_stopping()
+    }
+
+    /// Whether a job that is stopping closes its windows first.
+    pub(super) fn is_draining(&self) -> bool {
+        self.job.is_draining()
     }
 
     pub(super) fn is_cancelled(&self) -> bool {

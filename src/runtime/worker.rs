@@ -131,10 +131,12 @@ impl SourceWorker {
     fn read(&mut self, poll: impl Fn(&mut SourceInput) -> Result<Option<(usize, SourceRows)>>) -> Result<bool> {
         let mut any = false;
         for input in &mut self.inputs {
+            let before = clock::worked();
             let Some((at, rows)) = poll(input)? else { continue };
             any = true;
             let mut out = Output::default();
             input.take(at, &rows, &self.outlets.shared, &mut out)?;
+            self.part.fragment.add_time(input.entry, clock::worked().saturating_sub(before));
             self.outlets.turn_away(None, out.rejected)?;
             for batch in out.batches {
                 let taken = self.part.fragment.on_batch(input.entry, batch, &mut self.outlets);
@@ -181,6 +183,7 @@ impl SourceWorker {
             }
             progress.push((input.entry, input.stage.progress(boundary.clock_ms)));
             self.outlets.shared.note_reached(boundary.sequence, input.source, input.positions(), input.counts);
+            self.outlets.shared.metrics.report_share(input.source, self.outlets.worker, input.report());
         }
         let with_progress: Vec<usize> = progress.iter().map(|(entry, _)| *entry).collect();
         // Sources that this worker has no share of, and rows that were computed once, hold nothing back.

@@ -148,6 +148,16 @@ impl KeptPanes {
         evaluated.into_iter().try_for_each(|window| given(self.evaluate(window)?))
     }
 
+    /// The end of the window that closes next.
+    pub fn next_close(&self) -> Option<TimeMs> {
+        let first_open = self.windows.first_open(self.watermark);
+        let first_of = |&(slice, first): &PaneKey| {
+            let window = self.windows.first_window_from(slice, first.max(first_open));
+            (window <= self.windows.last_window(slice)).then_some(window)
+        };
+        self.panes.keys().filter_map(first_of).min().map(|window| self.windows.bounds(window).1)
+    }
+
     /// The number of windows with rows that are kept.
     pub fn open_windows(&self) -> usize {
         let first_kept = self.windows.first_open(late_from(self.watermark, self.lateness_ms));

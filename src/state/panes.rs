@@ -268,6 +268,11 @@ impl Panes {
         }
     }
 
+    /// The end of the window that closes next.
+    pub fn next_close(&self) -> Option<TimeMs> {
+        self.next_window().map(|window| self.windows.bounds(window).1)
+    }
+
     /// The number of windows with rows that have not closed yet.
     pub fn open_windows(&self) -> usize {
         let of_open = self.open.keys().map(|&(first_open, slice)| (first_open, self.windows.last_window(slice)));

@@ -187,6 +187,21 @@ impl Sessions {
         Ok(())
     }
 
+    /// The earliest time at which a session may end: rows may yet prolong it. Only the first slice is looked at, as no
+    /// session of another one ends before its own.
+    pub fn next_close(&self) -> Option<TimeMs> {
+        let (_, first) = self.slices.first_key_value()?;
+        let last = match first {
+            Slice::Open { base, delta } => {
+                let lasts = base.spans().1.iter().chain(delta.spans().1);
+                // Groups that have been carried on have no time.
+                lasts.filter(|last| **last != TimeMs::MIN).min().copied()
+            }
+            Slice::Closed(closed) => closed.groups.last().map(|group| group.last),
+        };
+        last.map(|last| last.saturating_add(self.gap_ms))
+    }
+
     /// About how many sessions are open: one that spans slices counts in each.
     pub fn open_windows(&self) -> usize {
         let groups = |slice: &Slice| match slice {

@@ -55,6 +55,8 @@ struct State {
     undelivered: Option<RDKafkaErrorCode>,
     /// Set when the client has given up for good.
     fatal: Option<Report>,
+    /// Why offsets were not committed to the group.
+    uncommitted: Option<RDKafkaErrorCode>,
 }
 
 /// Listens to one client.
@@ -136,6 +138,11 @@ impl Watcher {
     /// Whether a connection broke, or a request got no answer, since this was asked last.
     pub fn take_disturbed(&self) -> bool {
         self.disturbed.swap(false, Ordering::AcqRel)
+    }
+
+    /// Why offsets were not committed to the group, if that has happened since this was asked last.
+    pub fn take_uncommitted(&self) -> Option<RDKafkaErrorCode> {
+        self.state().uncommitted.take()
     }
 
     /// The first failed delivery.
@@ -311,6 +318,7 @@ impl ConsumerContext for Watcher {
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
         if let Err(e) = result {
             tracing::debug!("{}: offsets were not committed to the group: {e}", self.what);
+            self.state().uncommitted = e.rdkafka_error_code();
         }
     }
 }

@@ -279,10 +279,15 @@ impl Cluster {
         if let Err(e) = self.client().commit(&list, CommitMode::Async) {
             tracing::debug!("offsets were not committed to the group: {e}");
         }
+    }
+
+    /// Why an earlier commit was not taken, if one was not since this was asked last.
+    pub fn refused_commit(&self) -> Option<RDKafkaErrorCode> {
         // The answers to earlier commits.
         for _ in 0..4 {
             let _ = self.client().poll(Duration::ZERO);
         }
+        self.watcher().take_uncommitted()
     }
 }
 

@@ -11,7 +11,7 @@ use super::rows::Rows;
 use crate::error::{Error, Result};
 use crate::exec::rejected::numbers;
 use crate::exec::windows::session_progress;
-use crate::exec::{Boundary, End, Extent, Lineage, Operator, Output};
+use crate::exec::{Boundary, End, Extent, Lineage, Operator, Output, StateSize};
 use crate::plan::{AggregateNode, Hidden};
 use crate::state::{Piece, PieceKind, Sessions, clock_of};
 use crate::time::{Progress, WATERMARK_MAX, WatermarkClock};
@@ -101,7 +101,12 @@ impl Operator for SessionAggregate {
         Lineage::Results
     }
 
-    fn state_size(&self) -> (usize, usize) {
-        (self.sessions.open_windows(), self.sessions.size_bytes())
+    fn state_size(&self) -> StateSize {
+        let Self { sessions, .. } = self;
+        StateSize {
+            open_windows: sessions.open_windows(),
+            bytes: sessions.size_bytes(),
+            next_close: sessions.next_close(),
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::results::{Batcher, Results};
 use super::rows::Rows;
 use super::sliced_windows;
 use crate::error::Result;
-use crate::exec::{Boundary, End, Extent, Lineage, Operator, Output};
+use crate::exec::{Boundary, End, Extent, Lineage, Operator, Output, StateSize};
 use crate::plan::{AggregateNode, Emission, Hidden};
 use crate::sql::statement::Emit;
 use crate::state::{Admission, Fired, GroupTable, KeptPanes, PaneKey, Panes, Piece, PieceKind, clock_of};
@@ -253,12 +253,18 @@ impl Operator for WindowAggregate {
         Lineage::Results
     }
 
-    fn state_size(&self) -> (usize, usize) {
+    fn state_size(&self) -> StateSize {
         match &self.state {
-            State::Final(panes) => (panes.open_windows(), panes.size_bytes()),
-            State::Changing(changing) => {
-                (changing.panes.open_windows(), changing.panes.size_bytes() + changing.given.size_bytes())
-            }
+            State::Final(panes) => StateSize {
+                open_windows: panes.open_windows(),
+                bytes: panes.size_bytes(),
+                next_close: panes.next_close(),
+            },
+            State::Changing(changing) => StateSize {
+                open_windows: changing.panes.open_windows(),
+                bytes: changing.panes.size_bytes() + changing.given.size_bytes(),
+                next_close: changing.panes.next_close(),
+            },
         }
     }
 }

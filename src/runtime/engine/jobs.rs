@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use super::{Engine, Outcome, Rows, State, done};
-use crate::catalog::{Catalog, Table};
+use crate::catalog::{Catalog, Table, View};
 use crate::connectors::Defaults;
 use crate::error::{Blame, Error, Result};
 use crate::plan::{Op, Planner, SinkNode, StreamPlan, explain, reads_stream, split_limit};
-use crate::runtime::Job;
 use crate::runtime::launch::{Launch, compute, launch};
 use crate::runtime::query::{QueryStream, op_schema};
 use crate::runtime::session::Session;
@@ -36,10 +35,11 @@ impl Engine {
         let plan = Self::plan_inserts(&state, inserts)?;
         let is_finite = !plan.nodes.iter().any(|n| matches!(n.op, Op::Source(_)));
         let name = state.free_name(inserts, text)?;
+        let definition = definition(&state.catalog, &state.session, text)?;
         let (session, defaults) = (state.session.clone(), state.defaults());
         drop(state);
         let (statement, plan, of_job) = (text.to_owned(), Arc::new(plan), session.clone());
-        let (job, _) = launch(Launch { name, statement, plan, session: of_job, defaults })?;
+        let (job, _) = launch(Launch { name, statement, definition, plan, session: of_job, defaults })?;
         self.state().jobs.push(job.clone());
         if is_finite {
             // VALUES and the like. While it waits for a broker it can be seen and stopped; once written, nobody wants to
@@ -92,9 +92,9 @@ impl Engine {
         let has_changes = plan.input_hidden(plan.nodes.len() - 1).kind;
         let schema = if has_changes { op_schema(&last.visible) } else { Arc::clone(&last.visible) };
         let name = select_name(text);
-        let (statement, plan) = (text.to_owned(), Arc::new(plan));
+        let (statement, definition, plan) = (text.to_owned(), String::new(), Arc::new(plan));
         let (session, defaults) = (session.clone(), defaults.clone());
-        let (job, rows) = launch(Launch { name, statement, plan, session, defaults })?;
+        let (job, rows) = launch(Launch { name, statement, definition, plan, session, defaults })?;
         match rows {
             Some(rows) => Ok(Outcome::Query(QueryStream::new(schema, has_changes, rows, job, skip, limit))),
             None => Err(Error::bug("a query whose rows go nowhere")),
@@ -104,7 +104,7 @@ impl Engine {
     pub(super) fn explain(&self, statement: &Statement, analyze: bool) -> Result<Outcome> {
         if analyze {
             return Err(Error::statement("EXPLAIN ANALYZE is not available yet")
-                .hint("SHOW JOBS shows what running jobs count"));
+                .hint("start it as a job; EXPLAIN ANALYZE JOB <name> shows what a running one does"));
         }
         let state = self.state();
         if let Some(late) = state.session.batch()? {
@@ -153,33 +153,6 @@ impl Engine {
         };
         self.stream(plan, &format!("PRINT '{topic}'"), &session, &defaults, 0, limit)
     }
-
-    pub(super) fn stop_job(&self, name: &str) -> Result<Outcome> {
-        let jobs = self.jobs();
-        let named = |j: &&Job| j.name() == name && !j.status().has_ended();
-        let beginning = |j: &&Job| j.name().starts_with(name) && !j.status().has_ended();
-        let job = match jobs.iter().find(named) {
-            Some(job) => job,
-            None => match jobs.iter().filter(beginning).collect::<Vec<_>>().as_slice() {
-                [job] => *job,
-                [] => {
-                    let error = Error::statement(format!("no job named {name} is running"));
-                    let near = crate::catalog::options::nearest(name, jobs.iter().map(Job::name));
-                    return Err(match near {
-                        Some(near) if near != name => error.hint(format!("did you mean {near}?")),
-                        _ => error.hint("SHOW JOBS lists the jobs"),
-                    });
-                }
-                several => {
-                    let names = several.iter().map(|j| j.name()).collect::<Vec<_>>().join(", ");
-                    return Err(Error::statement(format!("several jobs begin with {name}: {names}")));
-                }
-            },
-        };
-        job.stop();
-        job.wait()?;
-        done(format!("job {} is stopped; what had fired is written", job.name()))
-    }
 }
 
 impl State {
@@ -206,6 +179,18 @@ pub(super) fn sink_table<'a>(catalog: &'a Catalog, insert: &Insert) -> Result<&'
             catalog.unknown(&insert.table)
         }
     })
+}
+
+/// What a job is: a statement, with the views that it names and those that they name, and what planning goes by.
+fn definition(catalog: &Catalog, session: &Session, text: &str) -> Result<String> {
+    let mut definition = format!("{text}\n{:?}", session.plan_settings()?);
+    let mut left: Vec<&View> = catalog.views().collect();
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    while let Some(at) = left.iter().position(|view| definition.split(|c| !is_word(c)).any(|word| word == view.name)) {
+        let View { name, text, .. } = left.remove(at);
+        definition += &format!("\n{name} AS {text}");
+    }
+    Ok(definition)
 }
 
 /// A job that was given no name is called after its sinks and its statement.

@@ -4,6 +4,7 @@ mod batches;
 mod ddl;
 mod jobs;
 mod listing;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -128,7 +129,9 @@ impl Engine {
             Statement::Describe(name) => self.describe(name),
             Statement::Show(show) => self.show(show),
             Statement::Print { topic, from_beginning, limit } => self.print(topic, *from_beginning, *limit),
-            Statement::StopJob(name) => self.stop_job(name),
+            Statement::DescribeJob(name) => self.describe_job(name.as_deref()),
+            Statement::ExplainJob(name) => self.explain_job(name.as_deref()),
+            Statement::StopJob { name, drain } => self.stop_job(name, *drain),
             Statement::Set(Some((key, value))) => self.set(key, value),
             Statement::Set(None) => {
                 let state = self.state();

@@ -275,6 +275,42 @@ fn of_two_with_one_name_the_younger_goes_on() {
 }
 
 #[test]
+fn a_changed_statement_goes_on_with_what_can_be_kept() {
+    let case = Case::new("changed");
+    let mut rng = StdRng::seed_from_u64(13);
+    let run = |text: &str, is_enough: &dyn Fn() -> bool| {
+        let file = script(text);
+        let path = file.path().to_str().expect("a temporary path");
+        let program = start_tidemill(&["-b", case.broker.addresses(), "run", path]);
+        until("enough", || is_enough().then_some(()));
+        program.signal("TERM");
+        let ended = program.finish(PATIENCE);
+        assert_eq!(ended.code, 143, "{ended:?}");
+        ended
+    };
+    let rows = |out: usize| case.broker.read_all(&case.outs[out]).len();
+    case.send(0..1_000, &mut rng);
+    run(&case.text(2, EARLIEST), &|| 0 < rows(0));
+    // The other window is as long as before: what it has seen so far is kept.
+    let changed = case
+        .text(1, EARLIEST)
+        .replace("INTERVAL '0.5' SECOND, INTERVAL '2' SECOND", "INTERVAL '2' SECOND, INTERVAL '4' SECOND");
+    let refused = execute(&engine(case.broker), &changed).err().expect("it is another statement");
+    assert!(refused.message.contains("of its 2 operators with state 1 would be kept"), "{refused:?}");
+    case.send(1_000..2_000, &mut rng);
+    let [tumble, hop] = case.answers();
+    let compatible = format!("SET 'execution.restore' = 'compatible';\n{changed}");
+    let ended = run(&compatible, &|| tumble.rows.len() <= rows(0));
+    assert!(ended.stderr.contains("its statement has changed"), "{ended:?}");
+    let found: Vec<Value> = case.broker.read_all(&case.outs[0]).iter().map(Record::json).collect();
+    assert_same_rows(&found, &tumble.rows, "tumble");
+    assert!(rows(1) < hop.rows.len());
+    // It begins anew.
+    let ended = run(&format!("SET 'execution.restore' = 'none';\n{changed}"), &|| 2 * tumble.rows.len() <= rows(0));
+    assert!(ended.stderr.contains("begins anew"), "{ended:?}");
+}
+
+#[test]
 fn what_cannot_be_done_is_said_before_anything_is_written() {
     let case = Case::new("refused");
     case.send(0..300, &mut StdRng::seed_from_u64(1));
@@ -294,8 +330,8 @@ fn what_cannot_be_done_is_said_before_anything_is_written() {
     let from_topic = input("i", &case.topic, EARLIEST);
     let generated = "CREATE TABLE g (n BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '1');\n";
     for (text, want) in [
-        (text.replace("'1' SECOND", "'3' SECOND"), "was begun with another statement"),
-        (text.replace(&case.late, &unique_name("other")), "was begun with another statement"),
+        (text.replace("'1' SECOND", "'3' SECOND"), "was begun as another statement"),
+        (text.replace(&case.late, &unique_name("other")), "was begun as another statement"),
         (
             from_topic.clone()
                 + &sink("o", &exactly)
