@@ -317,6 +317,11 @@ impl JobMetrics {
         }
     }
 
+    /// Whether any boundary has been committed.
+    pub fn has_committed(&self) -> bool {
+        lock(&self.commits).commit.is_some()
+    }
+
     /// A checkpoint is complete: a restart goes on from its boundary. It took so long, and needs so many bytes of the log.
     pub fn note_checkpoint(&self, sequence: u64, duration: Duration, bytes: u64) {
         lock(&self.commits).checkpoint = Some((sequence, clock::now(), duration, bytes));
