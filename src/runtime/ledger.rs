@@ -13,10 +13,10 @@ use super::checkpoints::{Checkpoints, Complete};
 use super::events::ClockEvents;
 use super::failpoint;
 use super::identity::{Identity, Verdict};
-use super::job::Reached;
 use super::metrics::{Counters, JobMetrics, ReadCounts};
 use super::progress::{Author, Beginning, History, Position, Recorded, Restored, Start, history};
 use super::session::{Restore, Session};
+use super::shared::Reached;
 use super::state::StoredState;
 use crate::catalog::Table;
 use crate::connectors::{self, CancelToken, Defaults, JobLog, PartitionPlan, Source, Transactions};
@@ -50,7 +50,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The ledger of a job over its log, and what there is to go on from. The log has just been taken over.
+    /// The ledger of a job over its log, and what there is to go on from. The log has just been taken over. `own` is the
+    /// incarnation of an earlier attempt of this process, or 0; it becomes this one's.
     pub fn open(
         job: &str,
         name: &str,
@@ -58,18 +59,23 @@ impl Ledger {
         identity: Identity,
         restore: Restore,
         checkpoint_interval: Duration,
+        own: &mut u64,
     ) -> Result<(Self, Option<Restored>)> {
         failpoint::reach("after-fence");
         let History { author: before, mut unfinished, .. } = history(name, job, &log.read()?)?;
-        if restore == Restore::None && unfinished.take().is_some() {
+        check_still_own(job, name, *own, before)?;
+        let is_first = *own == 0;
+        if is_first && restore == Restore::None && unfinished.take().is_some() {
             tracing::warn!("{job}: it begins anew, and what it had come to is given up: 'execution.restore' is 'none'");
-        } else if unfinished.is_none() && before != Author::default() {
+        } else if is_first && unfinished.is_none() && before != Author::default() {
             tracing::info!("{job}: it had finished, and is run again from its start");
         }
         let author = Author {
             generation: before.generation + u64::from(unfinished.is_none()),
             incarnation: before.incarnation + 1,
         };
+        // Whether the record of it will be in the log is not known before somebody has read it there.
+        *own = author.incarnation;
         let mut verdict = Verdict::default();
         if let Some(restored) = &mut unfinished {
             verdict = identity.judge(&restored.beginning.identity);
@@ -245,7 +251,7 @@ impl Ledger {
         let Self { job, name, log, author, .. } = self;
         let History { author: last, unfinished, .. } = history(name, job, &log.read()?)?;
         if author.incarnation < last.incarnation {
-            return Err(self.taken_over());
+            return Err(taken_over(job));
         }
         Ok(unfinished.map(|restored| restored.last()))
     }
@@ -258,13 +264,9 @@ impl Ledger {
             found => Err(Error::upstream(format!(
                 "the progress of job {job} ends with boundary {found:?} instead of {sequence}: a commit was lost on its way"
             ))
-            .hint("start the job again: it goes on from its last commit")),
+            .hint("start the job again: it goes on from its last commit")
+            .transient()),
         }
-    }
-
-    fn taken_over(&self) -> Error {
-        Error::upstream(format!("a younger process has taken over job {}: this one has stopped", self.job))
-            .hint("only one process at a time runs a job of one name")
     }
 
     /// The error that people see. A client that has been fenced does not know by whom: by a younger process, or by the
@@ -279,13 +281,14 @@ impl Ledger {
             let read = log.read().and_then(|records| history(name, job, &records));
             let younger = read.as_ref().is_ok_and(|history| author.incarnation < history.author.incarnation);
             if younger {
-                return self.taken_over();
+                return taken_over(job);
             }
             if looks == 0 {
                 return Error::upstream(format!(
                     "job {job} may not write any more: its transaction took too long, or another process has its name"
                 ))
-                .hint("start it again: it goes on from its last commit");
+                .hint("start it again: it goes on from its last commit")
+                .transient();
             }
             looks -= 1;
             thread::sleep(LOOK);
@@ -293,18 +296,41 @@ impl Ledger {
     }
 }
 
-/// The transactions of a job whose sinks want them, and the log's name. This takes the log over from whoever had it.
+fn taken_over(job: &str) -> Error {
+    Error::upstream(format!("a younger process has taken over job {job}: this one has stopped"))
+        .hint("only one process at a time runs a job of one name")
+}
+
+/// If an earlier attempt of this process had the log: nobody younger has it, and it is the same log.
+fn check_still_own(job: &str, name: &str, own: u64, last: Author) -> Result<()> {
+    if own < last.incarnation && own != 0 {
+        return Err(taken_over(job));
+    }
+    if last == Author::default() && own != 0 {
+        return Err(Error::upstream(format!("topic \"{name}\", which kept the progress of job {job}, was emptied"))
+            .hint("give the job another name (SET 'pipeline.name' = '..') to begin anew"));
+    }
+    Ok(())
+}
+
+/// The transactions of a job whose sinks want them, and the log's name. This takes the log over from whoever had it, unless
+/// that is somebody younger than an earlier attempt of this process (`own`, or 0).
 pub fn transactions_of(
     job: &str,
     plan: &StreamPlan,
     session: &Session,
     defaults: &Defaults,
     cancel: CancelToken,
+    own: u64,
 ) -> Result<Option<(Transactions, String)>> {
     let Some(table) = sink_in_transactions(plan)? else { return Ok(None) };
     check_sources(plan)?;
     let name = format!("{}{job}", session.topic_prefix());
     connectors::kafka::check_log_name(&name)?;
+    if own != 0 {
+        let records = Transactions::look(table, &name, defaults, cancel.clone())?.unwrap_or_default();
+        check_still_own(job, &name, own, history(&name, job, &records)?.author)?;
+    }
     let transactions = Transactions::open(table, &name, session.topic_replication()?, defaults, cancel)?;
     Ok(Some((transactions, name)))
 }

@@ -9,6 +9,7 @@
 //!   boundary is with the sinks, and is flushed.
 
 mod account;
+mod attempts;
 mod batch;
 #[cfg(test)]
 mod batch_tests;
@@ -38,6 +39,7 @@ mod reading;
 mod rehearsal;
 mod rejects;
 mod session;
+mod shared;
 mod state;
 #[cfg(test)]
 mod tests;

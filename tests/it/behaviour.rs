@@ -23,6 +23,7 @@ mod ends;
 mod flow;
 mod outages;
 mod rejects;
+mod restores;
 mod several;
 mod watching;
 

@@ -216,9 +216,11 @@ impl Watcher {
             Some(RDKafkaErrorCode::Resolve) => {
                 Error::upstream(format!("the name of the broker at {brokers} cannot be resolved{text}"))
                     .hint("check the host in 'properties.bootstrap.servers', and that the name resolves here")
+                    .transient()
             }
             _ => Error::upstream(format!("no broker answered at {brokers} within {} s{text}", waited.as_secs()))
-                .hint("is it running, and is this its address? 'properties.bootstrap.servers' or --brokers names it"),
+                .hint("is it running, and is this its address? 'properties.bootstrap.servers' or --brokers names it")
+                .transient(),
         }
     }
 }

@@ -246,7 +246,9 @@ impl SourceReader for Reader {
         if events == 0 {
             let watcher = self.watcher();
             return match watcher.has_failed().then(|| watcher.fatal()).flatten() {
-                Some(report) => Err(Error::upstream(format!("the Kafka client has given up: {}", report.text))),
+                Some(report) => {
+                    Err(Error::upstream(format!("the Kafka client has given up: {}", report.text)).transient())
+                }
                 None => Ok(None),
             };
         }
@@ -396,7 +398,8 @@ impl Reader {
             .hint("raise 'properties.receive.message.max.bytes' and 'properties.fetch.message.max.bytes'"),
             _ => Error::upstream(format!(
                 "topic \"{topic}\", partition {number} cannot be read on from offset {next}: {text}"
-            )),
+            ))
+            .transient(),
         }
     }
 }

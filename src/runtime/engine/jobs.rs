@@ -38,8 +38,8 @@ impl Engine {
         let definition = definition(&state.catalog, &state.session, text)?;
         let (session, defaults) = (state.session.clone(), state.defaults());
         drop(state);
-        let statement = text.to_owned();
-        let (job, _) = launch(Launch { name, statement, definition, plan, session: &session, defaults: &defaults })?;
+        let (statement, plan, of_job) = (text.to_owned(), Arc::new(plan), session.clone());
+        let (job, _) = launch(Launch { name, statement, definition, plan, session: of_job, defaults })?;
         self.state().jobs.push(job.clone());
         if is_finite {
             // VALUES and the like. While it waits for a broker it can be seen and stopped; once written, nobody wants to
@@ -92,7 +92,8 @@ impl Engine {
         let has_changes = plan.input_hidden(plan.nodes.len() - 1).kind;
         let schema = if has_changes { op_schema(&last.visible) } else { Arc::clone(&last.visible) };
         let name = select_name(text);
-        let (statement, definition) = (text.to_owned(), String::new());
+        let (statement, definition, plan) = (text.to_owned(), String::new(), Arc::new(plan));
+        let (session, defaults) = (session.clone(), defaults.clone());
         let (job, rows) = launch(Launch { name, statement, definition, plan, session, defaults })?;
         match rows {
             Some(rows) => Ok(Outcome::Query(QueryStream::new(schema, has_changes, rows, job, skip, limit))),

@@ -21,36 +21,38 @@ use crate::common::records::{Ending, Message, Record};
 const IDLE: &str = "'scan.watermark.idle-timeout' = '3 s'";
 
 /// Two windowed queries over one topic, in one job.
-struct Case<B = &'static Broker> {
-    broker: B,
-    name: String,
+pub struct Case<B = &'static Broker> {
+    pub broker: B,
+    pub name: String,
     topic: String,
     /// Of the tumbling windows, and of the sliding ones.
-    outs: [String; 2],
+    pub outs: [String; 2],
     late: String,
+    /// Options of the tables that are written to.
+    pub options: &'static str,
 }
 
 impl Case {
-    fn new(hint: &str) -> Self {
+    pub fn new(hint: &str) -> Self {
         Self::on(shared(), hint)
     }
 }
 
 impl<B: Borrow<Broker>> Case<B> {
     /// Of three partitions, the last stays empty.
-    fn on(on: B, hint: &str) -> Self {
+    pub fn on(on: B, hint: &str) -> Self {
         let broker: &Broker = on.borrow();
         let outs = ["tumble", "hop"].map(|kind| broker.topic(&format!("{hint}-{kind}"), 2));
         let (topic, late) = (broker.topic(hint, 3), broker.topic(&format!("{hint}-late"), 1));
-        Self { name: unique_name(hint), topic, outs, late, broker: on }
+        Self { name: unique_name(hint), topic, outs, late, options: "", broker: on }
     }
 
-    fn text(&self, workers: usize, mode: &str) -> String {
-        let Self { name, topic, outs: [tumble, hop], late, .. } = self;
+    pub fn text(&self, workers: usize, mode: &str) -> String {
+        let Self { name, topic, outs: [tumble, hop], late, options, .. } = self;
         let out = |table: &str, topic: &str| {
             format!(
                 "CREATE TABLE {table} (w TIMESTAMP(3), k STRING, c BIGINT, s BIGINT) WITH ('connector' = 'kafka', 'topic' = \
-                 '{topic}', 'format' = 'json', 'sink.delivery-guarantee' = 'exactly-once');\n"
+                 '{topic}', 'format' = 'json', 'sink.delivery-guarantee' = 'exactly-once'{options});\n"
             )
         };
         let insert = |into: &str, windows: &str| {
@@ -69,7 +71,7 @@ impl<B: Borrow<Broker>> Case<B> {
             + "END;\n"
     }
 
-    fn start(&self, workers: usize, mode: &str) -> Running {
+    pub fn start(&self, workers: usize, mode: &str) -> Running {
         let file = script(&self.text(workers, mode));
         let running = start_tidemill(&[
             "-b",
@@ -84,7 +86,7 @@ impl<B: Borrow<Broker>> Case<B> {
 
     /// Sends records with these numbers, in order: to two partitions in turn, some of them late. Some are sent in
     /// transactions, of which some are rolled back, so that offsets have holes.
-    fn send(&self, numbers: Range<i64>, rng: &mut StdRng) {
+    pub fn send(&self, numbers: Range<i64>, rng: &mut StdRng) {
         let records: Vec<Message> = numbers
             .map(|n| {
                 let back = if rng.random_range(0..8) == 0 { rng.random_range(0..4_000) } else { 0 };
@@ -104,7 +106,7 @@ impl<B: Borrow<Broker>> Case<B> {
     }
 
     /// What must be outside in the end.
-    fn answers(&self) -> [Answer; 2] {
+    pub fn answers(&self) -> [Answer; 2] {
         let columns = vec![("k", DataType::Utf8), ("n", DataType::Int64), ("ts", TIME)];
         let stream = Stream { columns, time: "ts", delay_ms: 0, keep: |_| true };
         let records = self.broker.borrow().read_all(&self.topic);
@@ -113,14 +115,14 @@ impl<B: Borrow<Broker>> Case<B> {
     }
 
     /// Waits until as many rows are outside as there must be.
-    fn until_complete(&self, answers: &[Answer; 2]) {
+    pub fn until_complete(&self, answers: &[Answer; 2]) {
         for (out, answer) in self.outs.iter().zip(answers) {
             until("all rows", || (answer.rows.len() <= self.broker.borrow().read_all(out).len()).then_some(()));
         }
     }
 
     /// Every row is outside once, and every late record for each statement.
-    fn check(&self, answers: &[Answer; 2]) {
+    pub fn check(&self, answers: &[Answer; 2]) {
         for (out, answer) in self.outs.iter().zip(answers) {
             let rows: Vec<Value> = self.broker.borrow().read_all(out).iter().map(Record::json).collect();
             assert_same_rows(&rows, &answer.rows, out);
