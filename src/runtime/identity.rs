@@ -79,6 +79,11 @@ impl Identity {
         }
     }
 
+    /// Tells jobs apart that nobody has named: their statements, views, tables and settings.
+    pub fn short(&self) -> &str {
+        &self.definition[..8]
+    }
+
     /// What becomes of the state of a job that was another one.
     pub fn judge(&self, before: &Self) -> Verdict {
         let same_definition = self.definition == before.definition && self.operators.len() == before.operators.len();

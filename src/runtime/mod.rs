@@ -22,6 +22,7 @@ mod engine;
 mod events;
 mod exchange;
 mod failpoint;
+mod guarantee;
 mod identity;
 mod info;
 mod job;
