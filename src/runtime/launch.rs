@@ -125,7 +125,8 @@ fn attempt(
     let (rejects, reject_writers) = RejectLanes::open(name, plan, sources, defaults, transactions)?;
     let rejects = Arc::new(rejects);
 
-    let shared = Shared::new(Arc::clone(job), JobMetrics::new(metrics_layout(plan, &topology)), cancel);
+    let layout = Layout { commit_interval: Some(commit_interval), ..metrics_layout(plan, &topology) };
+    let shared = Shared::new(Arc::clone(job), JobMetrics::new(layout), cancel);
     let mut rows_out = None;
     let mut writers: Vec<Box<dyn SinkWriter>> = Vec::new();
     for target in &targets {
@@ -396,7 +397,8 @@ pub fn metrics_layout(plan: &Arc<StreamPlan>, topology: &Topology) -> Layout {
         StatementLayout { sink: name, reads: inputs.iter().map(times).collect(), windows }
     };
     let statements = topology.sinks().iter().enumerate().map(statement).collect();
-    Layout { inputs: inputs.iter().map(input).collect(), statements, plan: Some(Arc::clone(plan)) }
+    let plan = Some(Arc::clone(plan));
+    Layout { inputs: inputs.iter().map(input).collect(), statements, plan, commit_interval: None }
 }
 
 /// The rows of the parts of a plan that read no stream.

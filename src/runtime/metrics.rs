@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::account::{counts_of, given_of, ms, operators, partition, statement, told, totals};
 use super::clock;
-use super::info::{CheckpointInfo, CommitInfo, JobInfo, PartitionState, SourceInfo, StatementInfo};
+use super::info::{CheckpointInfo, CommitInfo, JobInfo, PartitionState, RestartInfo, SourceInfo, StatementInfo};
 use super::job::lock;
 use super::rates::{Rates, Totals};
 use crate::connectors::{PartitionId, TroubleProbe};
@@ -27,6 +27,7 @@ pub struct JobMetrics {
     /// What earlier runs had counted.
     before: Mutex<Counters>,
     layout: Layout,
+    begun: Instant,
     /// Rows handed to sinks.
     pub rows_out: AtomicU64,
     /// What workers say, by stage and number: replaced at each boundary.
@@ -51,6 +52,8 @@ pub struct Layout {
     pub statements: Vec<StatementLayout>,
     /// What runs.
     pub plan: Option<Arc<StreamPlan>>,
+    /// Between two boundaries; `None` if there are none.
+    pub commit_interval: Option<Duration>,
 }
 
 /// Something that a job reads.
@@ -190,6 +193,8 @@ struct Commits {
     checkpoint: Option<(u64, Instant, Duration, u64)>,
     /// The last boundary of a replay.
     replay_until: u64,
+    restarts: u64,
+    last_restart: Option<(Instant, String)>,
     /// How many rows had been written at the last commit, and when there were more than before.
     rows: u64,
     rows_since: Option<Instant>,
@@ -203,6 +208,7 @@ impl JobMetrics {
         Self {
             inputs,
             layout,
+            begun: clock::now(),
             rows_out: AtomicU64::new(0),
             before: Mutex::default(),
             workers: Mutex::default(),
@@ -285,6 +291,16 @@ impl JobMetrics {
     /// Boundaries up to this one are gone through again.
     pub fn set_replay(&self, until: u64) {
         lock(&self.commits).replay_until = until;
+    }
+
+    /// The job is taken up again, because of this.
+    #[allow(dead_code, reason = "whoever takes jobs up again in this process calls this")]
+    pub fn note_restart(&self, reason: String) {
+        let mut commits = lock(&self.commits);
+        commits.restarts += 1;
+        commits.last_restart = Some((clock::now(), reason));
+        // Its boundaries are called again.
+        commits.called = None;
     }
 
     /// A boundary is called.
@@ -430,12 +446,18 @@ impl JobMetrics {
             duration_ms: ms(duration),
             bytes,
         });
+        info.restarts = commits.restarts;
+        let restart = |(at, reason): &(Instant, String)| RestartInfo { age_ms: age_ms(*at), reason: reason.clone() };
+        info.last_restart = commits.last_restart.as_ref().map(restart);
         let committed = commits.commit.map_or(0, |(sequence, ..)| sequence);
         let (called, at) = commits.called.unwrap_or((0, now));
         if called < commits.replay_until {
             info.replay = Some((called, commits.replay_until));
         } else if commits.replay_until.max(committed) < called {
             info.under_way = Some((called, age_ms(at)));
+        } else if let Some(interval) = self.layout.commit_interval {
+            let before = commits.commit.map_or(self.begun, |(_, at, _)| at);
+            info.overdue_ms = age_ms(before).checked_sub(ms(interval)).filter(|overdue_ms| 0 < *overdue_ms);
         }
         info.silent_ms = commits.rows_since.map(age_ms);
     }
