@@ -179,7 +179,13 @@ impl Batching<'_> {
                 with_hidden(input, exprs, carried())
             }
             LogicalPlan::Union(union) => {
-                let inputs = union.inputs.iter().map(|i| Ok(Arc::new(self.node(i, above)?)));
+                let inputs = union.inputs.iter().zip(0_u32..).map(|(input, branch)| {
+                    let input = self.node(input, above)?;
+                    let exprs = visible(&input);
+                    let [watermark, tie, time, window] = HIDDEN.map(column);
+                    let hidden = [watermark, ties(vec![lit(branch), tie]), time, window];
+                    Ok(Arc::new(with_hidden(input, exprs, hidden)?))
+                });
                 let inputs = inputs.collect::<Result<Vec<_>>>()?;
                 let visible = union.schema.iter().map(|(qualifier, field)| {
                     (qualifier.cloned(), Arc::new(Field::new(field.name(), field.data_type().clone(), true)))
