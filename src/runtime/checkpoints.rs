@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::clock;
+use super::failpoint;
 use super::progress::{Beginning, StateRef};
 use crate::connectors::JobLog;
 use crate::error::{Error, Result};
@@ -113,6 +114,7 @@ impl Checkpoints {
                 for chunk in chunks {
                     written += chunk.len();
                     self.log.write_state(chunk)?;
+                    failpoint::reach("mid-checkpoint");
                 }
             }
             if 0 < pending.writer.waiting_bytes() {

@@ -14,10 +14,11 @@ use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
 use super::clock;
 use super::events::ClockEvents;
 use super::exchange::{Aligned, Next, cancelled};
-use super::job::{Call, Shared};
+use super::failpoint;
 use super::ledger::Ledger;
 use super::progress::{Position, Recorded};
 use super::query::with_op;
+use super::shared::{Call, Shared};
 use crate::connectors::{PartitionPlan, SinkEncoder, SinkRows, SinkWriter, Source};
 use crate::error::{Error, Result};
 use crate::exec::{Boundary, End};
@@ -102,6 +103,7 @@ impl Committer {
                 Next::Gone => return Err(cancelled()),
                 Next::Message(_, CommitMessage::Rows(sink, rows, count)) => {
                     if replay_until <= flushed {
+                        failpoint::reach("before-write");
                         let written = self.writers[sink].write(rows);
                         self.explained(written)?;
                     }
@@ -121,12 +123,13 @@ impl Committer {
                     if replay_until < boundary.sequence {
                         self.flush(&boundary, &called)?;
                     } else {
+                        failpoint::reach("mid-restore");
                         // Its rows are outside, and its progress on record.
                         drop(self.shared.take_reached(boundary.sequence, self.sources.len()));
                         if boundary.sequence == replay_until {
                             tracing::info!(
                                 "{}: everything up to boundary {replay_until} is replayed",
-                                self.shared.name
+                                self.shared.job.name
                             );
                         }
                     }
@@ -156,7 +159,7 @@ impl Committer {
     fn tell(&self, events: &ClockEvents) {
         for new in &events.found {
             let PartitionPlan { id, start, .. } = &new.plan;
-            let (job, topic, partition) = (&self.shared.name, &id.topic, id.partition);
+            let (job, topic, partition) = (&self.shared.job.name, &id.topic, id.partition);
             tracing::info!("{job}: topic \"{topic}\", partition {partition} is new and read from offset {start} on");
         }
     }

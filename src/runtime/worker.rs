@@ -10,10 +10,11 @@ use arrow::datatypes::DataType;
 use super::clock;
 use super::events::ClockEvents;
 use super::exchange::{Aligned, Message, Next, cancelled};
-use super::job::{Call, Shared};
+use super::failpoint;
 use super::outlets::WorkerOutlets;
 use super::progress::Recorded;
 use super::reading::SourceInput;
+use super::shared::{Call, Shared};
 use super::topology::Part;
 use crate::connectors::SourceRows;
 use crate::error::Result;
@@ -133,6 +134,7 @@ impl SourceWorker {
         for input in &mut self.inputs {
             let before = clock::worked();
             let Some((at, rows)) = poll(input)? else { continue };
+            failpoint::reach("after-poll");
             any = true;
             let mut out = Output::default();
             input.take(at, &rows, &self.outlets.shared, &mut out)?;
