@@ -156,6 +156,7 @@ fn describe(plan: &StreamPlan, node: NodeId, text: &mut String) {
                 Step::Filter(predicate) => format!("filter {predicate} "),
                 Step::Project(exprs, schema) => format!("project {} as {} ", list(exprs), types(schema)),
                 Step::Conform(_) => "conform ".to_owned(),
+                Step::Branch(number) => format!("branch {number} "),
             };
             steps.iter().map(step).collect()
         }

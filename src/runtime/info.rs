@@ -17,10 +17,6 @@ pub struct JobInfo {
     pub error: Option<String>,
     /// What is in the way at this moment, such as a broker that is away.
     pub trouble: Option<String>,
-    /// How often it has started over by itself, from its last commit.
-    pub restarts: u64,
-    /// Why it did so last.
-    pub last_restart: Option<String>,
     /// Why there is no output, or when there will be some: sentences, the most important first.
     pub diagnosis: Vec<String>,
     /// Records read.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::account::{counts_of, given_of, ms, operators, partition, statement, told, totals};
 use super::clock;
-use super::info::{CheckpointInfo, CommitInfo, JobInfo, PartitionState, RestartInfo, SourceInfo, StatementInfo};
+use super::info::{CheckpointInfo, CommitInfo, JobInfo, PartitionState, SourceInfo, StatementInfo};
 use super::job::lock;
 use super::rates::{Rates, Totals};
 use crate::connectors::{PartitionId, TroubleProbe};
@@ -193,8 +193,6 @@ struct Commits {
     checkpoint: Option<(u64, Instant, Duration, u64)>,
     /// The last boundary of a replay.
     replay_until: u64,
-    restarts: u64,
-    last_restart: Option<(Instant, String)>,
     /// How many rows had been written at the last commit, and when there were more than before.
     rows: u64,
     rows_since: Option<Instant>,
@@ -291,16 +289,6 @@ impl JobMetrics {
     /// Boundaries up to this one are gone through again.
     pub fn set_replay(&self, until: u64) {
         lock(&self.commits).replay_until = until;
-    }
-
-    /// The job is taken up again, because of this.
-    #[allow(dead_code, reason = "whoever takes jobs up again in this process calls this")]
-    pub fn note_restart(&self, reason: String) {
-        let mut commits = lock(&self.commits);
-        commits.restarts += 1;
-        commits.last_restart = Some((clock::now(), reason));
-        // Its boundaries are called again.
-        commits.called = None;
     }
 
     /// A boundary is called.
@@ -446,9 +434,6 @@ impl JobMetrics {
             duration_ms: ms(duration),
             bytes,
         });
-        info.restarts = commits.restarts;
-        let restart = |(at, reason): &(Instant, String)| RestartInfo { age_ms: age_ms(*at), reason: reason.clone() };
-        info.last_restart = commits.last_restart.as_ref().map(restart);
         let committed = commits.commit.map_or(0, |(sequence, ..)| sequence);
         let (called, at) = commits.called.unwrap_or((0, now));
         if called < commits.replay_until {
