@@ -57,7 +57,9 @@ struct Node {
 pub fn shared() -> &'static Broker {
     static SHARED: OnceLock<Broker> = OnceLock::new();
     SHARED.get_or_init(|| match std::env::var("TIDEMILL_TEST_BROKERS") {
-        Ok(addresses) if !addresses.is_empty() => Broker { addresses, sasl_address: None, proxied: Vec::new(), node: None },
+        Ok(addresses) if !addresses.is_empty() => {
+            Broker { addresses, sasl_address: None, proxied: Vec::new(), node: None }
+        }
         _ => Broker::start_own(),
     })
 }

@@ -23,8 +23,6 @@ pub const END_TXN: i16 = 26;
 pub enum Treatment {
     /// It reaches the broker so much later, whatever has become of the connection; others overtake it.
     Delay(Duration),
-    /// It reaches the broker at once, and again so much later.
-    Repeat(Duration),
     /// It reaches the broker, and the answer nobody.
     SwallowAnswer,
 }
@@ -99,6 +97,13 @@ impl Proxy {
     pub fn change(&self, change: impl FnOnce(&mut Weather)) {
         change(&mut self.shared.weather());
         self.shared.changed.notify_all();
+    }
+
+    /// Treats the next requests of a kind, so many of them.
+    pub fn treat(&self, kind: i16, treatment: Treatment, count: usize) {
+        self.change(|weather| {
+            weather.treatments.insert(kind, (treatment, count));
+        });
     }
 
     /// No harm any more, but for what has been held back already.
@@ -234,7 +239,6 @@ impl Connection {
                 self.shared.send_later(after, frame.to_vec());
                 return false;
             }
-            Some(Treatment::Repeat(after)) => self.shared.send_later(after, frame.to_vec()),
             Some(Treatment::SwallowAnswer) => {
                 lock(&self.swallowed).push(number.try_into().expect("four bytes"));
             }

@@ -72,6 +72,12 @@ impl Feed {
         self.producer.poll(Duration::ZERO);
     }
 
+    /// Sends one record that is none, of this size.
+    pub fn large_bad(&mut self, bytes: usize) {
+        let value = vec![b'#'; bytes];
+        self.put(0, "bad", Some(&value));
+    }
+
     fn record(&mut self, partition: usize) -> (&'static str, Option<Vec<u8>>) {
         let seq = self.next[partition];
         let rng = &mut self.rng;

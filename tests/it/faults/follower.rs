@@ -75,7 +75,13 @@ impl Follower {
                     let number = |name: &str| value[name].as_u64().expect("a number");
                     let (sequence, incarnation) = (number("sequence"), number("incarnation"));
                     let kind = value["kind"].as_str().expect("a kind").to_owned();
-                    to.progress.push(Progress { at: Instant::now(), offset: message.offset(), sequence, incarnation, kind });
+                    to.progress.push(Progress {
+                        at: Instant::now(),
+                        offset: message.offset(),
+                        sequence,
+                        incarnation,
+                        kind,
+                    });
                     continue;
                 }
                 let place = (message.topic().to_owned(), message.partition(), message.offset());

@@ -132,21 +132,13 @@ fn row_9_of_those_with_one_name_the_youngest_goes_on() {
         // From then on only one that is younger than both may go on.
         let mut third = trial.start(rng.random_range(1..4));
         is_taken_over(job);
-        let took = trial.goes_on("the youngest", PATIENCE, &mut third);
         // Processes that start at the same time take over in any order.
-        job = match (third.is_running(), second) {
-            (true, mut second) => {
-                until("one of two", PATIENCE, || !second.is_running() || !third.is_running());
-                let (rest, gone) = if second.is_running() { (second, third) } else { (third, second) };
-                is_taken_over(gone);
-                rest
-            }
-            (false, second) => {
-                is_taken_over(third);
-                second
-            }
-        };
-        row.survived(took);
+        let mut second = second;
+        until("one of two", PATIENCE, || !second.is_running() || !third.is_running());
+        let gone;
+        (job, gone) = if second.is_running() { (second, third) } else { (third, second) };
+        is_taken_over(gone);
+        row.survived(trial.goes_on("the youngest", PATIENCE, &mut job));
     }
     let feed = feed.stop();
     let rows = trial.check(shared(), feed, job);

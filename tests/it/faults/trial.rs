@@ -7,7 +7,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde_json::{Value, json};
 
 use super::feed::Feed;
-use super::follower::{Follower, Progress};
+use super::follower::Follower;
 use super::{PATIENCE, until};
 use crate::common::broker::{Broker, REQUEST_TIMEOUT, unique_name};
 use crate::common::oracle::assert_same_rows;
@@ -186,9 +186,15 @@ impl Trial {
                 let turned_away = late.iter().filter(|(of, _)| of == sink).count() as u64;
                 let others = records.iter().filter(|r| kind(r, "end") || kind(r, "none")).count() as u64;
                 let sum = in_windows + turned_away + dead as u64 + others;
-                assert_eq!(sum, records.len() as u64, "{sink}: {in_windows} in windows, {turned_away} late, {dead} bad");
-                let sum = |rows: &[Value], of: &str| rows.iter().map(|row| row[of].as_i64().expect("a number")).sum::<i64>();
-                let late_sum: i64 = late.iter().filter(|(of, _)| of == sink).map(|(_, row)| row["n"].as_i64().expect("n")).sum();
+                assert_eq!(
+                    sum,
+                    records.len() as u64,
+                    "{sink}: {in_windows} in windows, {turned_away} late, {dead} bad"
+                );
+                let sum =
+                    |rows: &[Value], of: &str| rows.iter().map(|row| row[of].as_i64().expect("a number")).sum::<i64>();
+                let late_sum: i64 =
+                    late.iter().filter(|(of, _)| of == sink).map(|(_, row)| row["n"].as_i64().expect("n")).sum();
                 assert_eq!(sum(&got, "s") + late_sum, sum(&good, "n"), "{sink}: the sum of n");
             }
         }
@@ -204,7 +210,8 @@ impl Trial {
 
     /// The rows of the batch over the same topic.
     fn batch(&self, broker: &Broker) -> BTreeMap<&'static str, Vec<Value>> {
-        let mut text = "SET 'execution.runtime-mode' = 'batch';\n".to_owned() + &self.source("'scan.on-error' = 'skip'");
+        let mut text =
+            "SET 'execution.runtime-mode' = 'batch';\n".to_owned() + &self.source("'scan.on-error' = 'skip'");
         for (sink, query) in WINDOWED {
             text += &format!("{};\n", query.replacen("SELECT ", &format!("SELECT '{sink}', "), 1));
         }
@@ -226,7 +233,8 @@ impl Trial {
     fn late_records(&self, broker: &Broker) -> Vec<(String, Value)> {
         let (mut places, mut late) = (BTreeSet::new(), Vec::new());
         for record in broker.read_all(&self.late) {
-            let [sink, partition, offset] = ["sink", "partition", "offset"].map(|name| header(&record, name).expect(name));
+            let [sink, partition, offset] =
+                ["sink", "partition", "offset"].map(|name| header(&record, name).expect(name));
             let place = format!("{sink}/{partition}/{offset}");
             assert!(places.insert(place.clone()), "{place} is in the late topic twice");
             if header(&record, "partly").is_none() {
@@ -323,11 +331,6 @@ impl Trial {
     /// A topic that the job writes to.
     pub fn out(&self, sink: &str) -> &str {
         &self.outs[sink]
-    }
-
-    /// The last record of progress.
-    pub fn last(&self) -> Option<Progress> {
-        self.follower.progress().pop()
     }
 }
 
