@@ -80,11 +80,8 @@ fn check(properties: &BTreeMap<String, String>) -> Result<()> {
     let plain = |text: String| text.replace("'properties.", "'");
     match ClientProperties::of_defaults(&defaults) {
         Ok(_) => Ok(()),
-        Err(Error { message, hint, .. }) => Err(Error {
-            blame: Blame::Usage,
-            message: format!("-X: {}", plain(message)),
-            hint: hint.map(plain),
-            span: None,
-        }),
+        Err(Error { message, hint, .. }) => {
+            Err(Error { hint: hint.map(plain), ..Error::new(Blame::Usage, format!("-X: {}", plain(message))) })
+        }
     }
 }

@@ -163,15 +163,6 @@ pub struct StateSize {
     pub next_close: Option<TimeMs>,
 }
 
-impl StateSize {
-    /// Adds what another operator keeps.
-    pub fn add(&mut self, other: Self) {
-        self.open_windows += other.open_windows;
-        self.bytes += other.bytes;
-        self.next_close = self.next_close.into_iter().chain(other.next_close).min();
-    }
-}
-
 /// A step of a stream.
 pub trait Operator: Send {
     /// Takes rows of one of its inputs.

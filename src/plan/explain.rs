@@ -15,6 +15,13 @@ pub fn explain(plan: &StreamPlan) -> String {
     explain_with(plan, &|_| Vec::new())
 }
 
+/// A node and all that it reads, as text.
+pub fn explain_node(plan: &StreamPlan, node: NodeId) -> String {
+    let mut text = String::new();
+    describe(plan, node, 0, &|_| Vec::new(), &mut text);
+    text
+}
+
 /// The same, with lines of the caller's under each node.
 pub fn explain_with(plan: &StreamPlan, notes: &dyn Fn(NodeId) -> Vec<String>) -> String {
     let mut text = String::new();

@@ -15,10 +15,10 @@ use super::clock;
 use super::events::ClockEvents;
 use super::exchange::{Aligned, Next, cancelled};
 use super::failpoint;
-use super::job::{Call, Shared};
 use super::ledger::Ledger;
 use super::progress::{Position, Recorded};
 use super::query::with_op;
+use super::shared::{Call, Shared};
 use crate::connectors::{PartitionPlan, SinkEncoder, SinkRows, SinkWriter, Source};
 use crate::error::{Error, Result};
 use crate::exec::{Boundary, End};
@@ -129,7 +129,7 @@ impl Committer {
                         if boundary.sequence == replay_until {
                             tracing::info!(
                                 "{}: everything up to boundary {replay_until} is replayed",
-                                self.shared.name
+                                self.shared.job.name
                             );
                         }
                     }
@@ -159,7 +159,7 @@ impl Committer {
     fn tell(&self, events: &ClockEvents) {
         for new in &events.found {
             let PartitionPlan { id, start, .. } = &new.plan;
-            let (job, topic, partition) = (&self.shared.name, &id.topic, id.partition);
+            let (job, topic, partition) = (&self.shared.job.name, &id.topic, id.partition);
             tracing::info!("{job}: topic \"{topic}\", partition {partition} is new and read from offset {start} on");
         }
     }

@@ -13,6 +13,9 @@ pub const COLUMNS: [&str; 7] = ["job", "status", "records/s", "rows/s", "to read
 /// So much of a statement fits on a line with the rest.
 const STATEMENT_CHARS_MAX: usize = 60;
 
+/// Every boundary takes a moment; one that takes longer than this is worth a word.
+const UNDER_WAY_MS_MIN: u64 = 1_000;
+
 /// A job's row of `SHOW JOBS`.
 pub fn row(info: &JobInfo) -> Vec<String> {
     let trouble = info.error.as_ref().or(info.trouble.as_ref()).map(|t| format!(" ({t})")).unwrap_or_default();
@@ -91,15 +94,17 @@ fn windows(info: &JobInfo) -> String {
 }
 
 fn state(info: &JobInfo) -> String {
-    let log = info.checkpoint.map(|c| format!(", {} in the last checkpoint", bytes(c.bytes))).unwrap_or_default();
+    let log = info.checkpoint.map(|c| format!(", {} in the log", bytes(c.bytes))).unwrap_or_default();
     format!("{} in memory{log}", bytes(info.state_bytes as u64))
 }
 
 fn commit(info: &JobInfo) -> String {
     let under_way = match (info.replay, info.under_way) {
         (Some((at, until)), _) => format!("; going through boundary {at} of {until} again"),
-        (None, Some((sequence, age_ms))) => format!("; boundary {sequence} is under way for {}", span(age_ms)),
-        (None, None) => String::new(),
+        (None, Some((sequence, age_ms))) if UNDER_WAY_MS_MIN <= age_ms => {
+            format!("; boundary {sequence} is under way for {}", span(age_ms))
+        }
+        (None, _) => String::new(),
     };
     match info.commit {
         Some(last) => {
@@ -111,13 +116,7 @@ fn commit(info: &JobInfo) -> String {
 
 fn checkpoint(info: &JobInfo) -> String {
     let Some(last) = info.checkpoint else { return String::new() };
-    format!(
-        "boundary {}, {} ago, took {}, {}",
-        last.sequence,
-        span(last.age_ms),
-        span(last.duration_ms),
-        bytes(last.bytes)
-    )
+    format!("boundary {}, {} ago, took {}", last.sequence, span(last.age_ms), span(last.duration_ms))
 }
 
 const PARTITION_COLUMNS: [&str; 7] = ["partition", "began at", "next", "end", "to read", "watermark", "state"];

@@ -66,9 +66,9 @@ read        12,008 records (1.2 MB), 104 a second lately; 20 to read
 written     1,204 rows, 0.3 a second lately; the last 4.2 s ago
 watermark   2013-01-01 10:00:00Z
 windows     3 open; the next closes at 2013-01-01 10:10:00Z
-state       4.0 kB in memory, 2.0 kB in the last checkpoint
+state       4.0 kB in memory, 2.0 kB in the log
 commit      boundary 665, 120 ms ago, took 12 ms
-checkpoint  boundary 600, 13 s ago, took 40 ms, 2.0 kB
+checkpoint  boundary 600, 13 s ago, took 40 ms
 
 source clicks
   partition  began at  next   end  to read  watermark                 state

@@ -11,6 +11,9 @@ use crate::time::TimeMs;
 /// A boundary that takes longer than this is worth a word.
 const UNDER_WAY_MS_MIN: u64 = 2_000;
 
+/// Whoever has given nothing for so long is worth one, even while rows come out.
+const SILENT_MS_MIN: u64 = 2_000;
+
 /// What lies behind a partition's end is a transaction's if it has been there for so long.
 const BEHIND_END_MS_MIN: u64 = 1_000;
 
@@ -58,8 +61,15 @@ fn of_job(info: &JobInfo) -> Option<String> {
             span(age_ms)
         ))
     };
-    let beginning =
-        || info.statements.is_empty().then(|| format!("{} so far", count(info.records_in, "record") + " read"));
+    // Workers tell what became of records at boundaries.
+    let beginning = || {
+        let read = format!("{} read so far", count(info.records_in, "record"));
+        match (info.statements.is_empty(), info.operators.is_empty()) {
+            (true, _) => Some(read),
+            (false, true) => Some(format!("{read}; what has become of them is told at the first commit")),
+            (false, false) => None,
+        }
+    };
     ended.or_else(trouble).or_else(replay).or_else(under_way).or_else(beginning)
 }
 
@@ -77,6 +87,9 @@ impl Case<'_> {
         if 0 < statement.lately.rows_out {
             all.push(format!("rows come out: {} in the last ten seconds", grouped(statement.lately.rows_out)));
             all.extend(self.next_window());
+            if self.is_silent() {
+                all.extend(self.holders());
+            }
             return all;
         }
         all.extend(self.transactions());
@@ -217,6 +230,13 @@ impl Case<'_> {
         })
     }
 
+    /// Whether the watermark waits for partitions that have not given anything for a while.
+    fn is_silent(&self) -> bool {
+        let is_silent = |p: &PartitionInfo| p.silent_ms.is_none_or(|ms| SILENT_MS_MIN <= ms);
+        let mut waited_for = self.partitions().filter(|(_, p)| p.holds_back || p.state == PartitionState::Idle);
+        self.statement.next_close.is_some() && waited_for.all(|(_, p)| is_silent(p) || p.state == PartitionState::Idle)
+    }
+
     /// Whoever holds the watermark back.
     fn holders(&self) -> Option<String> {
         let with_time = || self.partitions().filter(|(source, _)| source.has_event_time);
@@ -261,7 +281,8 @@ impl Case<'_> {
         let with_time = self.partitions().filter(|(source, _)| source.has_event_time);
         let (source, partition) = with_time.max_by_key(|(_, p)| p.watermark)?;
         Some(format!(
-            "the watermark is {} ahead of the clock: {} has had a record of such a time, and whatever is older is late",
+            "the watermark is {} ahead of the clock: {} has had a record of such a time, and whatever is older is late; \
+             'scan.event-time.max-ahead' turns such records away",
             span(u64::try_from(ahead_ms).unwrap_or(0)),
             named(&[(source, partition)])
         ))

@@ -1,3 +1,4 @@
+use super::super::info::OperatorInfo;
 use super::*;
 
 /// 10:00:00 on the first of January 2013.
@@ -21,7 +22,7 @@ fn partition(number: i32, next: i64, end: i64, watermark_s: Option<i64>, state: 
 
 fn source(partitions: Vec<PartitionInfo>) -> SourceInfo {
     let records_in = partitions.iter().map(|p| u64::try_from(p.next_offset).unwrap()).sum();
-    SourceInfo {
+    let mut source = SourceInfo {
         table: "clicks".to_owned(),
         records_in,
         has_event_time: true,
@@ -29,7 +30,9 @@ fn source(partitions: Vec<PartitionInfo>) -> SourceInfo {
         advances_when_idle: true,
         partitions,
         ..SourceInfo::default()
-    }
+    };
+    source.mark_holders();
+    source
 }
 
 /// A job of one statement with windows of ten minutes, the first of which is open.
@@ -47,7 +50,13 @@ fn job(source: SourceInfo) -> JobInfo {
         next_close: Some(TEN + 600_000),
         ..StatementInfo::default()
     };
-    JobInfo { status: "running".to_owned(), sources: vec![source], statements: vec![statement], ..JobInfo::default() }
+    JobInfo {
+        status: "running".to_owned(),
+        sources: vec![source],
+        statements: vec![statement],
+        operators: vec![OperatorInfo::default()],
+        ..JobInfo::default()
+    }
 }
 
 /// Two partitions, of which the second is silent and behind.
@@ -90,6 +99,10 @@ fn a_job_that_has_ended_or_is_hindered_says_nothing_else() {
     // A boundary takes a moment.
     assert_eq!(diagnose(&with(one_is_silent(), |info| info.under_way = Some((17, 400))), TEN).len(), 2);
     check(&JobInfo { status: "running".to_owned(), records_in: 1, ..JobInfo::default() }, &["1 record read so far"]);
+    check(
+        &with(one_is_silent(), |info| (info.records_in, info.operators) = (5, Vec::new())),
+        &["5 records read so far; what has become of them is told at the first commit"],
+    );
 }
 
 #[test]
@@ -277,7 +290,7 @@ fn nothing_is_left_of_what_comes() {
         [
             "all 100 records of the last ten seconds were late: the windows of such event times had closed before; the watermark is at 2013-01-02 10:00:00Z",
             "the watermark is 1 d ahead of the clock: partition 2 of clicks has had a record of such a time, and whatever \
-             is older is late",
+             is older is late; 'scan.event-time.max-ahead' turns such records away",
         ]
     );
 }
@@ -286,7 +299,11 @@ fn nothing_is_left_of_what_comes() {
 fn all_is_well_or_waits_for_the_next_record() {
     let flows = |info: &mut JobInfo| info.statements[0].lately.rows_out = 1_200;
     let close = "the next window closes when the watermark reaches 2013-01-01 10:10:00Z: 9 min 57 s more of event time";
-    check(&with(one_is_silent(), flows), &["rows come out: 1,200 in the last ten seconds", close]);
+    let told = diagnose(&with(one_is_silent(), flows), TEN);
+    assert_eq!(told[..2], ["rows come out: 1,200 in the last ten seconds", close]);
+    assert!(told[2].starts_with("partition 2 of clicks holds the watermark back"), "{told:?}");
+    let lively = |info: &mut JobInfo| info.sources[0].partitions[1].silent_ms = Some(30);
+    assert_eq!(diagnose(&with(with(one_is_silent(), flows), lively), TEN).len(), 2);
 
     let no_windows = |info: &mut JobInfo| {
         (info.statements[0].has_windows, info.statements[0].next_close) = (false, None);

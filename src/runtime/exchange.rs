@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Select, SendTimeoutError, Sender, TrySendError
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 
 use super::clock;
-use super::job::Shared;
+use super::shared::Shared;
 use super::topology::EdgeKind;
 use crate::error::{Blame, Error, Result};
 use crate::exec::{Boundary, PartialSchema};

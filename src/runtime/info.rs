@@ -17,6 +17,10 @@ pub struct JobInfo {
     pub error: Option<String>,
     /// What is in the way at this moment, such as a broker that is away.
     pub trouble: Option<String>,
+    /// How often it has started over by itself, from its last commit.
+    pub restarts: u64,
+    /// Why it did so last.
+    pub last_restart: Option<String>,
     /// Why there is no output, or when there will be some: sentences, the most important first.
     pub diagnosis: Vec<String>,
     /// Records read.
@@ -95,7 +99,7 @@ pub struct CheckpointInfo {
     pub age_ms: u64,
     /// How long it took (ms).
     pub duration_ms: u64,
-    /// Bytes that it has written to the log.
+    /// The bytes of state in the log that a restart goes on from.
     pub bytes: u64,
 }
 
@@ -191,6 +195,15 @@ impl PartitionInfo {
 }
 
 impl SourceInfo {
+    /// Finds those whose watermark is the source's.
+    pub(super) fn mark_holders(&mut self) {
+        let counting = self.partitions.iter().filter(|p| p.state.counts());
+        let Some(least) = counting.map(|p| p.watermark).min().filter(|_| self.has_event_time) else { return };
+        for partition in self.partitions.iter_mut().filter(|p| p.state.counts()) {
+            partition.holds_back = partition.watermark == least;
+        }
+    }
+
     /// How many offsets its partitions are behind their ends, of those whose ends are known.
     pub fn lag(&self) -> Option<u64> {
         self.partitions.iter().filter_map(PartitionInfo::lag).reduce(u64::saturating_add)
@@ -293,6 +306,8 @@ pub struct OperatorInfo {
     pub node: usize,
     /// The stage of the workers: rows are exchanged before each stage but the first.
     pub stage: usize,
+    /// The statement whose it is, by its place in [`JobInfo::statements`]; `None` for a source, which several may read.
+    pub statement: Option<usize>,
     /// Rows that it took; records, for a source.
     pub rows_in: u64,
     /// Rows that it gave out.
@@ -303,6 +318,8 @@ pub struct OperatorInfo {
     pub time: Duration,
     /// Bytes of state in memory.
     pub state_bytes: usize,
-    /// Windows that have not closed.
+    /// Windows that have not closed. Where workers share windows, as many as the one has that has most.
     pub open_windows: usize,
+    /// The end of the window that closes next (ms).
+    pub next_close: Option<TimeMs>,
 }

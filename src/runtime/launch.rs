@@ -1,8 +1,6 @@
-//! From a stream plan to a running job: sources and sinks are opened, threads started.
+//! From a stream plan to an attempt at its job: sources and sinks are opened, state is restored, threads are made ready.
 
-use std::any::Any;
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -12,10 +10,12 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 
+use super::attempts::{self, Attempt, Body};
 use super::commit::{AsTheyAre, CommitMessage, Committer, Hand};
-use super::events::{self, Discovering};
+use super::events::Discovering;
 use super::exchange::{Aligned, Message};
-use super::job::{Job, Shared};
+use super::identity::Identity;
+use super::job::{Job, JobState};
 use super::ledger::{Ledger, transactions_of};
 use super::metrics::{InputLayout, JobMetrics, Layout, ReadCounts, StatementLayout};
 use super::outlets::{SinkLane, WorkerOutlets};
@@ -23,6 +23,7 @@ use super::progress::Restored;
 use super::reading::{Alignment, IDLE_TIMEOUT, ReadPartition, SourceInput};
 use super::rejects::RejectLanes;
 use super::session::Session;
+use super::shared::Shared;
 use super::state::StoredState;
 use super::topology::Topology;
 use super::worker::{Fixed, SourceWorker, StageWorker};
@@ -31,7 +32,7 @@ use crate::connectors::{
     self, CancelToken, Defaults, Keep, Sink, SinkEncoder, SinkWriter, Source, SourceSpec, Transactions,
 };
 use crate::error::{Blame, Error, Result};
-use crate::exec::{End, SourceStage};
+use crate::exec::SourceStage;
 use crate::limits::CHANNEL_BATCHES_MAX;
 use crate::plan::{Hidden, NodeId, Op, SinkNode, SourceNode, StreamPlan};
 use crate::time::WATERMARK_MAX;
@@ -39,16 +40,15 @@ use crate::time::WATERMARK_MAX;
 /// A partition may be ahead of the last one by at least so much event time (ms) before it is left alone.
 const DRIFT_MS_MIN: i64 = 60_000;
 
-/// Deep expressions are evaluated recursively.
-const STACK_BYTES: usize = 16 << 20;
-
 /// What a job is made of.
-pub struct Launch<'a> {
+pub struct Launch {
     pub name: String,
     pub statement: String,
-    pub plan: StreamPlan,
-    pub session: &'a Session,
-    pub defaults: &'a Defaults,
+    /// What the job is: the statement with the views that it names, and what planning went by.
+    pub definition: String,
+    pub plan: Arc<StreamPlan>,
+    pub session: Session,
+    pub defaults: Defaults,
 }
 
 /// A source that has been opened.
@@ -64,36 +64,57 @@ enum Target {
 }
 
 /// Starts a job. The receiver gives the rows of the sink that is no table, if the plan has one.
-pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)> {
-    let Launch { name, statement, plan, session, defaults } = launch;
+pub fn launch(launch: Launch) -> Result<(Job, Option<Receiver<RecordBatch>>)> {
+    let job = JobState::new(launch.name.clone(), launch.statement.clone());
+    let mut own = 0;
+    let (first, rows_out) = attempt(&launch, &job, &mut own)?.ok_or_else(|| Error::bug("a job without a beginning"))?;
+    attempts::start(Arc::clone(&job), first, move |job| {
+        Ok(attempt(&launch, job, &mut own)?.map(|(attempt, _)| attempt))
+    })?;
+    Ok((Job::new(job), rows_out))
+}
+
+/// Makes an attempt ready, and the receiver of the rows that go to no table. `own` is the incarnation of the attempt
+/// before, or 0, and becomes this one's. `None` if the attempt before has turned out to have finished the job.
+fn attempt(
+    launch: &Launch,
+    job: &Arc<JobState>,
+    own: &mut u64,
+) -> Result<Option<(Attempt, Option<Receiver<RecordBatch>>)>> {
+    let Launch { name, plan, session, defaults, definition, .. } = launch;
     let commit_interval = session.commit_interval()?;
     let checkpoint_interval = session.checkpoint_interval()?;
     let cancel = CancelToken::default();
-    let transactions = transactions_of(&name, &plan, session, defaults, cancel.clone())?;
+    let transactions = transactions_of(name, plan, session, defaults, cancel.clone(), *own)?;
+    let is_first = *own == 0;
     let (mut ledger, restored) = match &transactions {
         Some((transactions, log)) => {
+            let (log, log_name) = (Arc::new(transactions.clone()), log);
+            let identity = Identity::of(plan, definition);
             let (ledger, restored) =
-                Ledger::open(&name, log, &plan, Arc::new(transactions.clone()), checkpoint_interval)?;
+                Ledger::open(name, log_name, log, identity, session.restore()?, checkpoint_interval, own)?;
             (Some(ledger), restored)
         }
         None => (None, None),
     };
+    if restored.is_none() && !is_first {
+        return Ok(None);
+    }
     let transactions = transactions.as_ref().map(|(transactions, _)| transactions);
-    let opened = open_sources(&plan, defaults, restored.as_ref())?;
+    let opened = open_sources(plan, defaults, restored.as_ref())?;
     let partitions = opened.iter().map(|o| o.source.partitions().len()).max().unwrap_or(1);
     let workers = match session.workers()? {
         Some(workers) => workers,
         None => thread::available_parallelism().map_or(1, usize::from).min(partitions).max(1),
     };
-    let plan = Arc::new(plan);
-    let topology = Arc::new(Topology::new(Arc::clone(&plan), workers));
-    let targets = open_sinks(&plan, &topology, defaults)?;
+    let topology = Arc::new(Topology::new(Arc::clone(plan), workers));
+    let targets = open_sinks(plan, &topology, defaults)?;
 
     let sources = opened.iter().map(|o| Arc::clone(&o.source));
-    let (rejects, reject_writers) = RejectLanes::open(&name, &plan, sources, defaults, transactions)?;
+    let (rejects, reject_writers) = RejectLanes::open(name, plan, sources, defaults, transactions)?;
     let rejects = Arc::new(rejects);
 
-    let shared = Shared::with(name, statement, JobMetrics::new(metrics_layout(&plan, &topology)), cancel);
+    let shared = Shared::new(Arc::clone(job), JobMetrics::new(metrics_layout(plan, &topology)), cancel);
     let mut rows_out = None;
     let mut writers: Vec<Box<dyn SinkWriter>> = Vec::new();
     for target in &targets {
@@ -125,8 +146,8 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
     let mut state = state.deal(&topology)?;
 
     let mut channels = Channels::new(&topology);
-    let mut threads: Vec<(String, Box<dyn FnMut() -> Result<()> + Send>)> = Vec::new();
-    let alignments = alignments(&plan, &opened)?;
+    let mut threads: Vec<(String, Body)> = Vec::new();
+    let alignments = alignments(plan, &opened)?;
     for stage in 0..topology.stages() {
         for worker in 0..workers {
             let mut part = topology.part(stage)?;
@@ -138,7 +159,7 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
                 stage,
                 worker,
                 stages: channels.senders(stage, worker),
-                sinks: sink_lanes(&plan, &topology, &targets)?,
+                sinks: sink_lanes(plan, &topology, &targets)?,
                 commit: (topology.feeds_sinks(stage) || rejects.any() || ledger.is_some())
                     .then(|| channels.commit_sender()),
                 rejects: Arc::clone(&rejects),
@@ -153,7 +174,7 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
                 let mut inputs = Vec::new();
                 for (source, opened) in opened.iter().enumerate() {
                     let entry = part.sources[&opened.node];
-                    let input = source_input(&plan, opened, source, entry, worker, workers, &alignments[source])?;
+                    let input = source_input(plan, opened, source, entry, worker, workers, &alignments[source])?;
                     inputs.extend(input.map(|mut input| {
                         if let Some(starts) = starts.and_then(|starts| starts.get(source)) {
                             input.restore(starts, &shared);
@@ -161,7 +182,7 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
                         input
                     }));
                 }
-                let fixed = if worker == 0 { fixed_rows(&plan, &part.sources)? } else { Vec::new() };
+                let fixed = if worker == 0 { fixed_rows(plan, &part.sources)? } else { Vec::new() };
                 let mut worker = SourceWorker { part, outlets, inputs, fixed, from, replay_until };
                 threads.push((title, Box::new(move || worker.run())));
             } else {
@@ -171,7 +192,7 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
             }
         }
     }
-    let discovering = discovering(&plan, &opened, restored.as_ref())?;
+    let discovering = discovering(plan, &opened, restored.as_ref())?;
     if let (Some(ledger), None) = (&mut ledger, &restored) {
         ledger.begin(from.1, opened.iter().map(|o| o.source.partitions().to_vec()).collect())?;
     }
@@ -188,15 +209,7 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
         state: Vec::new(),
         replay: restored.map(|r| r.boundaries).unwrap_or_default(),
     };
-    drop(channels);
-    start(&shared, threads, committer)?;
-    if !discovering.is_empty() {
-        let (of_job, mut discovering) = (Arc::clone(&shared), discovering);
-        // Whoever waits for the job's end does not wait for an answer that this thread is still waiting for.
-        spawn("discovery", move || events::discover(&of_job, &mut discovering))
-            .inspect_err(|e| shared.fail(e.clone()))?;
-    }
-    Ok((Job::new(shared), rows_out))
+    Ok(Some((Attempt { shared, threads, committer, discovering }, rows_out)))
 }
 
 fn open_sources(plan: &StreamPlan, defaults: &Defaults, restored: Option<&Restored>) -> Result<Vec<Opened>> {
@@ -449,55 +462,4 @@ impl Channels {
     fn commit_receivers(&mut self) -> Vec<Receiver<CommitMessage>> {
         std::mem::take(&mut self.commit)
     }
-}
-
-type Body = Box<dyn FnMut() -> Result<()> + Send>;
-
-/// Starts a job's threads, and one that ends the job when they have ended.
-fn start(shared: &Arc<Shared>, threads: Vec<(String, Body)>, mut committer: Committer) -> Result<()> {
-    let mut handles = Vec::new();
-    for (title, mut body) in threads {
-        let of_job = Arc::clone(shared);
-        let run = move || guard(&of_job, &mut *body).map_or(End::GoesOn, |()| End::GoesOn);
-        handles.push(spawn(&title, run).inspect_err(|e| shared.fail(e.clone()))?);
-    }
-    let of_job = Arc::clone(shared);
-    spawn("commit", move || {
-        let mut end = End::GoesOn;
-        let _ = guard(&of_job, &mut || {
-            end = committer.run()?;
-            Ok(())
-        });
-        drop(committer);
-        for handle in handles {
-            let _ = handle.join();
-        }
-        of_job.end(end);
-        end
-    })?;
-    Ok(())
-}
-
-fn spawn<T: Send + 'static>(title: &str, body: impl FnOnce() -> T + Send + 'static) -> Result<thread::JoinHandle<T>> {
-    thread::Builder::new().name(title.to_owned()).stack_size(STACK_BYTES).spawn(body).map_err(|e| {
-        Error::new(Blame::Usage, format!("cannot start a thread: {e}"))
-            .hint("the system's limit of threads or memory is reached")
-    })
-}
-
-/// Runs a thread's body; an error or a panic of it fails the job.
-fn guard(shared: &Shared, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-    let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(panicked(&*panic)));
-    if let Err(error) = &result
-        && error.blame != Blame::Interrupted
-    {
-        shared.fail(error.clone());
-    }
-    result
-}
-
-fn panicked(panic: &(dyn Any + Send)) -> Error {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    Error::bug(format!("a worker failed: {}", text.unwrap_or("no reason given")))
-        .hint("this is a defect of Tidemill's: please report the statement and this message")
 }

@@ -12,16 +12,17 @@ use std::time::{Duration, Instant};
 use super::checkpoints::{Checkpoints, Complete};
 use super::events::ClockEvents;
 use super::failpoint;
-use super::job::Reached;
+use super::identity::{Identity, Verdict};
 use super::metrics::{Counters, JobMetrics, ReadCounts};
 use super::progress::{Author, Beginning, History, Position, Recorded, Restored, Start, history};
-use super::session::Session;
+use super::session::{Restore, Session};
+use super::shared::Reached;
 use super::state::StoredState;
 use crate::catalog::Table;
 use crate::connectors::{self, CancelToken, Defaults, JobLog, PartitionPlan, Source, Transactions};
 use crate::error::{Error, Result};
 use crate::exec::{Boundary, End, Extent};
-use crate::plan::{NodeId, Op, StreamPlan, explain};
+use crate::plan::{NodeId, Op, StreamPlan};
 use crate::state::{ChunkReader, Piece};
 use crate::time::WATERMARK_MIN;
 
@@ -38,7 +39,9 @@ pub struct Ledger {
     name: String,
     log: Arc<dyn JobLog>,
     author: Author,
-    fingerprint: String,
+    identity: Identity,
+    /// What becomes of what another process has left.
+    verdict: Verdict,
     checkpoints: Checkpoints,
     /// Per source, the partitions that are known.
     plans: Vec<Vec<PartitionPlan>>,
@@ -47,19 +50,41 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The ledger of a job over its log, and what there is to go on from. The log has just been taken over.
+    /// The ledger of a job over its log, and what there is to go on from. The log has just been taken over. `own` is the
+    /// incarnation of an earlier attempt of this process, or 0; it becomes this one's.
     pub fn open(
         job: &str,
         name: &str,
-        plan: &StreamPlan,
         log: Arc<dyn JobLog>,
+        identity: Identity,
+        restore: Restore,
         checkpoint_interval: Duration,
+        own: &mut u64,
     ) -> Result<(Self, Option<Restored>)> {
         failpoint::reach("after-fence");
-        let History { author: before, unfinished, .. } = history(name, job, &log.read()?)?;
-        let fingerprint = fingerprint(plan);
-        let generation = before.generation + u64::from(unfinished.is_none());
-        let author = Author { generation, incarnation: before.incarnation + 1 };
+        let History { author: before, mut unfinished, .. } = history(name, job, &log.read()?)?;
+        check_still_own(job, name, *own, before)?;
+        let is_first = *own == 0;
+        if is_first && restore == Restore::None && unfinished.take().is_some() {
+            tracing::warn!("{job}: it begins anew, and what it had come to is given up: 'execution.restore' is 'none'");
+        } else if is_first && unfinished.is_none() && before != Author::default() {
+            tracing::info!("{job}: it had finished, and is run again from its start");
+        }
+        let author = Author {
+            generation: before.generation + u64::from(unfinished.is_none()),
+            incarnation: before.incarnation + 1,
+        };
+        // Whether the record of it will be in the log is not known before somebody has read it there.
+        *own = author.incarnation;
+        let mut verdict = Verdict::default();
+        if let Some(restored) = &mut unfinished {
+            verdict = identity.judge(&restored.beginning.identity);
+            verdict.check(job, restore == Restore::Compatible)?;
+            verdict.apply(restored);
+            if let Some(told) = verdict.told() {
+                tracing::warn!("{job}: {told}");
+            }
+        }
         let nothing = Beginning::default();
         let from = unfinished.as_ref().map_or(&nothing, |restored| &restored.beginning);
         let plans = from.sources.iter().map(|of| of.iter().map(|start| start.plan.clone()).collect());
@@ -69,32 +94,20 @@ impl Ledger {
             checkpoints: Checkpoints::new(Arc::clone(&log), checkpoint_interval, from)?,
             log,
             author,
-            fingerprint,
+            identity,
+            verdict,
             plans: plans.collect(),
             read_before: from.counters.sources.clone(),
         };
-        match &unfinished {
-            None if before != Author::default() => {
-                tracing::info!("{job}: it had finished, and is run again from its start");
-            }
-            None => {}
-            Some(restored) => ledger.take_up(restored)?,
+        if let Some(restored) = &unfinished {
+            ledger.take_up(restored)?;
         }
         Ok((ledger, unfinished))
     }
 
     /// Goes on with what another process has left.
     fn take_up(&self, restored: &Restored) -> Result<()> {
-        let Self { job, author, fingerprint, .. } = self;
-        if restored.beginning.fingerprint != *fingerprint {
-            return Err(Error::statement(format!(
-                "job {job} was begun with another statement, or over other tables, than it is now"
-            ))
-            .hint(
-                "what it has come to does not fit: undo the change, or begin a new job under another name, \
-                 SET 'pipeline.name' = '..'",
-            ));
-        }
+        let Self { job, author, .. } = self;
         let (from, last) = (restored.beginning.boundary, restored.last());
         let state = if from == 0 { String::new() } else { format!(", with the state of boundary {from}") };
         tracing::info!("{job}: it goes on from boundary {last}, as process {}{state}", author.incarnation);
@@ -113,7 +126,7 @@ impl Ledger {
         })?;
         let of_node = |(node, piece): (u32, Piece)| (node as usize, piece);
         let checkpoints = reader.finish()?.into_iter().map(|pieces| pieces.into_iter().map(of_node).collect());
-        Ok(StoredState { checkpoints: checkpoints.collect() })
+        Ok(self.verdict.keep(StoredState { checkpoints: checkpoints.collect() }))
     }
 
     /// Records where a new job begins. Nothing may have been read.
@@ -132,8 +145,8 @@ impl Ledger {
             Start { plan, position }
         };
         let sources = sources.into_iter().map(|of| of.into_iter().enumerate().map(start).collect()).collect();
-        let fingerprint = self.fingerprint.clone();
-        let beginning = Beginning { clock_ms, fingerprint, sources, ..Beginning::default() };
+        let identity = self.identity.clone();
+        let beginning = Beginning { clock_ms, identity, sources, ..Beginning::default() };
         let record = self.author.begins(&self.job, beginning)?;
         self.log.commit(record).map_err(|e| self.explain(e))?;
         // What an earlier generation has left.
@@ -211,11 +224,11 @@ impl Ledger {
             let at = Beginning {
                 boundary: boundary.sequence,
                 clock_ms: boundary.clock_ms,
-                fingerprint: self.fingerprint.clone(),
+                identity: self.identity.clone(),
                 sources: starts.collect(),
                 state: Vec::new(),
                 state_from: 0,
-                counters: Counters { sources: read, statements: metrics.counts(), rows_out },
+                counters: Counters { sources: read, statements: metrics.counts(), rows_out, given: metrics.given() },
             };
             self.checkpoints.begin(at, extent, state)?;
         }
@@ -224,33 +237,36 @@ impl Ledger {
 
     /// After a disturbance: a new producer, and a look whether the log is as it should be.
     fn renew(&self, sequence: u64) -> Result<()> {
-        // Before, so as not to fence somebody younger; afterwards, as only then nobody else can write.
-        self.check_end(sequence)?;
+        // Somebody younger is not to be fenced. What was committed last may not be visible yet: the broker answers before
+        // it has told all partitions. Once there is a new producer, it is.
+        self.check_author()?;
         self.log.renew()?;
         self.check_end(sequence)?;
         tracing::info!("{}: the connection to the broker was disturbed; the job goes on by a new producer", self.job);
         Ok(())
     }
 
-    /// The log ends with our record of this boundary.
-    fn check_end(&self, sequence: u64) -> Result<()> {
+    /// Nobody younger has written to the log. Answers the last boundary that is seen.
+    fn check_author(&self) -> Result<Option<u64>> {
         let Self { job, name, log, author, .. } = self;
         let History { author: last, unfinished, .. } = history(name, job, &log.read()?)?;
         if author.incarnation < last.incarnation {
-            return Err(self.taken_over());
+            return Err(taken_over(job));
         }
-        match unfinished.map(|restored| restored.last()) {
+        Ok(unfinished.map(|restored| restored.last()))
+    }
+
+    /// The log ends with our record of this boundary.
+    fn check_end(&self, sequence: u64) -> Result<()> {
+        let job = &self.job;
+        match self.check_author()? {
             Some(found) if found == sequence => Ok(()),
             found => Err(Error::upstream(format!(
                 "the progress of job {job} ends with boundary {found:?} instead of {sequence}: a commit was lost on its way"
             ))
-            .hint("start the job again: it goes on from its last commit")),
+            .hint("start the job again: it goes on from its last commit")
+            .transient()),
         }
-    }
-
-    fn taken_over(&self) -> Error {
-        Error::upstream(format!("a younger process has taken over job {}: this one has stopped", self.job))
-            .hint("only one process at a time runs a job of one name")
     }
 
     /// The error that people see. A client that has been fenced does not know by whom: by a younger process, or by the
@@ -265,13 +281,14 @@ impl Ledger {
             let read = log.read().and_then(|records| history(name, job, &records));
             let younger = read.as_ref().is_ok_and(|history| author.incarnation < history.author.incarnation);
             if younger {
-                return self.taken_over();
+                return taken_over(job);
             }
             if looks == 0 {
                 return Error::upstream(format!(
                     "job {job} may not write any more: its transaction took too long, or another process has its name"
                 ))
-                .hint("start it again: it goes on from its last commit");
+                .hint("start it again: it goes on from its last commit")
+                .transient();
             }
             looks -= 1;
             thread::sleep(LOOK);
@@ -279,18 +296,41 @@ impl Ledger {
     }
 }
 
-/// The transactions of a job whose sinks want them, and the log's name. This takes the log over from whoever had it.
+fn taken_over(job: &str) -> Error {
+    Error::upstream(format!("a younger process has taken over job {job}: this one has stopped"))
+        .hint("only one process at a time runs a job of one name")
+}
+
+/// If an earlier attempt of this process had the log: nobody younger has it, and it is the same log.
+fn check_still_own(job: &str, name: &str, own: u64, last: Author) -> Result<()> {
+    if own < last.incarnation && own != 0 {
+        return Err(taken_over(job));
+    }
+    if last == Author::default() && own != 0 {
+        return Err(Error::upstream(format!("topic \"{name}\", which kept the progress of job {job}, was emptied"))
+            .hint("give the job another name (SET 'pipeline.name' = '..') to begin anew"));
+    }
+    Ok(())
+}
+
+/// The transactions of a job whose sinks want them, and the log's name. This takes the log over from whoever had it, unless
+/// that is somebody younger than an earlier attempt of this process (`own`, or 0).
 pub fn transactions_of(
     job: &str,
     plan: &StreamPlan,
     session: &Session,
     defaults: &Defaults,
     cancel: CancelToken,
+    own: u64,
 ) -> Result<Option<(Transactions, String)>> {
     let Some(table) = sink_in_transactions(plan)? else { return Ok(None) };
     check_sources(plan)?;
     let name = format!("{}{job}", session.topic_prefix());
     connectors::kafka::check_log_name(&name)?;
+    if own != 0 {
+        let records = Transactions::look(table, &name, defaults, cancel.clone())?.unwrap_or_default();
+        check_still_own(job, &name, own, history(&name, job, &records)?.author)?;
+    }
     let transactions = Transactions::open(table, &name, session.topic_replication()?, defaults, cancel)?;
     Ok(Some((transactions, name)))
 }
@@ -333,24 +373,4 @@ fn check_sources(plan: &StreamPlan) -> Result<()> {
             .hint("set 'sink.delivery-guarantee' = 'at-least-once' on the tables that the job writes to"));
     }
     Ok(())
-}
-
-/// What a job is: its plan, and its tables but for how their clusters are reached.
-fn fingerprint(plan: &StreamPlan) -> String {
-    let mut text = explain(plan);
-    let tables = plan.nodes.iter().filter_map(|node| match &node.op {
-        Op::Source(source) => Some(source.table.as_ref()),
-        Op::Sink(sink) => sink.table.as_deref(),
-        _ => None,
-    });
-    for table in tables {
-        text +=
-            &format!("\n{} {:?} {:?}", table.name, table.columns, table.watermark.as_ref().map(|w| w.expr.to_string()));
-        let options = table.options.iter().filter(|(key, _)| !key.starts_with("properties."));
-        options.for_each(|(key, value)| text += &format!(" {key}={value}"));
-    }
-    let hash = text
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    format!("{hash:016x}")
 }

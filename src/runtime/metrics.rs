@@ -10,16 +10,15 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::account::{counts_of, given_of, ms, operators, partition, statement, told, totals};
 use super::clock;
-use super::info::{
-    CheckpointInfo, CommitInfo, JobInfo, OperatorInfo, PartitionInfo, PartitionState, SourceInfo, StatementInfo, Terms,
-};
+use super::info::{CheckpointInfo, CommitInfo, JobInfo, PartitionState, SourceInfo, StatementInfo};
 use super::job::lock;
 use super::rates::{Rates, Totals};
 use crate::connectors::{PartitionId, TroubleProbe};
-use crate::exec::{Counts, NodeReport, StateSize};
-use crate::plan::{NodeId, StreamPlan};
-use crate::time::{TIME_MS_LIMIT, TimeMs, WATERMARK_MIN};
+use crate::exec::{Counts, NodeReport};
+use crate::plan::{NodeId, Op, StreamPlan};
+use crate::time::TimeMs;
 
 /// What threads of a job count and say.
 pub struct JobMetrics {
@@ -114,6 +113,8 @@ pub struct Counters {
     pub statements: Vec<Counts>,
     /// Rows written.
     pub rows_out: u64,
+    /// Rows given out, per statement.
+    pub given: Vec<u64>,
 }
 
 /// What has been read of one source, by one worker or all.
@@ -245,6 +246,13 @@ impl JobMetrics {
         (0..self.layout.statements.len()).map(|number| counts_of(number, &before, &reports)).collect()
     }
 
+    /// The rows that statements have given out up to there.
+    pub fn given(&self) -> Vec<u64> {
+        let reports = lock(&self.workers);
+        let before = lock(&self.before);
+        (0..self.layout.statements.len()).map(|number| given_of(number, &before, &reports)).collect()
+    }
+
     /// Goes on from what an earlier run had counted.
     pub fn restore(&self, counters: &Counters) {
         for (input, read) in self.inputs.iter().zip(&counters.sources) {
@@ -281,7 +289,15 @@ impl JobMetrics {
 
     /// A boundary is called.
     pub fn note_call(&self, sequence: u64) {
-        lock(&self.commits).called = Some((sequence, clock::now()));
+        let now = clock::now();
+        let mut commits = lock(&self.commits);
+        let before = commits.called.replace((sequence, now)).map_or(0, |(before, _)| before);
+        if before <= commits.replay_until && commits.replay_until < sequence {
+            // What was gone through again is not what is done now.
+            commits.rows = self.rows_out.load(Ordering::Relaxed);
+            drop(commits);
+            *lock(&self.rates) = Rates::new(now, totals(&self.counted()));
+        }
     }
 
     /// A boundary is committed, which took so long from when all its rows were there.
@@ -301,8 +317,12 @@ impl JobMetrics {
         }
     }
 
-    /// A checkpoint is complete: a restart goes on from its boundary. It took so long, and so many bytes in the log.
-    #[allow(dead_code, reason = "whoever writes checkpoints calls this")]
+    /// Whether any boundary has been committed.
+    pub fn has_committed(&self) -> bool {
+        lock(&self.commits).commit.is_some()
+    }
+
+    /// A checkpoint is complete: a restart goes on from its boundary. It took so long, and needs so many bytes of the log.
     pub fn note_checkpoint(&self, sequence: u64, duration: Duration, bytes: u64) {
         lock(&self.commits).checkpoint = Some((sequence, clock::now(), duration, bytes));
     }
@@ -342,7 +362,7 @@ impl JobMetrics {
             partitions: Vec::new(),
         };
         let sources: Vec<SourceInfo> = self.layout.inputs.iter().zip(&self.inputs).map(source).collect();
-        let operators = operators(&reports);
+        let operators = operators(&reports, |node| self.has_own_windows(node));
         let before = lock(&self.before).clone();
         let statement = |(number, layout)| statement(number, layout, &sources, &reports, &operators, &before);
         let statements: Vec<StatementInfo> = self.layout.statements.iter().enumerate().map(statement).collect();
@@ -365,13 +385,22 @@ impl JobMetrics {
             dead_lettered: all(|s| s.dead_lettered) + in_statements(|c| c.dead_lettered),
             tombstones: all(|s| s.tombstones),
             watermark: told(reports.values().flat_map(|report| &report.reached).min().copied()),
-            open_windows: nodes().map(|n| n.report.state.open_windows).sum(),
-            next_close: nodes().filter_map(|n| n.report.state.next_close).min(),
+            open_windows: operators.iter().map(|operator| operator.open_windows).sum(),
+            next_close: operators.iter().filter_map(|operator| operator.next_close).min(),
             state_bytes: nodes().map(|n| n.report.state.bytes).sum(),
             operators,
             sources,
             statements,
             ..JobInfo::default()
+        }
+    }
+
+    /// Whether each key of a node has windows of its own: sessions.
+    fn has_own_windows(&self, node: NodeId) -> bool {
+        match self.plan().map(|plan| &plan.nodes[node].op) {
+            Some(Op::Sessions(_)) => true,
+            Some(Op::Aggregate(aggregate)) => aggregate.session_gap_ms().is_some(),
+            _ => false,
         }
     }
 
@@ -382,11 +411,7 @@ impl JobMetrics {
             let mut reports: Vec<&PartitionReport> = of_source.flat_map(|(_, reports)| reports).collect();
             reports.sort_by_key(|report| report.index);
             source.partitions = reports.into_iter().map(|report| partition(report, now)).collect();
-            let counting = source.partitions.iter().filter(|p| p.state.counts());
-            if let (true, Some(least)) = (source.has_event_time, counting.map(|p| p.watermark).min()) {
-                let at_least = |p: &&mut PartitionInfo| p.state.counts() && p.watermark == least;
-                source.partitions.iter_mut().filter(at_least).for_each(|p| p.holds_back = true);
-            }
+            source.mark_holders();
         }
         info.lag = info.sources.iter().filter_map(SourceInfo::lag).reduce(u64::saturating_add);
     }
@@ -425,103 +450,4 @@ impl JobMetrics {
         }
         stages
     }
-}
-
-/// What operators have counted for a statement, in earlier runs and in this one.
-fn counts_of(number: usize, before: &Counters, reports: &BTreeMap<(usize, usize), WorkerReport>) -> Counts {
-    let mut counts = before.statements.get(number).copied().unwrap_or_default();
-    let nodes = reports.values().flat_map(|report| &report.nodes);
-    nodes.filter(|node| node.statement == Some(number)).for_each(|node| counts.add(node.report.counts));
-    counts
-}
-
-/// What a statement has come to.
-fn statement(
-    number: usize,
-    layout: &StatementLayout,
-    sources: &[SourceInfo],
-    reports: &BTreeMap<(usize, usize), WorkerReport>,
-    operators: &[OperatorInfo],
-    before: &Counters,
-) -> StatementInfo {
-    let counts = counts_of(number, before, reports);
-    let read = |term: fn(&SourceInfo) -> u64| sources.iter().zip(&layout.reads).map(|(s, n)| n * term(s)).sum::<u64>();
-    let mut state = StateSize::default();
-    let mut rows_out = 0;
-    for node in reports.values().flat_map(|report| &report.nodes).filter(|node| node.statement == Some(number)) {
-        state.add(node.report.state);
-        rows_out += if node.is_sink { node.report.work.rows_in } else { 0 };
-    }
-    // Behind an exchange, where an aggregate has two halves.
-    let last_windows = operators.iter().rev().find(|operator| layout.windows.last() == Some(&operator.node));
-    let reached = reports.values().filter_map(|report| report.reached.get(number)).min();
-    StatementInfo {
-        sink: layout.sink.clone(),
-        records_in: read(|s| s.records_in),
-        used: u64::try_from(counts.used).unwrap_or(0),
-        filtered: counts.filtered,
-        late: counts.late,
-        partly_late: counts.partly_late,
-        lost_to_idleness: counts.lost_to_idleness,
-        errors: counts.skipped + read(|s| s.errors),
-        dead_lettered: counts.dead_lettered + read(|s| s.dead_lettered),
-        tombstones: read(|s| s.tombstones),
-        rows_out,
-        lately: Terms::default(),
-        sources: (0..sources.len()).filter(|&source| layout.reads.get(source).is_some_and(|n| 0 < *n)).collect(),
-        has_windows: !layout.windows.is_empty(),
-        window_rows: last_windows.map_or(0, |operator| operator.rows_out),
-        watermark: told(reached.copied()),
-        open_windows: state.open_windows,
-        next_close: state.next_close,
-    }
-}
-
-/// What all workers of a stage have done at a node, by node and stage.
-fn operators(reports: &BTreeMap<(usize, usize), WorkerReport>) -> Vec<OperatorInfo> {
-    let mut all: BTreeMap<(NodeId, usize), OperatorInfo> = BTreeMap::new();
-    for ((stage, _), report) in reports {
-        for WorkerNode { node, report, .. } in &report.nodes {
-            let empty = || OperatorInfo { node: *node, stage: *stage, ..OperatorInfo::default() };
-            let operator = all.entry((*node, *stage)).or_insert_with(empty);
-            operator.rows_in += report.work.rows_in;
-            operator.rows_out += report.work.rows_out;
-            operator.batches += report.work.batches;
-            operator.time += report.work.time;
-            operator.state_bytes += report.state.bytes;
-            operator.open_windows += report.state.open_windows;
-        }
-    }
-    all.into_values().collect()
-}
-
-fn partition(report: &PartitionReport, now: Instant) -> PartitionInfo {
-    let since_ms = |at: Option<Instant>| at.map(|at| ms(now.saturating_duration_since(at)));
-    PartitionInfo {
-        topic: report.id.topic.to_string(),
-        partition: report.id.partition,
-        start_offset: report.start,
-        next_offset: report.next_offset,
-        end_offset: report.end,
-        watermark: told(Some(report.watermark)),
-        state: report.state,
-        holds_back: false,
-        silent_ms: since_ms(report.last_record),
-        at_end_ms: since_ms(report.at_end_since),
-    }
-}
-
-/// What is compared with a moment ago.
-fn totals(info: &JobInfo) -> Totals {
-    let statements = info.statements.iter().map(StatementInfo::terms).collect();
-    Totals { records_in: info.records_in, rows_out: info.rows_out, statements }
-}
-
-/// A watermark that is a time: neither before all records nor behind the last.
-fn told(watermark: Option<TimeMs>) -> Option<TimeMs> {
-    watermark.filter(|w| *w != WATERMARK_MIN && *w < TIME_MS_LIMIT)
-}
-
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -8,6 +8,8 @@
 //!   channel behind the rows before it and is aligned at every input. When all have arrived, everything up to the
 //!   boundary is with the sinks, and is flushed.
 
+mod account;
+mod attempts;
 mod batch;
 #[cfg(test)]
 mod batch_tests;
@@ -20,6 +22,7 @@ mod engine;
 mod events;
 mod exchange;
 mod failpoint;
+mod identity;
 mod info;
 mod job;
 mod launch;
@@ -36,6 +39,7 @@ mod reading;
 mod rehearsal;
 mod rejects;
 mod session;
+mod shared;
 mod state;
 #[cfg(test)]
 mod tests;

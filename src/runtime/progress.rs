@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::events::{ClockEvents, NewPartition};
+use super::identity::Identity;
 use super::metrics::Counters;
 use crate::connectors::{PartitionId, PartitionPlan};
 use crate::error::{Error, Result};
@@ -96,7 +97,7 @@ pub struct Beginning {
     /// The clock of that boundary, or of what happens before the first one.
     pub clock_ms: i64,
     /// What the job is.
-    pub fingerprint: String,
+    pub identity: Identity,
     /// Per source, its partitions.
     pub sources: Vec<Vec<Start>>,
     /// The checkpoints that make up the state, from a whole one on.
@@ -155,6 +156,21 @@ impl Beginning {
 }
 
 impl Restored {
+    /// Gives sources other numbers: to each the one that it had before.
+    pub fn renumber(&mut self, before: &[usize]) {
+        fn chosen<T: Clone + Default>(all: &mut Vec<T>, which: &[usize]) {
+            *all = which.iter().map(|&at| all.get(at).cloned().unwrap_or_default()).collect();
+        }
+        let now = |source: usize| before.iter().position(|&old| old == source).unwrap_or(source);
+        chosen(&mut self.beginning.sources, before);
+        chosen(&mut self.beginning.counters.sources, before);
+        for boundary in &mut self.boundaries {
+            chosen(&mut boundary.positions, before);
+            boundary.events.found.iter_mut().for_each(|new| new.source = now(new.source));
+            boundary.events.begun = boundary.events.begun.iter().map(|&source| now(source)).collect();
+        }
+    }
+
     /// The number of the last boundary.
     pub fn last(&self) -> u64 {
         self.boundaries.back().map_or(self.beginning.boundary, |b| b.sequence)
@@ -360,7 +376,8 @@ impl History {
         };
         let next_incarnation = before.incarnation + 1;
         match (content, &mut self.unfinished) {
-            (Content::Begin(beginning), None) => {
+            // One that has not finished may have been given up.
+            (Content::Begin(beginning), _) => {
                 if before != Author::default() || offset == 0 {
                     follows(Author { generation: before.generation + 1, incarnation: next_incarnation }, 0)?;
                 }
@@ -381,7 +398,6 @@ impl History {
                     job.take(boundary)?;
                 }
             }
-            (Content::Begin(_), Some(_)) => return Err("begins a job that has not finished".to_owned()),
             (_, None) => return Err("is of a job that has not begun".to_owned()),
         }
         self.author = author;
@@ -474,7 +490,7 @@ mod tests {
             position: position(index, *next),
         };
         let sources = vec![next.iter().enumerate().map(start).collect()];
-        Beginning { boundary, clock_ms: 7, fingerprint: "f".to_owned(), sources, ..Beginning::default() }
+        Beginning { boundary, clock_ms: 7, identity: Identity::default(), sources, ..Beginning::default() }
     }
 
     /// A boundary with which a checkpoint of another one is complete.
@@ -564,7 +580,7 @@ mod tests {
             (vec![b"?".to_vec()], "offset 0 is not readable"),
             (vec![br#"{"version":2}"#.to_vec()], "has version 2 of the format"),
             (vec![Author::default().begins("other", Beginning::default()).unwrap()], "is of job \"other\""),
-            (with(begins(1, 2)), "has not finished"),
+            (with(begins(1, 2)), "where (2, 2, 0) follow"),
             (with(comes_to(1, &boundary(3, &[6, 5], false))), "where (1, 1, 2) follow"),
             (with(comes_to(1, &boundary(1, &[6, 5], false))), "where (1, 1, 2) follow"),
             (with(comes_to(2, &boundary(2, &[6, 5], false))), "where (1, 1, 2) follow"),

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::clock;
 use super::info::PartitionState;
-use super::job::{Shared, lock};
+use super::job::lock;
 use super::metrics::{PartitionReport, ReadCounts};
 use super::progress::{Position, Recorded, Start};
+use super::shared::Shared;
 use crate::connectors::{PartitionPlan, Source, SourceReader, SourceRows};
 use crate::error::{Blame, Error, Result};
 use crate::exec::{Output, SourceStage};
@@ -400,11 +401,12 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
+    use super::super::job::JobState;
     use super::super::metrics::{InputLayout, JobMetrics, Layout};
     use super::super::rehearsal::sources_of;
     use super::super::tests::{Record, columns, plan};
     use super::*;
-    use crate::connectors::PartitionId;
+    use crate::connectors::{CancelToken, PartitionId};
     use crate::plan::StreamPlan;
     use crate::time::{Progress, WATERMARK_MIN};
 
@@ -412,7 +414,7 @@ mod tests {
     fn shared_by_two() -> Arc<Shared> {
         let input = |name: &str| InputLayout { name: name.to_owned(), ..InputLayout::default() };
         let layout = Layout { inputs: vec![input("a"), input("b")], ..Layout::default() };
-        Shared::new(String::new(), String::new(), JobMetrics::new(layout))
+        Shared::new(JobState::new(String::new(), String::new()), JobMetrics::new(layout), CancelToken::default())
     }
 
     const UNION: &str =

@@ -14,6 +14,8 @@ const ALLOW_LATENESS: &str = "table.exec.emit.allow-lateness";
 
 const TOPIC_PREFIX: &str = "state.topic-prefix";
 
+const RESTORE: &str = "execution.restore";
+
 const REPLICATION: &str = "state.replication";
 
 /// Keys that mean something here.
@@ -23,6 +25,7 @@ const KEYS: &[&str] = &[
     "table.dml-sync",
     "sink.commit-interval",
     "execution.checkpointing.interval",
+    RESTORE,
     "kafka.bootstrap.servers",
     TOPIC_PREFIX,
     REPLICATION,
@@ -52,6 +55,17 @@ const WITHOUT_MEANING: &[&str] = &[
     "pipeline.",
     "rest.",
 ];
+
+/// What a job does with what an earlier process of its name has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restore {
+    /// It goes on if it is the same job, and refuses otherwise.
+    Strict,
+    /// It goes on with the state of the operators that are the same; others begin without.
+    Compatible,
+    /// It begins anew.
+    None,
+}
 
 /// The session's settings.
 #[derive(Clone, Debug, Default)]
@@ -117,6 +131,16 @@ impl Session {
         match value.parse::<i16>() {
             Ok(replicas) if 1 <= replicas => Ok(Some(replicas.into())),
             _ => Err(invalid(REPLICATION, value, "a number of replicas such as '3'")),
+        }
+    }
+
+    /// What becomes of what an earlier process of a job has come to.
+    pub fn restore(&self) -> Result<Restore> {
+        match self.values.get(RESTORE).map(|v| v.to_ascii_lowercase()).as_deref() {
+            None | Some("strict") => Ok(Restore::Strict),
+            Some("compatible") => Ok(Restore::Compatible),
+            Some("none") => Ok(Restore::None),
+            Some(other) => Err(invalid(RESTORE, other, "'strict', 'compatible' or 'none'")),
         }
     }
 
@@ -193,6 +217,7 @@ impl Session {
     fn check(&self) -> Result<()> {
         self.workers()?;
         self.topic_replication()?;
+        self.restore()?;
         self.waits_for_jobs()?;
         self.commit_interval()?;
         self.checkpoint_interval()?;

@@ -54,7 +54,7 @@ pub fn bytes(bytes: u64) -> String {
 /// How many a second, of so many in so long.
 pub fn rate(per_second: f64) -> String {
     match per_second {
-        rate if rate == 0.0 => "0".to_owned(),
+        0.0 => "0".to_owned(),
         rate if rate < 10.0 => format!("{rate:.1}"),
         // The greatest that is ever shown is far below what a float holds exactly.
         rate => grouped(rate.round() as u64),

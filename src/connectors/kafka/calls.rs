@@ -122,6 +122,7 @@ impl TransactionalProducer {
         let silent = || {
             Error::upstream(format!("the broker at {brokers} does not answer a question about a transaction"))
                 .hint("start the job again: it goes on from its last commit")
+                .transient()
         };
         let (answer, answered) = sync_channel(1);
         // Nobody may be waiting any more.

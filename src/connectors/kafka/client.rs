@@ -55,6 +55,8 @@ struct State {
     undelivered: Option<RDKafkaErrorCode>,
     /// Set when the client has given up for good.
     fatal: Option<Report>,
+    /// Why offsets were not committed to the group.
+    uncommitted: Option<RDKafkaErrorCode>,
 }
 
 /// Listens to one client.
@@ -138,6 +140,11 @@ impl Watcher {
         self.disturbed.swap(false, Ordering::AcqRel)
     }
 
+    /// Why offsets were not committed to the group, if that has happened since this was asked last.
+    pub fn take_uncommitted(&self) -> Option<RDKafkaErrorCode> {
+        self.state().uncommitted.take()
+    }
+
     /// The first failed delivery.
     pub fn undelivered(&self) -> Option<RDKafkaErrorCode> {
         self.state().undelivered
@@ -209,9 +216,11 @@ impl Watcher {
             Some(RDKafkaErrorCode::Resolve) => {
                 Error::upstream(format!("the name of the broker at {brokers} cannot be resolved{text}"))
                     .hint("check the host in 'properties.bootstrap.servers', and that the name resolves here")
+                    .transient()
             }
             _ => Error::upstream(format!("no broker answered at {brokers} within {} s{text}", waited.as_secs()))
-                .hint("is it running, and is this its address? 'properties.bootstrap.servers' or --brokers names it"),
+                .hint("is it running, and is this its address? 'properties.bootstrap.servers' or --brokers names it")
+                .transient(),
         }
     }
 }
@@ -309,6 +318,7 @@ impl ConsumerContext for Watcher {
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
         if let Err(e) = result {
             tracing::debug!("{}: offsets were not committed to the group: {e}", self.what);
+            self.state().uncommitted = e.rdkafka_error_code();
         }
     }
 }

@@ -56,6 +56,12 @@ pub struct LogTopic {
 }
 
 impl LogTopic {
+    /// The topic of a log, if there is one.
+    pub fn find(name: &str, properties: ClientProperties, cancel: CancelToken) -> Result<Option<Self>> {
+        let found = Cluster::new(properties.clone())?.find_topic(name)?;
+        Ok(found.map(|_| Self { name: name.to_owned(), properties, cancel }))
+    }
+
     /// Finds the topic of a log, or makes it; without a replication factor, with as many replicas as the broker likes.
     pub fn open(
         name: &str,
@@ -79,6 +85,16 @@ impl LogTopic {
             }
         }
         Ok(Self { name: name.to_owned(), properties: cluster.properties().clone(), cancel })
+    }
+
+    /// The records of progress, with their offsets.
+    pub fn progress(&self) -> Result<Vec<(i64, Vec<u8>)>> {
+        let mut records = Vec::new();
+        self.read(PROGRESS, 0, &mut |offset, record| {
+            records.push((offset, record.to_vec()));
+            Ok(())
+        })?;
+        Ok(records)
     }
 
     /// The committed ends of both partitions.
@@ -149,7 +165,7 @@ impl LogTopic {
                 ))
                 .hint("grant READ on the topic; if records of it were deleted, the job can only begin anew, under another \
                        'pipeline.name'");
-                return if is_gone { Ok(Some(error)) } else { Err(error) };
+                return if is_gone { Ok(Some(error)) } else { Err(error.transient()) };
             }
             if 0 < events {
                 heard = Instant::now();

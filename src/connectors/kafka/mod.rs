@@ -17,6 +17,7 @@ mod calls;
 mod client;
 mod cluster;
 mod embedded;
+mod group;
 mod layout;
 mod log;
 mod metadata;

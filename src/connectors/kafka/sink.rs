@@ -426,7 +426,8 @@ impl Lane {
         }
         match (watcher.fatal(), watcher.undelivered()) {
             (Some(report), _) => {
-                Err(Error::upstream(format!("the producer for topic \"{}\" has given up: {}", self.topic, report.text)))
+                let (topic, text) = (&self.topic, &report.text);
+                Err(Error::upstream(format!("the producer for topic \"{topic}\" has given up: {text}")).transient())
             }
             (None, Some(code)) => Err(self.undeliverable(code)),
             (None, None) => Ok(()),
@@ -451,7 +452,7 @@ impl Lane {
             RDKafkaErrorCode::UnknownPartition => {
                 Error::upstream(format!("a partition of topic \"{topic}\" is gone from the cluster"))
             }
-            code => Error::upstream(format!("topic \"{topic}\" does not take rows: {code}")),
+            code => Error::upstream(format!("topic \"{topic}\" does not take rows: {code}")).transient(),
         }
     }
 

@@ -86,6 +86,17 @@ impl Transactions {
         Ok(this)
     }
 
+    /// The records of progress in a log, with their offsets, if there is such a log. Nobody is fenced.
+    pub fn look(
+        table: &Table,
+        log: &str,
+        defaults: &Defaults,
+        cancel: CancelToken,
+    ) -> Result<Option<Vec<(i64, Vec<u8>)>>> {
+        let properties = ClientProperties::of_table(&table.options, defaults)?;
+        LogTopic::find(log, properties, cancel)?.map(|topic| topic.progress()).transpose()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -130,7 +141,10 @@ impl Transactions {
             | RDKafkaErrorCode::TopicAuthorizationFailed => error.hint(format!(
                 "grant WRITE and DESCRIBE on the transactional id \"{topic}\", and WRITE on the topics, to this user"
             )),
-            _ => error.hint("start the job again: it goes on from its last commit"),
+            RDKafkaErrorCode::InvalidTransactionTimeout => error.hint(
+                "'properties.transaction.timeout.ms' is more than the broker's transaction.max.timeout.ms allows",
+            ),
+            _ => error.hint("start the job again: it goes on from its last commit").transient(),
         }
     }
 
@@ -148,12 +162,7 @@ impl Transactions {
 
 impl JobLog for Transactions {
     fn read(&self) -> Result<Vec<(i64, Vec<u8>)>> {
-        let mut records = Vec::new();
-        self.0.topic.read(PROGRESS, 0, &mut |offset, record| {
-            records.push((offset, record.to_vec()));
-            Ok(())
-        })?;
-        Ok(records)
+        self.0.topic.progress()
     }
 
     fn read_state(&self, from: i64, take: &mut dyn FnMut(i64, &[u8]) -> Result<()>) -> Result<()> {

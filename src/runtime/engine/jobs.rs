@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Engine, Outcome, Rows, State, done};
-use crate::catalog::{Catalog, Table};
+use crate::catalog::{Catalog, Table, View};
 use crate::connectors::Defaults;
 use crate::error::{Blame, Error, Result};
 use crate::plan::{Op, Planner, SinkNode, StreamPlan, explain, reads_stream, split_limit};
@@ -35,10 +35,11 @@ impl Engine {
         let plan = Self::plan_inserts(&state, inserts)?;
         let is_finite = !plan.nodes.iter().any(|n| matches!(n.op, Op::Source(_)));
         let name = state.free_name(inserts, text)?;
+        let definition = definition(&state.catalog, &state.session, text)?;
         let (session, defaults) = (state.session.clone(), state.defaults());
         drop(state);
-        let (job, _) =
-            launch(Launch { name, statement: text.to_owned(), plan, session: &session, defaults: &defaults })?;
+        let (statement, plan, of_job) = (text.to_owned(), Arc::new(plan), session.clone());
+        let (job, _) = launch(Launch { name, statement, definition, plan, session: of_job, defaults })?;
         self.state().jobs.push(job.clone());
         if is_finite {
             // VALUES and the like. While it waits for a broker it can be seen and stopped; once written, nobody wants to
@@ -91,7 +92,9 @@ impl Engine {
         let has_changes = plan.input_hidden(plan.nodes.len() - 1).kind;
         let schema = if has_changes { op_schema(&last.visible) } else { Arc::clone(&last.visible) };
         let name = select_name(text);
-        let (job, rows) = launch(Launch { name, statement: text.to_owned(), plan, session, defaults })?;
+        let (statement, definition, plan) = (text.to_owned(), String::new(), Arc::new(plan));
+        let (session, defaults) = (session.clone(), defaults.clone());
+        let (job, rows) = launch(Launch { name, statement, definition, plan, session, defaults })?;
         match rows {
             Some(rows) => Ok(Outcome::Query(QueryStream::new(schema, has_changes, rows, job, skip, limit))),
             None => Err(Error::bug("a query whose rows go nowhere")),
@@ -176,6 +179,18 @@ pub(super) fn sink_table<'a>(catalog: &'a Catalog, insert: &Insert) -> Result<&'
             catalog.unknown(&insert.table)
         }
     })
+}
+
+/// What a job is: a statement, with the views that it names and those that they name, and what planning goes by.
+fn definition(catalog: &Catalog, session: &Session, text: &str) -> Result<String> {
+    let mut definition = format!("{text}\n{:?}", session.plan_settings()?);
+    let mut left: Vec<&View> = catalog.views().collect();
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    while let Some(at) = left.iter().position(|view| definition.split(|c| !is_word(c)).any(|word| word == view.name)) {
+        let View { name, text, .. } = left.remove(at);
+        definition += &format!("\n{name} AS {text}");
+    }
+    Ok(definition)
 }
 
 /// A job that was given no name is called after its sinks and its statement.
