@@ -9,6 +9,7 @@ mod batch;
 mod behaviour;
 mod cli;
 mod docs;
+mod faults;
 mod flights;
 mod harness;
 mod job_log;
