@@ -45,12 +45,14 @@ pub struct Error {
     pub hint: Option<String>,
     /// The bytes of the submitted text that the error points at.
     pub span: Option<Range<usize>>,
+    /// The name that neither a table nor a view has, if that is what is wrong: a topic may have it.
+    pub unknown_table: Option<Box<str>>,
 }
 
 impl Error {
     /// An error of the given blame.
     pub fn new(blame: Blame, message: impl Into<String>) -> Self {
-        Self { blame, message: message.into(), hint: None, span: None }
+        Self { blame, message: message.into(), hint: None, span: None, unknown_table: None }
     }
 
     /// A mistake in a statement.

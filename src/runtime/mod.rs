@@ -32,6 +32,7 @@ mod rejects;
 mod session;
 #[cfg(test)]
 mod tests;
+mod topic_rows;
 mod topology;
 mod worker;
 
@@ -39,3 +40,4 @@ pub use engine::{Engine, EngineConfig, Outcome, Rows};
 pub use job::{Job, JobStatus};
 pub use metrics::{JobInfo, SourceInfo, StatementInfo};
 pub use query::QueryStream;
+pub use topic_rows::TopicRows;

@@ -294,6 +294,9 @@ impl StatementParser<'_> {
     fn describe(&mut self) -> Result<Statement> {
         self.parser.advance_token();
         let is_prefix = !matches!(self.parser.peek_nth_token_ref(1).token, Token::EOF | Token::Period);
+        if is_prefix && self.word("TOPIC") {
+            return Ok(Statement::DescribeTopic(self.text_or_name("the name of a topic")?));
+        }
         let _ = is_prefix && (self.word("TABLE") || self.word("EXTENDED"));
         Ok(Statement::Describe(self.object_name("the name of a table or view")?))
     }

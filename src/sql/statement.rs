@@ -48,6 +48,8 @@ pub enum Statement {
     },
     /// `DESCRIBE name` (or `DESC`).
     Describe(String),
+    /// `DESCRIBE TOPIC 'name'`.
+    DescribeTopic(String),
     /// `SHOW ..`.
     Show(Show),
     /// `PRINT 'topic' [FROM BEGINNING] [LIMIT n]`.

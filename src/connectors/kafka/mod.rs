@@ -25,6 +25,7 @@ mod sink;
 mod source;
 #[cfg(test)]
 mod tests;
+mod topics;
 mod transactions;
 mod upsert;
 
@@ -34,6 +35,7 @@ pub use embedded::Embedded;
 pub use properties::{ClientProperties, property_notice};
 pub use sink::{KafkaSink, wants_transactions};
 pub use source::KafkaSource;
+pub use topics::{TopicReader, TopicSummary};
 pub use transactions::Transactions;
 
 use crate::catalog::Table;
