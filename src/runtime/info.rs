@@ -17,10 +17,6 @@ pub struct JobInfo {
     pub error: Option<String>,
     /// What is in the way at this moment, such as a broker that is away.
     pub trouble: Option<String>,
-    /// How often it has started over by itself, from its last commit.
-    pub restarts: u64,
-    /// When it did so last, and why.
-    pub last_restart: Option<RestartInfo>,
     /// Why there is no output, or when there will be some: sentences, the most important first.
     pub diagnosis: Vec<String>,
     /// Records read.
@@ -76,6 +72,10 @@ pub struct JobInfo {
     pub checkpoint: Option<CheckpointInfo>,
     /// While the job goes through what an earlier run has committed: the boundary that it is at, and the last one.
     pub replay: Option<(u64, u64)>,
+    /// How often the job was taken up again by this process.
+    pub restarts: u64,
+    /// The last time, and why.
+    pub last_restart: Option<RestartInfo>,
     /// How long ago the last rows were written (ms).
     pub silent_ms: Option<u64>,
     /// How long the job ran, or has been running (ms).
@@ -93,7 +93,7 @@ pub struct CommitInfo {
     pub duration_ms: u64,
 }
 
-/// That a job has started over by itself.
+/// That a job was taken up again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RestartInfo {
     /// How long ago (ms).

@@ -71,7 +71,7 @@ struct Status {
     elapsed: Option<Duration>,
     /// What the attempt counts that is under way.
     metrics: Arc<JobMetrics>,
-    /// Attempts that were begun because the one before had come to nothing, and when and why the last of them was.
+    /// Attempts that were begun because the one before had come to nothing, and why the last of them was.
     restarts: (u64, Option<(Instant, String)>),
     /// Why no attempt is under way.
     waiting: Option<String>,
@@ -217,15 +217,14 @@ impl Job {
     /// What it has counted, and how it is.
     pub fn info(&self) -> JobInfo {
         let now = self.0.status();
-        let elapsed = now.elapsed.unwrap_or_else(|| now.since.elapsed());
+        let elapsed = now.elapsed.unwrap_or_else(|| clock::now() - now.since);
         let error = match &now.status {
             JobStatus::Failed(error) => Some(error.message.clone()),
             _ => None,
         };
         let counted = now.metrics.info();
-        let (restarts, last) = &now.restarts;
-        let restart =
-            |(at, reason): &(Instant, String)| RestartInfo { age_ms: ms(at.elapsed()), reason: reason.clone() };
+        let (restarts, last) = now.restarts.clone();
+        let last_restart = last.map(|(at, reason)| RestartInfo { age_ms: ms(clock::now() - at), reason });
         let mut info = JobInfo {
             name: self.0.name.clone(),
             statement: self.0.statement.split_whitespace().collect::<Vec<_>>().join(" "),
@@ -233,8 +232,8 @@ impl Job {
             error,
             elapsed_ms: ms(elapsed),
             trouble: now.waiting.clone().or(counted.trouble.clone()),
-            restarts: *restarts,
-            last_restart: last.as_ref().map(restart),
+            restarts,
+            last_restart,
             ..counted
         };
         info.diagnosis = diagnose(&info, clock::wall_ms());

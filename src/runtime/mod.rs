@@ -22,6 +22,7 @@ mod engine;
 mod events;
 mod exchange;
 mod failpoint;
+mod guarantee;
 mod identity;
 mod info;
 mod job;
@@ -43,6 +44,7 @@ mod shared;
 mod state;
 #[cfg(test)]
 mod tests;
+mod topic_rows;
 mod topology;
 pub mod words;
 mod worker;
@@ -54,3 +56,4 @@ pub use info::{
 };
 pub use job::{Job, JobStatus};
 pub use query::QueryStream;
+pub use topic_rows::TopicRows;
