@@ -323,7 +323,9 @@ pub fn open_log(
     cancel: CancelToken,
     own: u64,
 ) -> Result<(Transactions, String)> {
-    let name = format!("{}{job}", session.topic_prefix());
+    // The name of a job may be any; that of a topic may not.
+    let letter = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    let name = format!("{}{}", session.topic_prefix(), job.chars().map(letter).collect::<String>());
     connectors::kafka::check_log_name(&name)?;
     if own != 0 {
         let records = Transactions::look(table, &name, defaults, cancel.clone())?.unwrap_or_default();
