@@ -37,8 +37,9 @@ impl RowOrigin {
         bytes
     }
 
-    /// From such bytes.
+    /// From such bytes, before which a union may have put its branch.
     pub fn of_bytes(bytes: &[u8]) -> Option<Self> {
+        let (_, bytes) = bytes.split_last_chunk::<{ Self::BYTES }>()?;
         let (source, rest) = bytes.split_first_chunk()?;
         let (partition, offset) = rest.split_first_chunk()?;
         Some(Self {

@@ -79,6 +79,11 @@ impl Identity {
         }
     }
 
+    /// Tells jobs apart that nobody has named: their statements, views, tables and settings.
+    pub fn short(&self) -> &str {
+        &self.definition[..8]
+    }
+
     /// What becomes of the state of a job that was another one.
     pub fn judge(&self, before: &Self) -> Verdict {
         let same_definition = self.definition == before.definition && self.operators.len() == before.operators.len();
@@ -151,6 +156,7 @@ fn describe(plan: &StreamPlan, node: NodeId, text: &mut String) {
                 Step::Filter(predicate) => format!("filter {predicate} "),
                 Step::Project(exprs, schema) => format!("project {} as {} ", list(exprs), types(schema)),
                 Step::Conform(_) => "conform ".to_owned(),
+                Step::Branch(number) => format!("branch {number} "),
             };
             steps.iter().map(step).collect()
         }

@@ -22,6 +22,7 @@ mod engine;
 mod events;
 mod exchange;
 mod failpoint;
+mod guarantee;
 mod identity;
 mod info;
 mod job;
@@ -49,7 +50,8 @@ mod worker;
 
 pub use engine::{Engine, EngineConfig, Outcome, Rows};
 pub use info::{
-    CheckpointInfo, CommitInfo, JobInfo, OperatorInfo, PartitionInfo, PartitionState, SourceInfo, StatementInfo, Terms,
+    CheckpointInfo, CommitInfo, JobInfo, OperatorInfo, PartitionInfo, PartitionState, RestartInfo, SourceInfo,
+    StatementInfo, Terms,
 };
 pub use job::{Job, JobStatus};
 pub use query::QueryStream;

@@ -26,7 +26,7 @@ use super::upsert::Upserts;
 use crate::catalog::options::invalid;
 use crate::catalog::{ColumnKind, Table};
 use crate::connectors::{
-    CancelToken, Defaults, EncodedRows, RecordHeaders, Sink, SinkEncoder, SinkRows, SinkWriter, TroubleProbe,
+    CancelToken, Defaults, Delivery, EncodedRows, RecordHeaders, Sink, SinkEncoder, SinkRows, SinkWriter, TroubleProbe,
 };
 use crate::error::{Error, Result};
 use crate::formats::{Encoded, RowEncoder};
@@ -72,7 +72,7 @@ impl KafkaSink {
                 .hint("make a table with exactly one 'topic' for the output"));
         }
         check_topic_name(topic)?;
-        wants_transactions(table)?;
+        delivery(table)?;
         Encoder::new(table)?;
         Self::open_topic(table, topic, defaults, false)
     }
@@ -135,7 +135,7 @@ impl Sink for KafkaSink {
     }
 
     fn writer(&self) -> Result<Box<dyn SinkWriter>> {
-        if !self.is_beside && wants_transactions(&self.table)? {
+        if !self.is_beside && delivery(&self.table)? == Some(Delivery::ExactlyOnce) {
             return Err(Error::statement(format!(
                 "table {} cannot be written exactly once in batch mode yet",
                 self.table.name
@@ -177,10 +177,23 @@ impl KafkaSink {
     }
 }
 
-/// Whether a table's rows are to be written in transactions.
-pub fn wants_transactions(table: &Table) -> Result<bool> {
-    let guarantees = ["at-least-once", "none", "exactly-once"];
-    Ok(table.options.choice("sink.delivery-guarantee", &guarantees)? == "exactly-once")
+/// What a table asks for.
+pub fn delivery(table: &Table) -> Result<Option<Delivery>> {
+    const KEY: &str = "sink.delivery-guarantee";
+    if table.options.get(KEY).is_none() {
+        return Ok(None);
+    }
+    Ok(Some(match table.options.choice(KEY, &["exactly-once", "at-least-once", "none"])? {
+        "exactly-once" => Delivery::ExactlyOnce,
+        "at-least-once" => Delivery::AtLeastOnce,
+        _ => Delivery::None,
+    }))
+}
+
+/// The brokers of a table's cluster; `None` for the embedded one.
+pub fn brokers_of(table: &Table, defaults: &Defaults) -> Result<Option<String>> {
+    let properties = ClientProperties::of_table(&table.options, defaults)?;
+    Ok(properties.embedded().is_none().then(|| properties.brokers().to_owned()))
 }
 
 /// Whether what the user set admits idempotence: librdkafka refuses the combination otherwise, and a script that asks

@@ -7,6 +7,7 @@ use crate::catalog::{Catalog, Table, View};
 use crate::connectors::Defaults;
 use crate::error::{Blame, Error, Result};
 use crate::plan::{Op, Planner, SinkNode, StreamPlan, explain, reads_stream, split_limit};
+use crate::runtime::identity::Identity;
 use crate::runtime::launch::{Launch, compute, launch};
 use crate::runtime::query::{QueryStream, op_schema};
 use crate::runtime::session::Session;
@@ -34,8 +35,8 @@ impl Engine {
         }
         let plan = Self::plan_inserts(&state, inserts)?;
         let is_finite = !plan.nodes.iter().any(|n| matches!(n.op, Op::Source(_)));
-        let name = state.free_name(inserts, text)?;
         let definition = definition(&state.catalog, &state.session, text)?;
+        let name = state.free_name(inserts, Identity::of(&plan, &definition).short())?;
         let (session, defaults) = (state.session.clone(), state.defaults());
         drop(state);
         let (statement, plan, of_job) = (text.to_owned(), Arc::new(plan), session.clone());
@@ -157,10 +158,10 @@ impl Engine {
 
 impl State {
     /// The name for a job of inserts; no other that runs has it.
-    pub(super) fn free_name(&self, inserts: &[Insert], text: &str) -> Result<String> {
+    pub(super) fn free_name(&self, inserts: &[Insert], mark: &str) -> Result<String> {
         let name = match self.session.job_name() {
             Some(name) => name.to_owned(),
-            None => job_name(inserts, text),
+            None => job_name(inserts, mark),
         };
         if self.jobs.iter().any(|j| j.name() == name && !j.status().has_ended()) {
             return Err(Error::statement(format!("a job named {name} is running already"))
@@ -193,10 +194,12 @@ fn definition(catalog: &Catalog, session: &Session, text: &str) -> Result<String
     Ok(definition)
 }
 
-/// A job that was given no name is called after its sinks and its statement.
-fn job_name(inserts: &[Insert], text: &str) -> String {
+/// A job that was given no name is called after its sinks, and after what it is. The name can be that of a topic.
+fn job_name(inserts: &[Insert], mark: &str) -> String {
+    const LETTERS_MAX: usize = 100;
     let sinks = inserts.iter().map(|i| i.table.as_str()).collect::<Vec<_>>().join("-");
-    format!("{sinks}-{:04x}", digest(text) & 0xffff)
+    let letter = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    format!("{}-{mark}", sinks.chars().take(LETTERS_MAX).map(letter).collect::<String>())
 }
 
 /// What the job behind a query is called.
@@ -210,7 +213,7 @@ pub(super) fn written(rows: u64) -> Result<Outcome> {
 }
 
 /// FNV-1a over a statement's words: how it is laid out does not count.
-fn digest(text: &str) -> u64 {
+pub(super) fn digest(text: &str) -> u64 {
     let words = text.split_whitespace().flat_map(|word| word.bytes().chain([b' ']));
     words.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
