@@ -100,7 +100,7 @@ impl Ledger {
             read_before: from.counters.sources.clone(),
         };
         if let Some(restored) = &unfinished {
-            ledger.take_up(restored)?;
+            ledger.take_up(restored).map_err(|e| ledger.explain(e))?;
         }
         Ok((ledger, unfinished))
     }

@@ -43,7 +43,7 @@ impl Feed {
         let mut config = client.clone();
         config.set("enable.idempotence", "true").set("linger.ms", "5").set("message.timeout.ms", DELIVERY_MS);
         config.set("reconnect.backoff.max.ms", "500").set("queue.buffering.max.messages", "1000000");
-        config.set("message.max.bytes", "12000000");
+        config.set("message.max.bytes", "12000000").set("topic.metadata.refresh.interval.ms", "500");
         let producer = config.create().expect("a producer");
         let (topic, rng) = (topic.to_owned(), StdRng::seed_from_u64(seed));
         let next = vec![0; usize::try_from(partitions).expect("few")];
@@ -116,7 +116,9 @@ impl Feed {
         record.partition = Some(i32::try_from(partition).expect("few"));
         record.payload = value;
         while let Err((error, refused)) = self.producer.send(record) {
-            assert_eq!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull));
+            // A partition that is new becomes known in a moment.
+            let passes = [RDKafkaErrorCode::QueueFull, RDKafkaErrorCode::UnknownPartition];
+            assert!(passes.map(KafkaError::MessageProduction).contains(&error), "{error}");
             self.producer.poll(Duration::from_millis(10));
             record = refused;
         }
