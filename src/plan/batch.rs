@@ -292,7 +292,9 @@ impl Batching<'_> {
             let latest_first =
                 window_function(asked).is_some_and(|f| is_latest_first(&f.params.order_by, &window.input));
             let expr = match window_function(asked) {
-                Some(f) if f.params.partition_by.iter().any(|e| names_window_behind(&window.input, e)) => within_window(expr),
+                Some(f) if f.params.partition_by.iter().any(|e| names_window_behind(&window.input, e)) => {
+                    within_window(expr)
+                }
                 _ => expr,
             };
             let (expr, is_wide) = wide_sum(rows_in_order(expr, latest_first), input.schema())?;

@@ -151,6 +151,7 @@ fn describe(plan: &StreamPlan, node: NodeId, text: &mut String) {
                 Step::Filter(predicate) => format!("filter {predicate} "),
                 Step::Project(exprs, schema) => format!("project {} as {} ", list(exprs), types(schema)),
                 Step::Conform(_) => "conform ".to_owned(),
+                Step::Branch(branch) => format!("branch {branch} "),
             };
             steps.iter().map(step).collect()
         }
