@@ -31,8 +31,9 @@ use crate::connectors::{
 use crate::error::{Error, Result};
 use crate::formats::{Encoded, RowEncoder};
 
-/// How long one wait for acknowledgements takes before progress is looked at.
-const SLICE: Duration = Duration::from_millis(1);
+/// How long one wait for acknowledgements takes before progress is looked at: at least, and at most.
+const SLICE_MIN: Duration = Duration::from_millis(1);
+const SLICE_MAX: Duration = Duration::from_millis(50);
 
 /// Records between two looks at acknowledgements that have come in.
 const RECORDS_PER_POLL: usize = 1_024;
@@ -422,7 +423,7 @@ impl Lane {
         producer.client().context().set_waiting(true);
         // The client's own flush polls in slices of 100 ms, which would be the floor of every boundary.
         while producer.in_flight_count() > 0 {
-            producer.poll(SLICE);
+            producer.poll(patience.slice());
             self.check(producer)?;
             cancel.check()?;
             patience.complain(producer, &self.topic);
@@ -498,7 +499,7 @@ impl Lane {
                 Some(RDKafkaErrorCode::QueueFull) => {
                     record = refused;
                     producer.client().context().set_waiting(true);
-                    producer.poll(SLICE);
+                    producer.poll(patience.slice());
                     self.check(producer)?;
                     cancel.check()?;
                     patience.complain(producer, &self.topic);
@@ -524,6 +525,12 @@ struct Patience {
 impl Patience {
     fn new() -> Self {
         Self { since: Instant::now(), said: false }
+    }
+
+    /// How long the next wait takes before progress is looked at: short at first, and then a small part of what has passed.
+    /// The client waits in whole milliseconds and is busy for the rest, so that waits of one would keep a processor busy.
+    fn slice(&self) -> Duration {
+        (self.since.elapsed() / 8).clamp(SLICE_MIN, SLICE_MAX)
     }
 
     fn complain(&mut self, producer: &BaseProducer<Watcher>, topic: &str) {
