@@ -36,8 +36,9 @@ mod topic_rows;
 mod topology;
 mod worker;
 
-pub use engine::{Engine, EngineConfig, Outcome, Rows};
+pub use engine::{Engine, EngineConfig, Names, Outcome, Rows};
 pub use job::{Job, JobStatus};
 pub use metrics::{JobInfo, SourceInfo, StatementInfo};
 pub use query::QueryStream;
+pub use session::{setting_keys, setting_values};
 pub use topic_rows::TopicRows;

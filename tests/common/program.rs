@@ -19,7 +19,11 @@ pub fn tidemill<S: AsRef<OsStr>>(arguments: &[S]) -> Finished {
 pub fn start_tidemill<S: AsRef<OsStr>>(arguments: &[S]) -> Running {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
     // What the machine's user has set must not reach the tests.
-    command.env_remove("TIDEMILL_BROKERS").env_remove("KAFKA_BROKERS").args(arguments);
+    command
+        .env_remove("TIDEMILL_BROKERS")
+        .env_remove("KAFKA_BROKERS")
+        .env("XDG_CONFIG_HOME", "/nowhere")
+        .args(arguments);
     Running::start(&mut command)
 }
 
