@@ -46,6 +46,8 @@ pub struct Error {
     pub hint: Option<String>,
     /// The bytes of the submitted text that the error points at.
     pub span: Option<Range<usize>>,
+    /// It is about the moment: the same may go well when it is tried again, and nobody needs to act.
+    pub is_transient: bool,
     /// The name that neither a table nor a view has, if that is what is wrong: a topic may have it.
     pub unknown_table: Option<Box<str>>,
 }
@@ -53,7 +55,7 @@ pub struct Error {
 impl Error {
     /// An error of the given blame.
     pub fn new(blame: Blame, message: impl Into<String>) -> Self {
-        Self { blame, message: message.into(), hint: None, span: None, unknown_table: None }
+        Self { blame, message: message.into(), hint: None, span: None, is_transient: false, unknown_table: None }
     }
 
     /// A mistake in a statement.
@@ -86,6 +88,12 @@ impl Error {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// Says that the same may go well when it is tried again.
+    #[must_use]
+    pub fn transient(self) -> Self {
+        Self { is_transient: true, ..self }
     }
 
     /// Points at bytes of the submitted text, unless it points somewhere already.

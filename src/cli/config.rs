@@ -136,11 +136,8 @@ fn check(properties: &BTreeMap<String, String>) -> Result<()> {
     match ClientProperties::of_defaults(&defaults) {
         Ok(_) => Ok(()),
         Err(Error { message, hint, .. }) => Err(Error {
-            blame: Blame::Usage,
-            message: format!("the properties of Kafka's client (-X): {}", plain(message)),
             hint: hint.map(plain),
-            span: None,
-            unknown_table: None,
+            ..Error::new(Blame::Usage, format!("the properties of Kafka's client (-X): {}", plain(message)))
         }),
     }
 }

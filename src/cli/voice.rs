@@ -5,6 +5,7 @@
 use std::io::{self, Write};
 
 use tidemill::error::Error;
+pub use tidemill::runtime::words::{count, grouped};
 use tidemill::runtime::{Job, JobInfo};
 use tidemill::sql::diagnostics::{escape_lines, place_of, render};
 
@@ -99,22 +100,4 @@ fn ending(info: &JobInfo) -> String {
     }
     parts.push(format!("{}.{} s", info.elapsed_ms / 1_000, info.elapsed_ms % 1_000 / 100));
     format!("{}: {}: {}", info.name, info.status, parts.join(", "))
-}
-
-/// `1 row`, `1,000 rows`.
-pub fn count(count: u64, noun: &str) -> String {
-    format!("{} {noun}{}", grouped(count), if count == 1 { "" } else { "s" })
-}
-
-/// A number with its thousands apart.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }

@@ -227,7 +227,7 @@ impl<'a> Place<'a> {
             "EMIT" => return self.words(&["CHANGES", "EVERY", "FINAL", "ON UPDATE", "ON WINDOW CLOSE"]),
             "PRINT" => return self.topics(known),
             "TOPIC" if self.first().starts_with("DESC") => return self.topics(known),
-            "JOB" if self.first() == "STOP" => return matching(self.prefix, known.jobs.iter().map(String::as_str)),
+            "JOB" => return matching(self.prefix, known.jobs.iter().map(String::as_str)),
             "SET" | "RESET" if self.pieces.len() == 1 => {
                 return setting_keys().filter(|key| begins(key, self.prefix)).map(|key| format!("'{key}'")).collect();
             }
@@ -240,7 +240,7 @@ impl<'a> Place<'a> {
                 names.extend(self.words(WINDOWS));
             }
             if self.back(0) == "DESCRIBE" {
-                names.extend(self.words(&["TOPIC"]));
+                names.extend(self.words(&["JOB", "TOPIC"]));
             }
             return names;
         }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, BinaryViewArray, Int8Array, RecordBatch};
@@ -14,7 +15,7 @@ use arrow::datatypes::DataType;
 
 use crate::catalog::options::nearest;
 use crate::catalog::{Column, ColumnKind, Table};
-use crate::error::{Error, Result};
+use crate::error::{Blame, Error, Result};
 use crate::formats::Encoded;
 use kafka::Embedded;
 pub use kafka::Transactions;
@@ -22,12 +23,14 @@ pub use kafka::Transactions;
 pub mod blackhole;
 pub mod datagen;
 pub mod filesystem;
+mod job_log;
 pub mod kafka;
 pub mod options;
 pub mod print;
 mod rejects;
 
-pub use rejects::{Keep, OnError, Policies, RawRecord, RawRecords, Rejects, Undecoded};
+pub use job_log::JobLog;
+pub use rejects::{Keep, OnError, Policies, Policy, RawRecord, RawRecords, Rejects, Undecoded};
 
 /// The connectors that exist here.
 pub const CONNECTORS: &[&str] = &["kafka", "upsert-kafka", "filesystem", "datagen", "print", "blackhole"];
@@ -156,11 +159,30 @@ pub fn open_sink(table: &Table, defaults: &Defaults) -> Result<Arc<dyn Sink>> {
     }
 }
 
-/// Whether the rows of a table are to be written in transactions.
-pub fn wants_transactions(table: &Table) -> Result<bool> {
+/// What a crash may leave of what is written to a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Each row is there once.
+    ExactlyOnce,
+    /// Each row is there, some may be there twice.
+    AtLeastOnce,
+    /// Whatever there is.
+    None,
+}
+
+/// What a table asks for, if it asks for anything.
+pub fn delivery(table: &Table) -> Result<Option<Delivery>> {
     match connector_of(table)? {
-        "kafka" | "upsert-kafka" => kafka::wants_transactions(table),
-        _ => Ok(false),
+        "kafka" | "upsert-kafka" => kafka::delivery(table),
+        _ => Ok(None),
+    }
+}
+
+/// The brokers of the cluster that a table is on; `None` if it is on none that outlives this process.
+pub fn kafka_brokers(table: &Table, defaults: &Defaults) -> Result<Option<String>> {
+    match connector_of(table)? {
+        "kafka" | "upsert-kafka" => kafka::brokers_of(table, defaults),
+        _ => Ok(None),
     }
 }
 
@@ -313,9 +335,35 @@ pub trait SourceReader: Send {
         Err(Error::bug(format!("partition {partition} cannot be limited to {limit:?}")))
     }
 
+    /// The offset behind a partition's last record, as far as is known without asking anybody.
+    fn known_end(&self, _partition: usize) -> Option<i64> {
+        None
+    }
+
     /// A sentence on why nothing arrives, if that is known: a broker that is away, for instance.
     fn trouble(&self) -> Option<String> {
         None
+    }
+}
+
+/// Tells those who wait for the outside that they need not any more: clones are of one mind.
+#[derive(Clone, Debug, Default)]
+pub struct CancelToken(Arc<AtomicBool>);
+
+impl CancelToken {
+    /// From now on nobody waits.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether nobody is to wait any more.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// An error for whoever still waits, if it is cancelled.
+    pub fn check(&self) -> Result<()> {
+        if self.is_cancelled() { Err(Error::new(Blame::Interrupted, "the job has ended")) } else { Ok(()) }
     }
 }
 

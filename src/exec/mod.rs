@@ -17,17 +17,18 @@ mod transform;
 mod windows;
 
 use arrow::array::RecordBatch;
+use serde::{Deserialize, Serialize};
 
 use crate::connectors::Policies;
 use crate::error::Result;
-use crate::state::PaneKey;
-use crate::time::Progress;
+use crate::state::{Piece, unexpected};
+use crate::time::{Progress, TimeMs};
 
 pub use crate::connectors::RawRecord;
 pub use aggregate::{PartialAggregate, PartialSchema, SessionAggregate, WindowAggregate};
-pub use fragment::{Fragment, Outlet, Outlets};
+pub use fragment::{Fragment, NodeReport, Outlet, Outlets, Timer, Work};
 pub use per_window::PerWindow;
-pub use rejected::{Rejected, Rejection, Reporter, RowOrigin};
+pub use rejected::{Missed, Rejected, Rejection, Reporter, RowOrigin};
 pub use sessions::SessionRows;
 pub use source::{RowFate, SourceStage};
 pub use transform::Transform;
@@ -44,6 +45,15 @@ pub enum End {
     Finished,
 }
 
+/// What operators give out at a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// What has changed since the checkpoint before.
+    Delta,
+    /// Everything that they keep.
+    Whole,
+}
+
 /// A commit boundary.
 #[derive(Clone, Copy, Debug)]
 pub struct Boundary {
@@ -51,8 +61,8 @@ pub struct Boundary {
     pub sequence: u64,
     /// The wall clock when the boundary was called (ms since the epoch): the same for every worker.
     pub clock_ms: i64,
-    /// Whether state gives out its deltas.
-    pub checkpoint: bool,
+    /// Whether operators give out their state.
+    pub checkpoint: Option<Extent>,
     /// Whether the job goes on.
     pub end: End,
 }
@@ -74,12 +84,10 @@ pub enum Lineage {
 pub struct Output {
     /// What the rows that it takes are.
     pub lineage: Lineage,
-    /// What becomes of rows over which an expression fails.
+    /// What becomes of rows that are late, or over which an expression fails.
     pub policies: Policies,
     /// Rows, in order.
     pub batches: Vec<RecordBatch>,
-    /// What changed in the state since the last checkpoint.
-    pub deltas: Vec<(PaneKey, RecordBatch)>,
     /// What happened to records.
     pub counts: Counts,
     /// Rows that were turned away and are wanted somewhere.
@@ -88,7 +96,8 @@ pub struct Output {
 
 /// What became of records. Operators count rows as if each were a record; what counts for others is left to
 /// [`Counts::of`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counts {
     /// In time for some window, or written. What is found later to have come to nothing is taken away again.
     pub used: i64,
@@ -142,6 +151,18 @@ impl Counts {
     }
 }
 
+/// What an operator keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateSize {
+    /// Windows that have not closed.
+    pub open_windows: usize,
+    /// Bytes held in memory, about.
+    pub bytes: usize,
+    /// The end of the window that closes next: it does when the watermark is at the instant before. Of a session, the
+    /// earliest that it can end.
+    pub next_close: Option<TimeMs>,
+}
+
 /// A step of a stream.
 pub trait Operator: Send {
     /// Takes rows of one of its inputs.
@@ -153,13 +174,28 @@ pub trait Operator: Send {
         Ok(progress)
     }
 
+    /// Gives out what it keeps, directly after a boundary: see [`piece`](crate::state::Piece).
+    fn checkpoint(&mut self, extent: Extent, give: &mut dyn FnMut(Piece)) -> Result<()> {
+        let _ = (extent, give);
+        Ok(())
+    }
+
+    /// Takes up what an operator of the same node has given out at checkpoints, from the last whole one on. To be called
+    /// before anything else.
+    fn restore(&mut self, checkpoints: Vec<Vec<Piece>>) -> Result<()> {
+        match checkpoints.iter().flatten().next() {
+            Some(piece) => Err(unexpected(piece)),
+            None => Ok(()),
+        }
+    }
+
     /// What the rows are that it gives out for such rows as it takes. What comes at a boundary is made of many records.
     fn lineage(&self, of_input: Lineage) -> Lineage {
         of_input
     }
 
-    /// Open windows and bytes of state.
-    fn state_size(&self) -> (usize, usize) {
-        (0, 0)
+    /// What it keeps. Asked at every boundary, so it must not cost as much as going through the state.
+    fn state_size(&self) -> StateSize {
+        StateSize::default()
     }
 }

@@ -10,10 +10,11 @@ use arrow::datatypes::{Int64Type, Schema, SchemaRef};
 
 use super::batch_plan::BatchPlan;
 use super::rejected::numbers;
-use super::{Boundary, End, Lineage, Operator, Output};
+use super::{Boundary, End, Extent, Lineage, Operator, Output, StateSize};
 use crate::error::{Error, Result};
 use crate::limits::BATCH_ROWS_MAX;
 use crate::plan::{Hidden, PerWindowNode};
+use crate::state::{Piece, PieceKind, clock_of, unexpected};
 use crate::time::{Progress, TimeMs, WATERMARK_MAX, WATERMARK_MIN, WatermarkClock};
 
 /// See [`PerWindowNode`].
@@ -156,15 +157,6 @@ impl Operator for PerWindow {
                 out.batches.push(take_record_batch(&all, &UInt32Array::from(rows.to_vec()))?);
             }
         }
-        if boundary.checkpoint {
-            for (at, input) in self.inputs.iter_mut().enumerate() {
-                for (&after, rows) in &mut input.windows {
-                    let at = i64::try_from(at).unwrap_or_default();
-                    out.deltas.extend(rows.batches[rows.logged..].iter().map(|b| ((after, at), b.clone())));
-                    rows.logged = rows.batches.len();
-                }
-            }
-        }
         Ok(match progress {
             // The clock has been applied here; above, it is not applied again.
             Progress::Idle { .. } => Progress::Idle { reached: watermark, advance: false },
@@ -172,14 +164,46 @@ impl Operator for PerWindow {
         })
     }
 
+    fn checkpoint(&mut self, extent: Extent, give: &mut dyn FnMut(Piece)) -> Result<()> {
+        give(Piece::of_clock(&self.clock));
+        for (at, input) in (0..).zip(&mut self.inputs) {
+            for (&after, rows) in &mut input.windows {
+                let from = if extent == Extent::Whole { 0 } else { rows.logged };
+                rows.batches[from..].iter().for_each(|b| give(Piece::new(PieceKind::Rows, (after, at), b.clone())));
+                rows.logged = rows.batches.len();
+            }
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self, checkpoints: Vec<Vec<Piece>>) -> Result<()> {
+        let Some(clock) = checkpoints.last().and_then(|last| clock_of(last)) else { return Ok(()) };
+        self.clock = clock;
+        for piece in checkpoints.into_iter().flatten().filter(|piece| piece.kind != PieceKind::Clock) {
+            let (after, input) = piece.key;
+            let input = usize::try_from(input).ok().and_then(|input| self.inputs.get_mut(input));
+            let (PieceKind::Rows, Some(input)) = (piece.kind, input) else { return Err(unexpected(&piece)) };
+            if self.clock.now() < after - 1 {
+                input.push(after, piece.rows()?);
+            }
+        }
+        let restored = self.inputs.iter_mut().flat_map(|input| input.windows.values_mut());
+        restored.for_each(|rows| rows.logged = rows.batches.len());
+        Ok(())
+    }
+
     fn lineage(&self, _: Lineage) -> Lineage {
         Lineage::Results
     }
 
-    fn state_size(&self) -> (usize, usize) {
+    fn state_size(&self) -> StateSize {
         let rows = || self.inputs.iter().flat_map(|i| i.windows.values());
         let windows: std::collections::BTreeSet<_> = self.inputs.iter().flat_map(|i| i.windows.keys()).collect();
-        (windows.len(), rows().map(|r| r.bytes).sum())
+        StateSize {
+            open_windows: windows.len(),
+            bytes: rows().map(|r| r.bytes).sum(),
+            next_close: windows.first().map(|after| **after),
+        }
     }
 }
 

@@ -15,10 +15,11 @@ use arrow::row::{RowConverter, SortField};
 
 use super::rejected::numbers;
 use super::windows::{SessionJudge, event_times, session_progress, with_type};
-use super::{Boundary, End, Operator, Output, Reporter};
+use super::{Boundary, End, Extent, Operator, Output, Reporter, StateSize};
 use crate::error::{Error, Result};
 use crate::limits::BATCH_ROWS_MAX;
 use crate::plan::{Hidden, SessionsNode};
+use crate::state::{Piece, PieceKind, clock_of, unexpected};
 use crate::time::{Axis, Progress, SliceId, TimeMs, WATERMARK_MAX, WATERMARK_MIN, WatermarkClock, local_ms};
 
 /// Kept batches are put together when so many rows, and three quarters of all, are of sessions that have ended.
@@ -177,21 +178,65 @@ impl SessionRows {
         ended
     }
 
-    /// What came since the last checkpoint and is still open, by slice.
-    fn checkpoint(&mut self, out: &mut Output) -> Result<()> {
-        let mut slices: BTreeMap<SliceId, Vec<KeptRow>> = BTreeMap::new();
-        for row in self.keys.values().flat_map(|of_key| &of_key.rows).filter(|row| self.first_new <= row.batch) {
-            slices.entry(self.axis.slice_of(row.time)).or_default().push(*row);
+    /// What came since the last checkpoint and is still open, or all that is, by slice.
+    fn give_rows(&mut self, extent: Extent, give: &mut dyn FnMut(Piece)) -> Result<()> {
+        let first_new = if extent == Extent::Whole { 0 } else { self.first_new };
+        let mut slices: BTreeMap<(PieceKind, SliceId), Vec<KeptRow>> = BTreeMap::new();
+        for of_key in self.keys.values_mut().filter(|of_key| of_key.rows.iter().any(|row| first_new <= row.batch)) {
+            of_key.rows.sort_unstable();
+            for session in of_key.rows.chunk_by(|one, next| next.time - one.time <= self.node.gap_ms) {
+                let goes_on = session.iter().any(|row| row.batch < first_new);
+                let kind = if goes_on { PieceKind::GoesOn } else { PieceKind::Begun };
+                for row in session.iter().filter(|row| first_new <= row.batch) {
+                    slices.entry((kind, self.axis.slice_of(row.time))).or_default().push(*row);
+                }
+            }
         }
-        for (slice, mut rows) in slices {
+        for ((kind, slice), mut rows) in slices {
             rows.sort_unstable();
-            out.deltas.push(((slice, slice + 1), self.kept.rows(&rows)?));
+            give(Piece::new(kind, (slice, slice + 1), self.kept.rows(&rows)?));
         }
         if DEAD_ROWS_MAX < self.kept.dead && self.kept.rows / 4 * 3 < self.kept.dead {
             self.compact()?;
         }
         self.first_new = self.kept.next;
         Ok(())
+    }
+
+    /// Keeps rows in time.
+    fn keep(&mut self, batch: &RecordBatch, times: &[TimeMs]) -> Result<()> {
+        let columns: Vec<ArrayRef> = self.node.partition.iter().map(|&i| Arc::clone(batch.column(i))).collect();
+        let keys = self.converter.as_ref().map(|converter| converter.convert_columns(&columns)).transpose()?;
+        let number = self.kept.push(self.node.without_records(batch)?);
+        for (row, &time) in times.iter().enumerate() {
+            let key = keys.as_ref().map(|keys| keys.row(row));
+            let key = key.as_ref().map_or(&[][..], |key| key.as_ref());
+            self.add(key, KeptRow { time, batch: number, row: row as u32 });
+        }
+        Ok(())
+    }
+
+    /// Takes up what a checkpoint has given out, after those before it: as [`Sessions`](crate::state::Sessions) does.
+    fn take_up(&mut self, pieces: Vec<Piece>) -> Result<()> {
+        let (mut go_on, mut begun) = (Vec::new(), Vec::new());
+        for piece in pieces {
+            match piece.kind {
+                PieceKind::GoesOn => go_on.push(piece.rows()?),
+                PieceKind::Begun => begun.push(piece.rows()?),
+                PieceKind::Clock => {}
+                _ => return Err(unexpected(&piece)),
+            }
+        }
+        let keep = |this: &mut Self, batches: Vec<RecordBatch>| {
+            batches.iter().filter(|batch| 0 < batch.num_rows()).try_for_each(|batch| {
+                let times = event_times(batch.column(this.node.time))?;
+                this.keep(batch, times.as_primitive::<Int64Type>().values())
+            })
+        };
+        keep(self, go_on)?;
+        let ended: Vec<KeptRow> = self.take_ended(self.clock.now()).into_iter().flat_map(|s| s.rows).collect();
+        self.kept.forget(&ended);
+        keep(self, begun)
     }
 
     /// Puts the rows of open sessions together in one batch.
@@ -308,15 +353,7 @@ impl Operator for SessionRows {
         let times: Vec<TimeMs> = rows.iter().map(|&row| times[row as usize]).collect();
         let batch =
             if rows.len() == batch.num_rows() { batch } else { take_record_batch(&batch, &UInt64Array::from(rows))? };
-        let columns: Vec<ArrayRef> = self.node.partition.iter().map(|&i| Arc::clone(batch.column(i))).collect();
-        let keys = self.converter.as_ref().map(|converter| converter.convert_columns(&columns)).transpose()?;
-        let number = self.kept.push(self.node.without_records(&batch)?);
-        for (row, time) in times.into_iter().enumerate() {
-            let key = keys.as_ref().map(|keys| keys.row(row));
-            let key = key.as_ref().map_or(&[][..], |key| key.as_ref());
-            self.add(key, KeptRow { time, batch: number, row: row as u32 });
-        }
-        Ok(())
+        self.keep(&batch, &times)
     }
 
     fn on_boundary(&mut self, boundary: &Boundary, progress: Progress, out: &mut Output) -> Result<Progress> {
@@ -336,13 +373,26 @@ impl Operator for SessionRows {
             out.batches.push(self.node.output(&batch, &starts[range.clone()], &ends[range])?);
         }
         self.kept.forget(&rows);
-        if boundary.checkpoint {
-            self.checkpoint(out)?;
-        }
         Ok(session_progress(progress, watermark))
     }
 
-    fn state_size(&self) -> (usize, usize) {
-        (self.keys.len(), self.kept.bytes)
+    fn checkpoint(&mut self, extent: Extent, give: &mut dyn FnMut(Piece)) -> Result<()> {
+        give(Piece::of_clock(&self.clock));
+        self.give_rows(extent, give)
+    }
+
+    fn restore(&mut self, checkpoints: Vec<Vec<Piece>>) -> Result<()> {
+        for pieces in checkpoints {
+            let Some(clock) = clock_of(&pieces) else { continue };
+            self.clock = clock;
+            self.take_up(pieces)?;
+        }
+        self.first_new = self.kept.next;
+        Ok(())
+    }
+
+    fn state_size(&self) -> StateSize {
+        let next_close = self.due.first_key_value().map(|(due, _)| *due);
+        StateSize { open_windows: self.keys.len(), bytes: self.kept.bytes, next_close }
     }
 }

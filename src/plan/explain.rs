@@ -12,13 +12,25 @@ use crate::time::{Axis, CalendarUnit, Run, SlicedWindows, WindowShape, Windows};
 
 /// The plan as text, sinks first, each followed by what it reads from.
 pub fn explain(plan: &StreamPlan) -> String {
+    explain_with(plan, &|_| Vec::new())
+}
+
+/// A node and all that it reads, as text.
+pub fn explain_node(plan: &StreamPlan, node: NodeId) -> String {
+    let mut text = String::new();
+    describe(plan, node, 0, &|_| Vec::new(), &mut text);
+    text
+}
+
+/// The same, with lines of the caller's under each node.
+pub fn explain_with(plan: &StreamPlan, notes: &dyn Fn(NodeId) -> Vec<String>) -> String {
     let mut text = String::new();
     for (id, node) in plan.nodes.iter().enumerate() {
         if matches!(node.op, Op::Sink(_)) {
-            describe(plan, id, 0, &mut text);
+            describe(plan, id, 0, notes, &mut text);
         }
     }
-    readable(&text)
+    text
 }
 
 /// Expressions as people would write them: without the indices of columns, with SQL's literals and types.
@@ -41,7 +53,7 @@ fn readable(text: &str) -> String {
     sql_words(&text)
 }
 
-fn describe(plan: &StreamPlan, id: NodeId, depth: usize, text: &mut String) {
+fn describe(plan: &StreamPlan, id: NodeId, depth: usize, notes: &dyn Fn(NodeId) -> Vec<String>, text: &mut String) {
     let node = &plan.nodes[id];
     let indent = "  ".repeat(depth);
     let columns = || node.visible.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ");
@@ -70,11 +82,11 @@ fn describe(plan: &StreamPlan, id: NodeId, depth: usize, text: &mut String) {
                     Some(format!("Project: {}", list.collect::<Vec<_>>().join(", ")))
                 }
                 // What is hidden stays so.
-                Step::Conform(_) => None,
+                Step::Conform(_) | Step::Branch(_) => None,
             });
             let steps: Vec<String> = steps.collect();
             if steps.is_empty() {
-                return describe(plan, node.inputs[0], depth, text);
+                return describe(plan, node.inputs[0], depth, notes, text);
             }
             steps.join(&format!("\n{indent}"))
         }
@@ -139,9 +151,12 @@ fn describe(plan: &StreamPlan, id: NodeId, depth: usize, text: &mut String) {
             None => format!("Result: [{}], {}", columns(), kind_of_stream(plan.nodes[node.inputs[0]].hidden)),
         },
     };
-    let _ = writeln!(text, "{indent}{line}");
+    let _ = writeln!(text, "{indent}{}", readable(&line));
+    for note in notes(id) {
+        let _ = writeln!(text, "{indent}  | {note}");
+    }
     for &input in &node.inputs {
-        describe(plan, input, depth + 1, text);
+        describe(plan, input, depth + 1, notes, text);
     }
 }
 

@@ -34,7 +34,7 @@ mod windows;
 pub use aggregate::reads_stream;
 pub use batch::{BatchTable, LateRows, hidden_fields};
 pub use context::{PlanSettings, Planner};
-pub use explain::explain;
+pub use explain::{explain, explain_node, explain_with};
 pub use marks::Bound;
 pub use sink::split_limit;
 pub use stream::{

@@ -24,8 +24,8 @@ use futures::future::Either;
 
 use super::clock;
 use super::engine::Rows;
-use super::job::Shared;
 use super::outlets::check_not_null;
+use super::shared::Shared;
 use crate::catalog::options::Options;
 use crate::connectors::{self, Defaults, OnError, Rejects, Sink, SourceRows, SourceSpec};
 use crate::error::{Blame, Error, Result};

@@ -14,13 +14,16 @@ use crossbeam_channel::{Receiver, SendTimeoutError, Sender};
 use super::clock;
 use super::events::ClockEvents;
 use super::exchange::{Aligned, Next, cancelled};
-use super::job::{Call, Shared};
+use super::failpoint;
 use super::ledger::Ledger;
-use super::progress::Recorded;
+use super::progress::{Position, Recorded};
 use super::query::with_op;
+use super::shared::{Call, Shared};
 use crate::connectors::{PartitionPlan, SinkEncoder, SinkRows, SinkWriter, Source};
 use crate::error::{Error, Result};
 use crate::exec::{Boundary, End};
+use crate::plan::NodeId;
+use crate::state::Piece;
 
 /// How long the thread waits for rows before it looks whether the job goes on.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -31,6 +34,8 @@ pub enum CommitMessage {
     Rows(usize, SinkRows, usize),
     /// Rows that were turned away, for a topic of such rows.
     Rejected(usize, SinkRows),
+    /// What operators have given out at the boundary that follows, by node of the plan.
+    State(Vec<(NodeId, Piece)>),
     /// A boundary: all rows of the sender before it have been sent.
     Boundary(Boundary),
 }
@@ -46,11 +51,12 @@ pub struct Committer {
     /// Workers of stage 0.
     pub workers: usize,
     pub commit_interval: Duration,
-    pub checkpoint_interval: Duration,
-    /// The clock before the first boundary.
-    pub clock_ms: i64,
+    /// The boundary from which the job goes on, 0 at its start, and its clock.
+    pub from: (u64, i64),
     /// Where each boundary is committed, with its rows; without one, the sinks are flushed one by one.
     pub ledger: Option<Ledger>,
+    /// What operators have given out at the boundary at hand.
+    pub state: Vec<(NodeId, Piece)>,
     /// What an earlier run has committed: it is gone through again in silence.
     pub replay: VecDeque<Recorded>,
 }
@@ -58,13 +64,12 @@ pub struct Committer {
 impl Committer {
     /// Runs until the job has ended; answers whether its sources had.
     pub fn run(&mut self) -> Result<End> {
-        let mut sequence = 0;
-        let mut clock_ms = self.clock_ms;
-        let mut flushed = 0;
-        let replay_until = self.replay.back().map_or(0, |last| last.sequence);
+        let (mut sequence, mut clock_ms) = self.from;
+        let mut flushed = sequence;
+        let replay_until = self.replay.back().map_or(sequence, |last| last.sequence);
+        self.shared.metrics.set_replay(replay_until);
         let mut called = Arc::new(ClockEvents::default());
         let mut next_call = clock::now() + self.commit_interval;
-        let mut next_checkpoint = clock::now() + self.checkpoint_interval;
         loop {
             if self.shared.is_cancelled() {
                 return Err(cancelled());
@@ -73,17 +78,14 @@ impl Committer {
             if sequence == flushed && sequence < replay_until {
                 let Some(recorded) = self.replay.pop_front() else { return Err(Error::bug("a replay with a gap")) };
                 (sequence, clock_ms) = (recorded.sequence, recorded.clock_ms);
-                let boundary = Boundary { sequence, clock_ms, checkpoint: false, end: End::GoesOn };
+                let boundary = Boundary { sequence, clock_ms, checkpoint: None, end: End::GoesOn };
                 let (events, replayed) = (Arc::new(recorded.events.clone()), Some(Arc::new(recorded)));
                 self.shared.call(Call { boundary, events, replayed });
             } else if sequence == flushed
                 && let Some(end) = self.due(now, next_call)
             {
                 sequence += 1;
-                let checkpoint = next_checkpoint <= now || end != End::GoesOn;
-                if checkpoint {
-                    next_checkpoint = now + self.checkpoint_interval;
-                }
+                let checkpoint = self.ledger.as_mut().and_then(|ledger| ledger.checkpoint_due(now, end));
                 next_call = now + self.commit_interval;
                 // A job that ends begins with nothing new.
                 let events = if end == End::GoesOn { self.shared.take_events() } else { ClockEvents::default() };
@@ -101,6 +103,7 @@ impl Committer {
                 Next::Gone => return Err(cancelled()),
                 Next::Message(_, CommitMessage::Rows(sink, rows, count)) => {
                     if replay_until <= flushed {
+                        failpoint::reach("before-write");
                         let written = self.writers[sink].write(rows);
                         self.explained(written)?;
                     }
@@ -112,6 +115,7 @@ impl Committer {
                     let written = self.reject_writers[topic].write(rows);
                     self.explained(written)?;
                 }
+                Next::Message(_, CommitMessage::State(pieces)) => self.state.extend(pieces),
                 Next::Message(input, CommitMessage::Boundary(boundary)) => {
                     if !self.inputs.arrived(input) {
                         continue;
@@ -119,12 +123,13 @@ impl Committer {
                     if replay_until < boundary.sequence {
                         self.flush(&boundary, &called)?;
                     } else {
+                        failpoint::reach("mid-restore");
                         // Its rows are outside, and its progress on record.
-                        drop(self.shared.take_positions(boundary.sequence));
+                        drop(self.shared.take_reached(boundary.sequence, self.sources.len()));
                         if boundary.sequence == replay_until {
                             tracing::info!(
                                 "{}: everything up to boundary {replay_until} is replayed",
-                                self.shared.name
+                                self.shared.job.name
                             );
                         }
                     }
@@ -146,7 +151,7 @@ impl Committer {
             return Some(End::Finished);
         }
         if self.shared.is_stopping() {
-            return Some(End::Stopped);
+            return Some(if self.shared.is_draining() { End::Finished } else { End::Stopped });
         }
         (next_call <= now).then_some(End::GoesOn)
     }
@@ -154,7 +159,7 @@ impl Committer {
     fn tell(&self, events: &ClockEvents) {
         for new in &events.found {
             let PartitionPlan { id, start, .. } = &new.plan;
-            let (job, topic, partition) = (&self.shared.name, &id.topic, id.partition);
+            let (job, topic, partition) = (&self.shared.job.name, &id.topic, id.partition);
             tracing::info!("{job}: topic \"{topic}\", partition {partition} is new and read from offset {start} on");
         }
     }
@@ -168,23 +173,22 @@ impl Committer {
     }
 
     fn flush(&mut self, boundary: &Boundary, events: &ClockEvents) -> Result<()> {
+        let begun = clock::now();
         for writer in self.writers.iter_mut().chain(&mut self.reject_writers) {
             writer.flush()?;
         }
-        let mut positions = vec![Vec::new(); self.sources.len()];
-        for (source, of_source) in self.shared.take_positions(boundary.sequence) {
-            positions[source] = of_source;
-        }
+        let reached = self.shared.take_reached(boundary.sequence, self.sources.len());
+        let next_offset = |p: &Position| (p.index, p.next_offset);
         let next_offsets: Vec<Vec<(usize, i64)>> =
-            positions.iter().map(|of| of.iter().map(|p| (p.index, p.next_offset)).collect()).collect();
-        if let Some(ledger) = &self.ledger {
-            ledger.commit(boundary, events, positions, &self.sources)?;
+            reached.iter().map(|of| of.positions.iter().map(next_offset).collect()).collect();
+        if let Some(ledger) = &mut self.ledger {
+            let (metrics, state) = (&self.shared.metrics, std::mem::take(&mut self.state));
+            ledger.commit(boundary, events, reached, state, metrics, &self.sources)?;
         }
         for (source, next_offsets) in self.sources.iter().zip(&next_offsets) {
             source.note_progress(next_offsets);
         }
-        self.shared.metrics.boundaries.store(boundary.sequence, Ordering::Relaxed);
-        self.shared.metrics.last_boundary_ms.store(clock::wall_ms(), Ordering::Relaxed);
+        self.shared.metrics.note_commit(boundary.sequence, begun.elapsed());
         Ok(())
     }
 }

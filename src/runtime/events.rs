@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::clock;
-use super::job::Shared;
+use super::shared::Shared;
 use crate::connectors::{PartitionPlan, Source};
 
 /// A partition that was found while the job runs.

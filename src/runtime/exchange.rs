@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
-use crossbeam_channel::{Receiver, Select, SendTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Select, SendTimeoutError, Sender, TrySendError};
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 
-use super::job::Shared;
+use super::clock;
+use super::shared::Shared;
 use super::topology::EdgeKind;
 use crate::error::{Blame, Error, Result};
 use crate::exec::{Boundary, PartialSchema};
@@ -32,6 +33,14 @@ pub fn cancelled() -> Error {
 
 /// Sends, waiting while the receiver is slow; ends when the job does.
 pub fn send<T>(channel: &Sender<T>, message: T, shared: &Shared) -> Result<()> {
+    match channel.try_send(message) {
+        Ok(()) => Ok(()),
+        Err(TrySendError::Disconnected(_)) => Err(cancelled()),
+        Err(TrySendError::Full(message)) => clock::wait(|| send_later(channel, message, shared)),
+    }
+}
+
+fn send_later<T>(channel: &Sender<T>, message: T, shared: &Shared) -> Result<()> {
     let mut message = message;
     loop {
         match channel.send_timeout(message, PATIENCE) {
@@ -60,7 +69,7 @@ pub fn by_owner(batch: &RecordBatch, keys: usize, workers: usize) -> Result<Vec<
 }
 
 /// Cuts rows by the owner of the values of some columns.
-fn by_columns(batch: &RecordBatch, columns: &[usize], workers: usize) -> Result<Vec<Option<RecordBatch>>> {
+pub fn by_columns(batch: &RecordBatch, columns: &[usize], workers: usize) -> Result<Vec<Option<RecordBatch>>> {
     let columns: Vec<ArrayRef> = columns.iter().map(|&c| Arc::clone(batch.column(c))).collect();
     let mut hashes = vec![0_u64; batch.num_rows()];
     if !columns.is_empty() {

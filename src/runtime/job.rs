@@ -1,16 +1,20 @@
 //! A job's handle: what it is called, how it is, and how it is stopped.
+//!
+//! A job that writes each row once may run in several [attempts](super::attempts), one after the other. Its handle, and
+//! what it counts, outlive them.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::account::ms;
 use super::clock;
-use super::events::ClockEvents;
-use super::metrics::{JobInfo, JobMetrics};
-use super::progress::{Position, Recorded};
+use super::describe::analyze;
+use super::diagnosis::diagnose;
+use super::info::{JobInfo, RestartInfo};
+use super::metrics::{JobMetrics, Layout};
 use crate::error::{Error, Result};
-use crate::exec::{Boundary, End};
+use crate::exec::End;
 
 /// How a job is.
 #[derive(Clone, Debug)]
@@ -47,168 +51,93 @@ impl JobStatus {
 
 /// A handle on a job. Cloning it gives another handle on the same job; dropping handles does not stop it.
 #[derive(Clone)]
-pub struct Job(Arc<Shared>);
+pub struct Job(Arc<JobState>);
 
-/// What the threads of a job share.
-pub(super) struct Shared {
+/// A job, over all its attempts.
+pub(super) struct JobState {
     pub name: String,
-    pub statement: String,
-    pub metrics: JobMetrics,
+    statement: String,
     status: Mutex<Status>,
     changed: Condvar,
     /// Told to stop by someone.
     stop: AtomicBool,
-    /// Something failed: every thread ends as soon as it notices.
-    cancelled: AtomicBool,
-    /// The last boundary that was called; workers look at the number at every turn.
-    called: AtomicU64,
-    boundary: Mutex<Option<Call>>,
-    /// Wakes workers that wait for a call.
-    call: Condvar,
-    /// Workers of stage 0 whose sources have all ended.
-    ended_workers: AtomicUsize,
-    /// Per boundary and source: where its partitions stand, until the boundary's rows are outside.
-    positions: Mutex<BTreeMap<(u64, usize), Vec<Position>>>,
-    /// What has happened and belongs to the next boundary.
-    events: Mutex<ClockEvents>,
-    /// The first thing that went wrong.
-    error: Mutex<Option<Error>>,
-}
-
-/// A boundary as the workers of stage 0 hear of it.
-#[derive(Clone)]
-pub(super) struct Call {
-    pub boundary: Boundary,
-    pub events: Arc<ClockEvents>,
-    /// In a replay, what the boundary was.
-    pub replayed: Option<Arc<Recorded>>,
+    /// Its windows are to close before that.
+    drain: AtomicBool,
 }
 
 struct Status {
     status: JobStatus,
     since: Instant,
     elapsed: Option<Duration>,
+    /// What the attempt counts that is under way.
+    metrics: Arc<JobMetrics>,
+    /// Attempts that were begun because the one before had come to nothing, and why the last of them was.
+    restarts: (u64, Option<(Instant, String)>),
+    /// Why no attempt is under way.
+    waiting: Option<String>,
 }
 
-impl Shared {
-    pub(super) fn new(name: String, statement: String, metrics: JobMetrics) -> Arc<Self> {
-        let status = Status { status: JobStatus::Running, since: clock::now(), elapsed: None };
-        Arc::new(Self {
-            name,
-            statement,
-            metrics,
-            status: Mutex::new(status),
-            changed: Condvar::new(),
-            stop: AtomicBool::new(false),
-            cancelled: AtomicBool::new(false),
-            called: AtomicU64::new(0),
-            boundary: Mutex::new(None),
-            call: Condvar::new(),
-            ended_workers: AtomicUsize::new(0),
-            positions: Mutex::default(),
-            events: Mutex::default(),
-            error: Mutex::default(),
-        })
+impl JobState {
+    pub(super) fn new(name: String, statement: String) -> Arc<Self> {
+        let status = Status {
+            status: JobStatus::Running,
+            since: clock::now(),
+            elapsed: None,
+            metrics: Arc::new(JobMetrics::new(Layout::default())),
+            restarts: (0, None),
+            waiting: None,
+        };
+        let (status, changed) = (Mutex::new(status), Condvar::new());
+        Arc::new(Self { name, statement, status, changed, stop: AtomicBool::default(), drain: AtomicBool::default() })
     }
 
     fn status(&self) -> MutexGuard<'_, Status> {
         lock(&self.status)
     }
 
-    /// Calls a boundary: workers of stage 0 take it up at their next turn.
-    pub(super) fn call(&self, call: Call) {
-        let sequence = call.boundary.sequence;
-        *lock(&self.boundary) = Some(call);
-        self.called.store(sequence, Ordering::Release);
-        self.call.notify_all();
-    }
-
-    /// Notes something for the next boundary that is called.
-    pub(super) fn note_events(&self, note: impl FnOnce(&mut ClockEvents)) {
-        note(&mut lock(&self.events));
-    }
-
-    /// What has been noted since the last call.
-    pub(super) fn take_events(&self) -> ClockEvents {
-        std::mem::take(&mut lock(&self.events))
-    }
-
-    /// The boundary that was called after the one with this number, if there is one.
-    pub(super) fn boundary_after(&self, sequence: u64) -> Option<Call> {
-        if self.called.load(Ordering::Acquire) <= sequence {
-            return None;
-        }
-        lock(&self.boundary).clone()
-    }
-
-    /// Waits for a boundary after the one with this number, at most so long.
-    pub(super) fn wait_for_call(&self, sequence: u64, wait: Duration) {
-        let waiting = |call: &mut Option<Call>| call.as_ref().is_none_or(|c| c.boundary.sequence <= sequence);
-        drop(self.call.wait_timeout_while(lock(&self.boundary), wait, waiting));
-    }
-
-    pub(super) fn note_worker_ended(&self) {
-        self.ended_workers.fetch_add(1, Ordering::AcqRel);
-    }
-
-    pub(super) fn ended_workers(&self) -> usize {
-        self.ended_workers.load(Ordering::Acquire)
-    }
-
-    /// Remembers where a worker stood in a source at a boundary.
-    pub(super) fn note_positions(&self, sequence: u64, source: usize, positions: Vec<Position>) {
-        lock(&self.positions).entry((sequence, source)).or_default().extend(positions);
-    }
-
-    /// Where all workers stood at a boundary, per source.
-    pub(super) fn take_positions(&self, sequence: u64) -> Vec<(usize, Vec<Position>)> {
-        let mut all = lock(&self.positions);
-        let later = all.split_off(&(sequence + 1, 0));
-        let upto = std::mem::replace(&mut *all, later);
-        let at_boundary = upto.into_iter().filter(|((at, _), _)| *at == sequence);
-        let in_order = |((_, source), mut positions): ((u64, usize), Vec<Position>)| {
-            positions.sort_unstable_by_key(|p| p.index);
-            (source, positions)
-        };
-        at_boundary.map(in_order).collect()
-    }
-
     pub(super) fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
 
-    pub(super) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Acquire)
+    /// Whether a job that is stopping closes its windows first.
+    pub(super) fn is_draining(&self) -> bool {
+        self.drain.load(Ordering::Acquire)
     }
 
-    /// Every thread ends as soon as it notices, and nothing is wrong.
-    pub(super) fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Release);
+    /// From now on this is what it counts.
+    pub(super) fn count(&self, metrics: &Arc<JobMetrics>) {
+        self.status().metrics = Arc::clone(metrics);
     }
 
-    /// Something went wrong: the first error counts, and every thread ends as soon as it notices.
-    pub(super) fn fail(&self, error: Error) {
-        lock(&self.error).get_or_insert(error);
-        self.cancelled.store(true, Ordering::Release);
+    /// An attempt has come to nothing, and there will be another one.
+    pub(super) fn note_restart(&self, reason: &Error) {
+        let mut now = self.status();
+        now.restarts = (now.restarts.0 + 1, Some((clock::now(), reason.message.clone())));
     }
 
-    /// Whether all threads have ended, or do so within this time.
-    pub(super) fn has_ended_within(&self, wait: Duration) -> bool {
-        let runs = |now: &mut Status| !now.status.has_ended();
-        let waited = self.changed.wait_timeout_while(self.status(), wait, runs);
-        waited.unwrap_or_else(PoisonError::into_inner).0.status.has_ended()
+    /// Waits before the next attempt, unless somebody says that it is to stop.
+    pub(super) fn pause(&self, wait: Duration, reason: &Error) {
+        let mut now = self.status();
+        now.waiting = Some(format!("{}; trying again", reason.message));
+        let goes_on = |now: &mut Status| matches!(now.status, JobStatus::Running);
+        drop(self.changed.wait_timeout_while(now, wait, goes_on));
     }
 
-    /// All threads have ended.
-    pub(super) fn end(&self, end: End) {
-        let status = match (lock(&self.error).take(), end) {
-            (Some(error), _) => JobStatus::Failed(error),
-            (None, End::Finished) => JobStatus::Finished,
-            (None, End::Stopped | End::GoesOn) => JobStatus::Stopped,
-        };
+    /// An attempt is under way.
+    pub(super) fn note_begun(&self) {
+        self.status().waiting = None;
+    }
+
+    /// There will be no other attempt.
+    pub(super) fn end(&self, result: Result<End>) {
         let mut now = self.status();
         now.elapsed = Some(clock::now() - now.since);
-        now.status = status;
+        now.waiting = None;
+        now.status = match result {
+            Err(error) => JobStatus::Failed(error),
+            Ok(End::Finished) => JobStatus::Finished,
+            Ok(End::Stopped | End::GoesOn) => JobStatus::Stopped,
+        };
         drop(now);
         self.changed.notify_all();
     }
@@ -220,8 +149,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Job {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self(shared)
+    pub(super) fn new(state: Arc<JobState>) -> Self {
+        Self(state)
     }
 
     /// The job's name.
@@ -247,6 +176,21 @@ impl Job {
         }
         drop(now);
         self.0.stop.store(true, Ordering::Release);
+        self.0.changed.notify_all();
+    }
+
+    /// Tells it to end as if its sources had: it reads nothing more, all windows close with what they have, and their rows
+    /// are written. Returns at once. A job that writes exactly once is then finished, and begins anew when it is started
+    /// again.
+    pub fn drain(&self) {
+        self.0.drain.store(true, Ordering::Release);
+        self.stop();
+    }
+
+    /// The plan that it runs, and what each operator has done; `None` for a batch.
+    pub fn analyze(&self) -> Option<String> {
+        let metrics = Arc::clone(&self.0.status().metrics);
+        Some(analyze(metrics.plan()?, &metrics.info(), &metrics.stages()))
     }
 
     /// Waits for its end; the job's error is the result's.
@@ -278,13 +222,21 @@ impl Job {
             JobStatus::Failed(error) => Some(error.message.clone()),
             _ => None,
         };
-        JobInfo {
+        let counted = now.metrics.info();
+        let (restarts, last) = now.restarts.clone();
+        let last_restart = last.map(|(at, reason)| RestartInfo { age_ms: ms(clock::now() - at), reason });
+        let mut info = JobInfo {
             name: self.0.name.clone(),
             statement: self.0.statement.split_whitespace().collect::<Vec<_>>().join(" "),
             status: now.status.word().to_owned(),
             error,
-            elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
-            ..self.0.metrics.info()
-        }
+            elapsed_ms: ms(elapsed),
+            trouble: now.waiting.clone().or(counted.trouble.clone()),
+            restarts,
+            last_restart,
+            ..counted
+        };
+        info.diagnosis = diagnose(&info, clock::wall_ms());
+        info
     }
 }

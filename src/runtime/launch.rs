@@ -1,8 +1,6 @@
-//! From a stream plan to a running job: sources and sinks are opened, threads started.
+//! From a stream plan to an attempt at its job: sources and sinks are opened, state is restored, threads are made ready.
 
-use std::any::Any;
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -12,23 +10,30 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 
+use super::attempts::{self, Attempt, Body};
 use super::commit::{AsTheyAre, CommitMessage, Committer, Hand};
-use super::events::{self, Discovering};
+use super::events::Discovering;
 use super::exchange::{Aligned, Message};
-use super::job::{Job, Shared};
-use super::ledger::Ledger;
-use super::metrics::{JobMetrics, Layout, StatementLayout};
+use super::guarantee::Guarantee;
+use super::identity::Identity;
+use super::job::{Job, JobState};
+use super::ledger::{Ledger, open_log};
+use super::metrics::{InputLayout, JobMetrics, Layout, ReadCounts, StatementLayout};
 use super::outlets::{SinkLane, WorkerOutlets};
 use super::progress::Restored;
 use super::reading::{Alignment, IDLE_TIMEOUT, ReadPartition, SourceInput};
 use super::rejects::RejectLanes;
-use super::session::Session;
+use super::session::{Restore, Session};
+use super::shared::Shared;
+use super::state::StoredState;
 use super::topology::Topology;
 use super::worker::{Fixed, SourceWorker, StageWorker};
 use crate::catalog::Table;
-use crate::connectors::{self, Defaults, Keep, Sink, SinkEncoder, SinkWriter, Source, SourceSpec, Transactions};
+use crate::connectors::{
+    self, CancelToken, Defaults, Keep, Sink, SinkEncoder, SinkWriter, Source, SourceSpec, Transactions,
+};
 use crate::error::{Blame, Error, Result};
-use crate::exec::{End, SourceStage};
+use crate::exec::SourceStage;
 use crate::limits::CHANNEL_BATCHES_MAX;
 use crate::plan::{Hidden, NodeId, Op, SinkNode, SourceNode, StreamPlan};
 use crate::time::WATERMARK_MAX;
@@ -36,16 +41,15 @@ use crate::time::WATERMARK_MAX;
 /// A partition may be ahead of the last one by at least so much event time (ms) before it is left alone.
 const DRIFT_MS_MIN: i64 = 60_000;
 
-/// Deep expressions are evaluated recursively.
-const STACK_BYTES: usize = 16 << 20;
-
 /// What a job is made of.
-pub struct Launch<'a> {
+pub struct Launch {
     pub name: String,
     pub statement: String,
-    pub plan: StreamPlan,
-    pub session: &'a Session,
-    pub defaults: &'a Defaults,
+    /// What the job is: the statement with the views that it names, and what planning went by.
+    pub definition: String,
+    pub plan: Arc<StreamPlan>,
+    pub session: Session,
+    pub defaults: Defaults,
 }
 
 /// A source that has been opened.
@@ -61,30 +65,68 @@ enum Target {
 }
 
 /// Starts a job. The receiver gives the rows of the sink that is no table, if the plan has one.
-pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)> {
-    let Launch { name, statement, plan, session, defaults } = launch;
+pub fn launch(launch: Launch) -> Result<(Job, Option<Receiver<RecordBatch>>)> {
+    let job = JobState::new(launch.name.clone(), launch.statement.clone());
+    let mut own = 0;
+    let (first, rows_out) = attempt(&launch, &job, &mut own)?.ok_or_else(|| Error::bug("a job without a beginning"))?;
+    attempts::start(Arc::clone(&job), first, move |job| {
+        Ok(attempt(&launch, job, &mut own)?.map(|(attempt, _)| attempt))
+    })?;
+    Ok((Job::new(job), rows_out))
+}
+
+/// Makes an attempt ready, and the receiver of the rows that go to no table. `own` is the incarnation of the attempt
+/// before, or 0, and becomes this one's. `None` if the attempt before has turned out to have finished the job.
+fn attempt(
+    launch: &Launch,
+    job: &Arc<JobState>,
+    own: &mut u64,
+) -> Result<Option<(Attempt, Option<Receiver<RecordBatch>>)>> {
+    let Launch { name, plan, session, defaults, definition, .. } = launch;
     let commit_interval = session.commit_interval()?;
     let checkpoint_interval = session.checkpoint_interval()?;
-    let (ledger, restored) = match Ledger::open(&name, &plan, session, defaults)? {
-        Some((ledger, restored)) => (Some(ledger), restored),
+    let cancel = CancelToken::default();
+    let is_first = *own == 0;
+    let guarantee = Guarantee::of(plan, defaults)?;
+    let log = match guarantee.log_table() {
+        Some(table) => Some(open_log(name, table, session, defaults, cancel.clone(), *own)?),
+        None => None,
+    };
+    // What was to be given up is, once there is a new beginning.
+    let restore = match session.restore()? {
+        Restore::None if !is_first => Restore::Strict,
+        restore => restore,
+    };
+    let (mut ledger, restored) = match &log {
+        Some((transactions, log)) => {
+            let (log, log_name) = (Arc::new(transactions.clone()), log);
+            let identity = Identity::of(plan, definition);
+            let (ledger, restored) = Ledger::open(name, log_name, log, identity, restore, checkpoint_interval, own)?;
+            (Some(ledger), restored)
+        }
         None => (None, None),
     };
-    let transactions = ledger.as_ref().map(Ledger::transactions);
-    let opened = open_sources(&plan, defaults, restored.as_ref())?;
+    if restored.is_none() && !is_first {
+        return Ok(None);
+    }
+    let log = log.as_ref().map(|(transactions, _)| transactions);
+    // Rows that may be there twice are written beside the log's transactions.
+    let transactions = log.filter(|_| matches!(guarantee, Guarantee::ExactlyOnce(_)));
+    let opened = open_sources(plan, defaults, restored.as_ref())?;
     let partitions = opened.iter().map(|o| o.source.partitions().len()).max().unwrap_or(1);
     let workers = match session.workers()? {
         Some(workers) => workers,
         None => thread::available_parallelism().map_or(1, usize::from).min(partitions).max(1),
     };
-    let plan = Arc::new(plan);
-    let topology = Arc::new(Topology::new(Arc::clone(&plan), workers));
-    let targets = open_sinks(&plan, &topology, defaults)?;
+    let topology = Arc::new(Topology::new(Arc::clone(plan), workers));
+    let targets = open_sinks(plan, &topology, defaults)?;
 
     let sources = opened.iter().map(|o| Arc::clone(&o.source));
-    let (rejects, reject_writers) = RejectLanes::open(&name, &plan, sources, defaults, transactions)?;
+    let (rejects, reject_writers) = RejectLanes::open(name, plan, sources, defaults, transactions)?;
     let rejects = Arc::new(rejects);
 
-    let shared = Shared::new(name, statement, JobMetrics::new(metrics_layout(&plan, &topology)));
+    let layout = Layout { commit_interval: Some(commit_interval), ..metrics_layout(plan, &topology) };
+    let shared = Shared::new(Arc::clone(job), JobMetrics::new(layout), cancel);
     let mut rows_out = None;
     let mut writers: Vec<Box<dyn SinkWriter>> = Vec::new();
     for target in &targets {
@@ -102,50 +144,69 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
     }
 
     let troubles = writers.iter().chain(&reject_writers).filter_map(|w| w.trouble());
-    shared.metrics.set_writers(troubles.chain(transactions.map(Transactions::trouble)).collect());
+    shared.metrics.set_writers(troubles.chain(log.map(Transactions::trouble)).collect());
 
-    let clock_ms = restored.as_ref().map_or_else(super::clock::wall_ms, |r| r.beginning.clock_ms);
+    let beginning = restored.as_ref().map(|r| &r.beginning);
+    let from = beginning.map_or_else(|| (0, super::clock::wall_ms()), |b| (b.boundary, b.clock_ms));
     let replay_until = restored.as_ref().map_or(0, Restored::last);
+    let starts = beginning.filter(|beginning| 0 < beginning.boundary).map(|beginning| &beginning.sources);
+    let mut state = StoredState::default();
+    if let (Some(ledger), Some(beginning)) = (&ledger, beginning) {
+        state = ledger.read_state(beginning)?;
+        shared.metrics.restore(&beginning.counters);
+    }
+    let mut state = state.deal(&topology)?;
 
     let mut channels = Channels::new(&topology);
-    let mut threads: Vec<(String, Box<dyn FnMut() -> Result<()> + Send>)> = Vec::new();
-    let alignments = alignments(&plan, &opened)?;
+    let mut threads: Vec<(String, Body)> = Vec::new();
+    let alignments = alignments(plan, &opened)?;
     for stage in 0..topology.stages() {
         for worker in 0..workers {
-            let part = topology.part(stage)?;
+            let mut part = topology.part(stage)?;
+            state.restore(&mut part, worker)?;
+            part.fragment.set_timer(super::clock::worked);
             let outlets = WorkerOutlets {
                 shared: Arc::clone(&shared),
                 topology: Arc::clone(&topology),
                 stage,
                 worker,
                 stages: channels.senders(stage, worker),
-                sinks: sink_lanes(&plan, &topology, &targets)?,
-                commit: (topology.feeds_sinks(stage) || rejects.any()).then(|| channels.commit_sender()),
+                sinks: sink_lanes(plan, &topology, &targets)?,
+                commit: (topology.feeds_sinks(stage) || rejects.any() || ledger.is_some())
+                    .then(|| channels.commit_sender()),
                 rejects: Arc::clone(&rejects),
                 statements: part.nodes.iter().map(|&node| topology.statement_of(node)).collect(),
+                nodes: part.nodes.clone(),
+                state: Vec::new(),
                 progress: Vec::new(),
-                reached: WATERMARK_MAX,
+                reached: vec![WATERMARK_MAX; topology.sinks().len()],
             };
             let title = format!("stage {stage} worker {worker}");
             if stage == 0 {
                 let mut inputs = Vec::new();
                 for (source, opened) in opened.iter().enumerate() {
                     let entry = part.sources[&opened.node];
-                    inputs.extend(source_input(&plan, opened, source, entry, worker, workers, &alignments[source])?);
+                    let input = source_input(plan, opened, source, entry, worker, workers, &alignments[source])?;
+                    inputs.extend(input.map(|mut input| {
+                        if let Some(starts) = starts.and_then(|starts| starts.get(source)) {
+                            input.restore(starts, &shared);
+                        }
+                        input
+                    }));
                 }
-                let fixed = if worker == 0 { fixed_rows(&plan, &part.sources)? } else { Vec::new() };
-                let mut worker = SourceWorker { part, outlets, inputs, fixed, clock_ms, replay_until };
+                let fixed = if worker == 0 { fixed_rows(plan, &part.sources)? } else { Vec::new() };
+                let mut worker = SourceWorker { part, outlets, inputs, fixed, from, replay_until };
                 threads.push((title, Box::new(move || worker.run())));
             } else {
                 let inputs = Aligned::new(channels.receivers(stage, worker));
-                let mut worker = StageWorker { part, outlets, inputs, clock_ms };
+                let mut worker = StageWorker { part, outlets, inputs, clock_ms: from.1 };
                 threads.push((title, Box::new(move || worker.run())));
             }
         }
     }
-    let discovering = discovering(&plan, &opened, restored.as_ref())?;
-    if let (Some(ledger), None) = (&ledger, &restored) {
-        ledger.begin(clock_ms, opened.iter().map(|o| o.source.partitions().to_vec()).collect())?;
+    let discovering = discovering(plan, &opened, restored.as_ref())?;
+    if let (Some(ledger), None) = (&mut ledger, &restored) {
+        ledger.begin(from.1, opened.iter().map(|o| o.source.partitions().to_vec()).collect())?;
     }
     let committer = Committer {
         shared: Arc::clone(&shared),
@@ -155,20 +216,12 @@ pub fn launch(launch: Launch<'_>) -> Result<(Job, Option<Receiver<RecordBatch>>)
         sources: opened.into_iter().map(|o| o.source).collect(),
         workers,
         commit_interval,
-        checkpoint_interval,
-        clock_ms,
+        from,
         ledger,
+        state: Vec::new(),
         replay: restored.map(|r| r.boundaries).unwrap_or_default(),
     };
-    drop(channels);
-    start(&shared, threads, committer)?;
-    if !discovering.is_empty() {
-        let (of_job, mut discovering) = (Arc::clone(&shared), discovering);
-        // Whoever waits for the job's end does not wait for an answer that this thread is still waiting for.
-        spawn("discovery", move || events::discover(&of_job, &mut discovering))
-            .inspect_err(|e| shared.fail(e.clone()))?;
-    }
-    Ok((Job::new(shared), rows_out))
+    Ok(Some((Attempt { shared, threads, committer, discovering }, rows_out)))
 }
 
 fn open_sources(plan: &StreamPlan, defaults: &Defaults, restored: Option<&Restored>) -> Result<Vec<Opened>> {
@@ -290,6 +343,7 @@ fn source_input(
         idle_timeout,
         listened: super::clock::now(),
         source,
+        counts: ReadCounts::default(),
     };
     input.prepare(plans);
     Ok(Some(input))
@@ -316,11 +370,17 @@ fn inputs_of(plan: &StreamPlan) -> Vec<NodeId> {
 }
 
 /// What a job counts: its inputs, and how often each statement reads them.
-pub fn metrics_layout(plan: &StreamPlan, topology: &Topology) -> Layout {
+pub fn metrics_layout(plan: &Arc<StreamPlan>, topology: &Topology) -> Layout {
     let inputs = inputs_of(plan);
-    let name = |&id: &NodeId| match &plan.nodes[id].op {
-        Op::Source(source) => source.table.name.clone(),
-        _ => "VALUES".to_owned(),
+    let input = |&id: &NodeId| match &plan.nodes[id].op {
+        Op::Source(source) => InputLayout {
+            name: source.table.name.clone(),
+            has_event_time: source.watermark.is_some() && !source.processing_time,
+            // Whoever opens the source says what is wrong with its options.
+            idle_timeout: idle_timeout(&source.table).unwrap_or_default(),
+            advances_when_idle: watermark_advances(&source.table).unwrap_or_default(),
+        },
+        _ => InputLayout { name: "VALUES".to_owned(), ..InputLayout::default() },
     };
     let statement = |(number, &sink): (usize, &NodeId)| {
         let of_statement = || (0..plan.nodes.len()).filter(|&node| topology.statement_of(node) == Some(number));
@@ -331,10 +391,14 @@ pub fn metrics_layout(plan: &StreamPlan, topology: &Topology) -> Layout {
             Op::Sink(SinkNode { table: Some(table), .. }) => table.name.clone(),
             _ => "SELECT".to_owned(),
         };
-        StatementLayout { sink: name, reads: inputs.iter().map(times).collect() }
+        let has_windows =
+            |&id: &NodeId| matches!(plan.nodes[id].op, Op::Aggregate(_) | Op::PerWindow(_) | Op::Sessions(_));
+        let windows = of_statement().filter(has_windows).collect();
+        StatementLayout { sink: name, reads: inputs.iter().map(times).collect(), windows }
     };
     let statements = topology.sinks().iter().enumerate().map(statement).collect();
-    Layout { inputs: inputs.iter().map(name).collect(), statements }
+    let plan = Some(Arc::clone(plan));
+    Layout { inputs: inputs.iter().map(input).collect(), statements, plan, commit_interval: None }
 }
 
 /// The rows of the parts of a plan that read no stream.
@@ -411,55 +475,4 @@ impl Channels {
     fn commit_receivers(&mut self) -> Vec<Receiver<CommitMessage>> {
         std::mem::take(&mut self.commit)
     }
-}
-
-type Body = Box<dyn FnMut() -> Result<()> + Send>;
-
-/// Starts a job's threads, and one that ends the job when they have ended.
-fn start(shared: &Arc<Shared>, threads: Vec<(String, Body)>, mut committer: Committer) -> Result<()> {
-    let mut handles = Vec::new();
-    for (title, mut body) in threads {
-        let of_job = Arc::clone(shared);
-        let run = move || guard(&of_job, &mut *body).map_or(End::GoesOn, |()| End::GoesOn);
-        handles.push(spawn(&title, run).inspect_err(|e| shared.fail(e.clone()))?);
-    }
-    let of_job = Arc::clone(shared);
-    spawn("commit", move || {
-        let mut end = End::GoesOn;
-        let _ = guard(&of_job, &mut || {
-            end = committer.run()?;
-            Ok(())
-        });
-        drop(committer);
-        for handle in handles {
-            let _ = handle.join();
-        }
-        of_job.end(end);
-        end
-    })?;
-    Ok(())
-}
-
-fn spawn<T: Send + 'static>(title: &str, body: impl FnOnce() -> T + Send + 'static) -> Result<thread::JoinHandle<T>> {
-    thread::Builder::new().name(title.to_owned()).stack_size(STACK_BYTES).spawn(body).map_err(|e| {
-        Error::new(Blame::Usage, format!("cannot start a thread: {e}"))
-            .hint("the system's limit of threads or memory is reached")
-    })
-}
-
-/// Runs a thread's body; an error or a panic of it fails the job.
-fn guard(shared: &Shared, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-    let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(panicked(&*panic)));
-    if let Err(error) = &result
-        && error.blame != Blame::Interrupted
-    {
-        shared.fail(error.clone());
-    }
-    result
-}
-
-fn panicked(panic: &(dyn Any + Send)) -> Error {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    Error::bug(format!("a worker failed: {}", text.unwrap_or("no reason given")))
-        .hint("this is a defect of Tidemill's: please report the statement and this message")
 }

@@ -5,17 +5,26 @@
 //! number, its incarnation, by which one that has been fenced learns whether somebody younger has the job.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::checkpoints::{Checkpoints, Complete};
 use super::events::ClockEvents;
-use super::progress::{Author, Beginning, History, Position, Recorded, Restored, history};
-use super::session::Session;
+use super::failpoint;
+use super::identity::{Identity, Verdict};
+use super::metrics::{Counters, JobMetrics, ReadCounts};
+use super::progress::{Author, Beginning, History, Position, Recorded, Restored, Start, history};
+use super::session::{Restore, Session};
+use super::shared::Reached;
+use super::state::StoredState;
 use crate::catalog::Table;
-use crate::connectors::{self, Defaults, PartitionPlan, Source, Transactions};
+use crate::connectors::{self, CancelToken, Defaults, JobLog, PartitionPlan, Source, Transactions};
 use crate::error::{Error, Result};
-use crate::exec::{Boundary, End};
-use crate::plan::{Op, StreamPlan, explain};
+use crate::exec::{Boundary, End, Extent};
+use crate::plan::NodeId;
+use crate::state::{ChunkReader, Piece};
+use crate::time::WATERMARK_MIN;
 
 /// How long somebody younger may take from fencing us to saying so.
 const SUCCESSOR_WAIT: Duration = Duration::from_secs(5);
@@ -26,142 +35,260 @@ const LOOK: Duration = Duration::from_millis(500);
 /// See the module's head.
 pub struct Ledger {
     job: String,
-    log: String,
-    transactions: Transactions,
+    /// The log's name, for people.
+    name: String,
+    log: Arc<dyn JobLog>,
     author: Author,
-    fingerprint: String,
+    identity: Identity,
+    /// What becomes of what another process has left.
+    verdict: Verdict,
+    checkpoints: Checkpoints,
+    /// Per source, the partitions that are known.
+    plans: Vec<Vec<PartitionPlan>>,
+    /// What earlier runs had read of each source.
+    read_before: Vec<ReadCounts>,
 }
 
 impl Ledger {
-    /// The ledger of a job, if its sinks want one, and what there is to go on from.
+    /// The ledger of a job over its log, and what there is to go on from. The log has just been taken over. `own` is the
+    /// incarnation of an earlier attempt of this process, or 0; it becomes this one's.
     pub fn open(
         job: &str,
-        plan: &StreamPlan,
-        session: &Session,
-        defaults: &Defaults,
-    ) -> Result<Option<(Self, Option<Restored>)>> {
-        let Some(table) = sink_in_transactions(plan)? else { return Ok(None) };
-        check_sources(plan)?;
-        let log = format!("{}{job}", session.topic_prefix());
-        connectors::kafka::check_log_name(&log)?;
-        let transactions = Transactions::open(table, &log, defaults)?;
-        let History { author: before, unfinished } = history(&log, job, &transactions.read()?)?;
-        let fingerprint = fingerprint(plan);
-        let generation = before.generation + u64::from(unfinished.is_none());
-        let author = Author { generation, incarnation: before.incarnation + 1 };
-        let ledger = Self { job: job.to_owned(), log, transactions, author, fingerprint };
-        match &unfinished {
-            None if before != Author::default() => {
-                tracing::info!("{job}: it had finished, and is run again from its start");
-            }
-            None => {}
-            Some(restored) => ledger.take_up(restored)?,
+        name: &str,
+        log: Arc<dyn JobLog>,
+        identity: Identity,
+        restore: Restore,
+        checkpoint_interval: Duration,
+        own: &mut u64,
+    ) -> Result<(Self, Option<Restored>)> {
+        failpoint::reach("after-fence");
+        let History { author: before, mut unfinished, .. } = history(name, job, &log.read()?)?;
+        check_still_own(job, name, *own, before)?;
+        let is_first = *own == 0;
+        if is_first && restore == Restore::None && unfinished.take().is_some() {
+            tracing::warn!("{job}: it begins anew, and what it had come to is given up: 'execution.restore' is 'none'");
+        } else if is_first && unfinished.is_none() && before != Author::default() {
+            tracing::info!("{job}: it had finished, and is run again from its start");
         }
-        Ok(Some((ledger, unfinished)))
+        let author = Author {
+            generation: before.generation + u64::from(unfinished.is_none()),
+            incarnation: before.incarnation + 1,
+        };
+        // Whether the record of it will be in the log is not known before somebody has read it there.
+        *own = author.incarnation;
+        let mut verdict = Verdict::default();
+        if let Some(restored) = &mut unfinished {
+            verdict = identity.judge(&restored.beginning.identity);
+            verdict.check(job, restore == Restore::Compatible)?;
+            verdict.apply(restored);
+            if let Some(told) = verdict.told() {
+                tracing::warn!("{job}: {told}");
+            }
+        }
+        let nothing = Beginning::default();
+        let from = unfinished.as_ref().map_or(&nothing, |restored| &restored.beginning);
+        let plans = from.sources.iter().map(|of| of.iter().map(|start| start.plan.clone()).collect());
+        let ledger = Self {
+            job: job.to_owned(),
+            name: name.to_owned(),
+            checkpoints: Checkpoints::new(Arc::clone(&log), checkpoint_interval, from)?,
+            log,
+            author,
+            identity,
+            verdict,
+            plans: plans.collect(),
+            read_before: from.counters.sources.clone(),
+        };
+        if let Some(restored) = &unfinished {
+            ledger.take_up(restored).map_err(|e| ledger.explain(e))?;
+        }
+        Ok((ledger, unfinished))
     }
 
     /// Goes on with what another process has left.
     fn take_up(&self, restored: &Restored) -> Result<()> {
-        let Self { job, author, fingerprint, .. } = self;
-        if restored.beginning.fingerprint != *fingerprint {
-            return Err(Error::statement(format!(
-                "job {job} was begun with another statement, or over other tables, than it is now"
-            ))
-            .hint(
-                "what it has come to does not fit: undo the change, or begin a new job under another name, \
-                 SET 'pipeline.name' = '..'",
-            ));
+        let Self { job, author, .. } = self;
+        let (from, last) = (restored.beginning.boundary, restored.last());
+        let state = if from == 0 { String::new() } else { format!(", with the state of boundary {from}") };
+        tracing::info!("{job}: it goes on from boundary {last}, as process {}{state}", author.incarnation);
+        self.log.commit(author.takes_up(job, last)?)
+    }
+
+    /// The state at the checkpoint that a job goes on from.
+    pub fn read_state(&self, from: &Beginning) -> Result<StoredState> {
+        if from.state.is_empty() {
+            return Ok(StoredState::default());
         }
-        tracing::info!("{job}: it goes on from boundary {}, as process {}", restored.last(), author.incarnation);
-        self.transactions.commit(author.takes_up(job, restored.last()))
+        let mut reader = ChunkReader::new(from.state.iter().map(|stored| (stored.boundary, stored.chunks)));
+        self.log.read_state(from.state_from, &mut |_, chunk| {
+            failpoint::reach("mid-restore");
+            reader.take(chunk)
+        })?;
+        let of_node = |(node, piece): (u32, Piece)| (node as usize, piece);
+        let checkpoints = reader.finish()?.into_iter().map(|pieces| pieces.into_iter().map(of_node).collect());
+        Ok(self.verdict.keep(StoredState { checkpoints: checkpoints.collect() }))
     }
 
     /// Records where a new job begins. Nothing may have been read.
-    pub fn begin(&self, clock_ms: i64, sources: Vec<Vec<PartitionPlan>>) -> Result<()> {
-        let beginning = Beginning { clock_ms, fingerprint: self.fingerprint.clone(), sources };
-        self.transactions.commit(self.author.begins(&self.job, &beginning)).map_err(|e| self.explain(e))
+    pub fn begin(&mut self, clock_ms: i64, sources: Vec<Vec<PartitionPlan>>) -> Result<()> {
+        self.plans.clone_from(&sources);
+        let start = |(index, plan): (usize, PartitionPlan)| {
+            let position = Position {
+                index,
+                next_offset: plan.start,
+                watermark: WATERMARK_MIN,
+                idle: false,
+                away: false,
+                untouched: true,
+                asleep: false,
+            };
+            Start { plan, position }
+        };
+        let sources = sources.into_iter().map(|of| of.into_iter().enumerate().map(start).collect()).collect();
+        let identity = self.identity.clone();
+        let beginning = Beginning { clock_ms, identity, sources, ..Beginning::default() };
+        let record = self.author.begins(&self.job, beginning)?;
+        self.log.commit(record).map_err(|e| self.explain(e))?;
+        // What an earlier generation has left.
+        self.checkpoints.let_go_of_all();
+        Ok(())
     }
 
-    /// The producer that all rows go through.
-    pub fn transactions(&self) -> &Transactions {
-        &self.transactions
+    /// What operators give out at the boundary that is called now.
+    pub fn checkpoint_due(&mut self, now: Instant, end: End) -> Option<Extent> {
+        self.checkpoints.due(now, end)
     }
 
-    /// Commits what was written since the last boundary, with the record of this one. This is where a checkpoint's deltas
-    /// will belong to.
+    /// Commits what was written since the last boundary, with the record of this one, and a part of the checkpoint that is
+    /// being written.
     pub fn commit(
-        &self,
+        &mut self,
         boundary: &Boundary,
         events: &ClockEvents,
-        positions: Vec<Vec<Position>>,
+        reached: Vec<Reached>,
+        state: Vec<(NodeId, Piece)>,
+        metrics: &JobMetrics,
         sources: &[Arc<dyn Source>],
     ) -> Result<()> {
+        for new in &events.found {
+            self.plans[new.source].push(new.plan.clone());
+        }
+        let complete = self.checkpoint(boundary, &reached, state, metrics).map_err(|e| self.explain(e))?;
         let recorded = Recorded {
             sequence: boundary.sequence,
             clock_ms: boundary.clock_ms,
-            positions,
+            positions: reached.into_iter().map(|of| of.positions).collect(),
             events: events.clone(),
             is_finished: boundary.end == End::Finished,
+            checkpoint: complete.as_ref().map(|complete| complete.at.clone()),
         };
         let id = |source: usize, index| sources[source].partition_id(index);
         let record = self.author.comes_to(&self.job, &recorded, id)?;
-        self.transactions.commit(record).map_err(|e| self.explain(e))?;
-        if boundary.end == End::GoesOn && self.transactions.is_disturbed() {
+        failpoint::reach("before-commit");
+        self.log.commit(record).map_err(|e| self.explain(e))?;
+        failpoint::reach("after-commit");
+        if let Some(complete) = complete {
+            tracing::debug!(
+                "{}: the checkpoint of boundary {} is complete after {:?}",
+                self.job,
+                complete.at.boundary,
+                complete.took
+            );
+            let bytes = complete.at.state.iter().map(|stored| stored.bytes).sum();
+            metrics.note_checkpoint(complete.at.boundary, complete.took, bytes);
+            self.checkpoints.let_go(complete.before);
+        }
+        if boundary.end == End::GoesOn && self.log.is_disturbed() {
             self.renew(boundary.sequence).map_err(|e| self.explain(e))?;
         }
         Ok(())
     }
 
+    /// Writes what there is to write of checkpoints; answers the one that is complete with it.
+    fn checkpoint(
+        &mut self,
+        boundary: &Boundary,
+        reached: &[Reached],
+        state: Vec<(NodeId, Piece)>,
+        metrics: &JobMetrics,
+    ) -> Result<Option<Complete>> {
+        if let Some(extent) = boundary.checkpoint {
+            let starts = reached.iter().zip(&self.plans).map(|(of, plans)| {
+                let start =
+                    |(plan, position): (&PartitionPlan, &Position)| Start { plan: plan.clone(), position: *position };
+                plans.iter().zip(&of.positions).map(start).collect()
+            });
+            let mut read: Vec<ReadCounts> = reached.iter().map(|of| of.counts).collect();
+            read.iter_mut().zip(&self.read_before).for_each(|(now, before)| now.add(*before));
+            let rows_out = metrics.rows_out.load(Ordering::Relaxed);
+            let at = Beginning {
+                boundary: boundary.sequence,
+                clock_ms: boundary.clock_ms,
+                identity: self.identity.clone(),
+                sources: starts.collect(),
+                state: Vec::new(),
+                state_from: 0,
+                counters: Counters { sources: read, statements: metrics.counts(), rows_out, given: metrics.given() },
+            };
+            self.checkpoints.begin(at, extent, state)?;
+        }
+        self.checkpoints.write(boundary.end)
+    }
+
     /// After a disturbance: a new producer, and a look whether the log is as it should be.
     fn renew(&self, sequence: u64) -> Result<()> {
-        // Before, so as not to fence somebody younger; afterwards, as only then nobody else can write.
-        self.check_end(sequence)?;
-        self.transactions.renew()?;
+        // Somebody younger is not to be fenced. What was committed last may not be visible yet: the broker answers before
+        // it has told all partitions. Once there is a new producer, it is.
+        self.check_author()?;
+        self.log.renew()?;
         self.check_end(sequence)?;
         tracing::info!("{}: the connection to the broker was disturbed; the job goes on by a new producer", self.job);
         Ok(())
     }
 
+    /// Nobody younger has written to the log. Answers the last boundary that is seen.
+    fn check_author(&self) -> Result<Option<u64>> {
+        let Self { job, name, log, author, .. } = self;
+        let History { author: last, unfinished, .. } = history(name, job, &log.read()?)?;
+        if author.incarnation < last.incarnation {
+            return Err(taken_over(job));
+        }
+        Ok(unfinished.map(|restored| restored.last()))
+    }
+
     /// The log ends with our record of this boundary.
     fn check_end(&self, sequence: u64) -> Result<()> {
-        let Self { job, log, author, transactions, .. } = self;
-        let History { author: last, unfinished } = history(log, job, &transactions.read()?)?;
-        if author.incarnation < last.incarnation {
-            return Err(self.taken_over());
-        }
-        match unfinished.map(|restored| restored.last()) {
+        let job = &self.job;
+        match self.check_author()? {
             Some(found) if found == sequence => Ok(()),
             found => Err(Error::upstream(format!(
                 "the progress of job {job} ends with boundary {found:?} instead of {sequence}: a commit was lost on its way"
             ))
-            .hint("start the job again: it goes on from its last commit")),
+            .hint("start the job again: it goes on from its last commit")
+            .transient()),
         }
-    }
-
-    fn taken_over(&self) -> Error {
-        Error::upstream(format!("a younger process has taken over job {}: this one has stopped", self.job))
-            .hint("only one process at a time runs a job of one name")
     }
 
     /// The error that people see. A client that has been fenced does not know by whom: by a younger process, or by the
     /// coordinator, which had waited for too long. The log knows; it is read, and nothing else is done.
     pub fn explain(&self, error: Error) -> Error {
-        if !self.transactions.is_fenced() {
+        if !self.log.is_fenced() {
             return error;
         }
-        let Self { job, log, author, .. } = self;
+        let Self { job, name, log, author, .. } = self;
         let mut looks = SUCCESSOR_WAIT.as_millis() / LOOK.as_millis();
         loop {
-            let read = self.transactions.read().and_then(|records| history(log, job, &records));
+            let read = log.read().and_then(|records| history(name, job, &records));
             let younger = read.as_ref().is_ok_and(|history| author.incarnation < history.author.incarnation);
             if younger {
-                return self.taken_over();
+                return taken_over(job);
             }
             if looks == 0 {
                 return Error::upstream(format!(
                     "job {job} may not write any more: its transaction took too long, or another process has its name"
                 ))
-                .hint("start it again: it goes on from its last commit");
+                .hint("start it again: it goes on from its last commit")
+                .transient();
             }
             looks -= 1;
             thread::sleep(LOOK);
@@ -169,62 +296,40 @@ impl Ledger {
     }
 }
 
-/// A table whose rows are to be written in transactions; then all of the job's are.
-fn sink_in_transactions(plan: &StreamPlan) -> Result<Option<&Table>> {
-    let mut wants = None;
-    let mut others = Vec::new();
-    for node in &plan.nodes {
-        let Op::Sink(sink) = &node.op else { continue };
-        match &sink.table {
-            Some(table) if connectors::wants_transactions(table)? => wants = wants.or(Some(table.as_ref())),
-            other => others.push(other.as_ref().map_or("SELECT", |table| table.name.as_str())),
-        }
-    }
-    match (wants, others.as_slice()) {
-        (Some(table), [other, ..]) => Err(Error::statement(format!(
-            "table {} is written exactly once, and {other}, which the same job writes to, is not",
-            table.name
-        ))
-        .hint("give all tables of the job 'sink.delivery-guarantee' = 'exactly-once', or none; only Kafka tables can")),
-        (wants, _) => Ok(wants),
-    }
+fn taken_over(job: &str) -> Error {
+    Error::upstream(format!("a younger process has taken over job {job}: this one has stopped"))
+        .hint("only one process at a time runs a job of one name")
 }
 
-/// A replay reads again what was read: only from topics is it known to be the same.
-fn check_sources(plan: &StreamPlan) -> Result<()> {
-    for source in plan.sources() {
-        let table = &source.table;
-        if connectors::connector_of(table)? != "kafka" {
-            return Err(Error::statement(format!(
-                "table {} is no topic, and what is made of it cannot be written exactly once yet",
-                table.name
-            ))
-            .hint("set 'sink.delivery-guarantee' = 'at-least-once' on the tables that the job writes to"));
-        }
+/// If an earlier attempt of this process had the log: nobody younger has it, and it is the same log.
+fn check_still_own(job: &str, name: &str, own: u64, last: Author) -> Result<()> {
+    if own < last.incarnation && own != 0 {
+        return Err(taken_over(job));
     }
-    if plan.nodes.iter().any(|node| matches!(node.op, Op::Static(_))) {
-        return Err(Error::statement("rows that a statement itself gives cannot be written exactly once yet")
-            .hint("set 'sink.delivery-guarantee' = 'at-least-once' on the tables that the job writes to"));
+    if last == Author::default() && own != 0 {
+        return Err(Error::upstream(format!("topic \"{name}\", which kept the progress of job {job}, was emptied"))
+            .hint("give the job another name (SET 'pipeline.name' = '..') to begin anew"));
     }
     Ok(())
 }
 
-/// What a job is: its plan, and its tables but for how their clusters are reached.
-fn fingerprint(plan: &StreamPlan) -> String {
-    let mut text = explain(plan);
-    let tables = plan.nodes.iter().filter_map(|node| match &node.op {
-        Op::Source(source) => Some(source.table.as_ref()),
-        Op::Sink(sink) => sink.table.as_deref(),
-        _ => None,
-    });
-    for table in tables {
-        text +=
-            &format!("\n{} {:?} {:?}", table.name, table.columns, table.watermark.as_ref().map(|w| w.expr.to_string()));
-        let options = table.options.iter().filter(|(key, _)| !key.starts_with("properties."));
-        options.for_each(|(key, value)| text += &format!(" {key}={value}"));
+/// The log of a job, by its transactions, and its name. This takes the log over from whoever had it, unless that is
+/// somebody younger than an earlier attempt of this process (`own`, or 0).
+pub fn open_log(
+    job: &str,
+    table: &Table,
+    session: &Session,
+    defaults: &Defaults,
+    cancel: CancelToken,
+    own: u64,
+) -> Result<(Transactions, String)> {
+    // The name of a job may be any; that of a topic may not.
+    let letter = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    let name = format!("{}{}", session.topic_prefix(), job.chars().map(letter).collect::<String>());
+    connectors::kafka::check_log_name(&name)?;
+    if own != 0 {
+        let records = Transactions::look(table, &name, defaults, cancel.clone())?.unwrap_or_default();
+        check_still_own(job, &name, own, history(&name, job, &records)?.author)?;
     }
-    let hash = text
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    format!("{hash:016x}")
+    Ok((Transactions::open(table, &name, session.topic_replication()?, defaults, cancel)?, name))
 }

@@ -8,14 +8,23 @@
 //!   channel behind the rows before it and is aligned at every input. When all have arrived, everything up to the
 //!   boundary is with the sinks, and is flushed.
 
+mod account;
+mod attempts;
 mod batch;
 #[cfg(test)]
 mod batch_tests;
+mod checkpoints;
 pub mod clock;
 mod commit;
+mod describe;
+mod diagnosis;
 mod engine;
 mod events;
 mod exchange;
+mod failpoint;
+mod guarantee;
+mod identity;
+mod info;
 mod job;
 mod launch;
 mod ledger;
@@ -26,19 +35,26 @@ mod progress;
 mod property_tests;
 mod query;
 pub mod query_test;
+mod rates;
 mod reading;
 mod rehearsal;
 mod rejects;
 mod session;
+mod shared;
+mod state;
 #[cfg(test)]
 mod tests;
 mod topic_rows;
 mod topology;
+pub mod words;
 mod worker;
 
 pub use engine::{Engine, EngineConfig, Names, Outcome, Rows};
+pub use info::{
+    CheckpointInfo, CommitInfo, JobInfo, OperatorInfo, PartitionInfo, PartitionState, RestartInfo, SourceInfo,
+    StatementInfo, Terms,
+};
 pub use job::{Job, JobStatus};
-pub use metrics::{JobInfo, SourceInfo, StatementInfo};
 pub use query::QueryStream;
 pub use session::{setting_keys, setting_values};
 pub use topic_rows::TopicRows;

@@ -6,15 +6,18 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int8Type;
 use crossbeam_channel::Sender;
 
+use super::clock;
 use super::commit::CommitMessage;
 use super::exchange::{Message, deal, send};
-use super::job::Shared;
-use super::metrics::WorkerReport;
+use super::metrics::{WorkerNode, WorkerReport};
 use super::rejects::RejectLanes;
+use super::shared::Shared;
 use super::topology::{Part, Topology};
 use crate::connectors::{SinkEncoder, SinkRows};
 use crate::error::{Error, Result};
-use crate::exec::{Boundary, Counts, Outlet, Outlets, Rejected};
+use crate::exec::{Boundary, NodeReport, Outlet, Outlets, Rejected};
+use crate::plan::NodeId;
+use crate::state::Piece;
 use crate::time::{Progress, TimeMs, WATERMARK_MAX};
 
 /// Where a worker's output goes.
@@ -27,16 +30,20 @@ pub struct WorkerOutlets {
     pub stages: Vec<(usize, Vec<Sender<Message>>)>,
     /// Per sink of the plan, how its rows leave.
     pub sinks: Vec<SinkLane>,
-    /// To the committing thread, if this stage feeds sinks.
+    /// To the committing thread, if this stage feeds sinks or its state is kept.
     pub commit: Option<Sender<CommitMessage>>,
     /// The ways out for rows that are turned away.
     pub rejects: Arc<RejectLanes>,
     /// Per node of the worker's fragment, the statement whose it is.
     pub statements: Vec<Option<usize>>,
+    /// Per node of the worker's fragment, the plan's.
+    pub nodes: Vec<NodeId>,
+    /// What operators have given out at the boundary at hand.
+    pub state: Vec<(NodeId, Piece)>,
     /// The progress of edges at the boundary at hand.
     pub progress: Vec<(usize, Progress)>,
-    /// The least watermark of the sinks at the boundary at hand.
-    pub reached: TimeMs,
+    /// Per sink, its watermark at the boundary at hand; the end of time where this worker does not feed it.
+    pub reached: Vec<TimeMs>,
 }
 
 impl Outlets for WorkerOutlets {
@@ -57,12 +64,16 @@ impl Outlets for WorkerOutlets {
     }
 
     fn progress(&mut self, outlet: Outlet, progress: Progress) {
-        if self.topology.sink_of(outlet).is_none() {
+        let Some(sink) = self.topology.sink_of(outlet) else {
             self.progress.push((outlet, progress));
             return;
-        }
+        };
         let (Progress::Active(reached) | Progress::Idle { reached, .. }) = progress;
-        self.reached = self.reached.min(reached);
+        self.reached[sink] = self.reached[sink].min(reached);
+    }
+
+    fn state(&mut self, node: usize, piece: Piece) {
+        self.state.push((self.nodes[node], piece));
     }
 
     fn rejected(&mut self, node: usize, rejected: Vec<Rejected>) -> Result<()> {
@@ -100,23 +111,25 @@ impl WorkerOutlets {
                 send(channel, Message::Boundary(*boundary, of_stage.clone()), &self.shared)?;
             }
         }
-        match &self.commit {
-            Some(commit) => send(commit, CommitMessage::Boundary(*boundary), &self.shared),
-            None => Ok(()),
+        let Some(commit) = &self.commit else { return Ok(()) };
+        if boundary.checkpoint.is_some() {
+            send(commit, CommitMessage::State(std::mem::take(&mut self.state)), &self.shared)?;
         }
+        send(commit, CommitMessage::Boundary(*boundary), &self.shared)
     }
 
     /// Says how the worker is.
     pub fn report(&mut self, part: &Part) {
-        let watermark = std::mem::replace(&mut self.reached, WATERMARK_MAX);
-        let (open_windows, state_bytes) = part.fragment.state_size();
-        let mut counts = vec![Counts::default(); self.topology.sinks().len()];
-        for (statement, of_node) in self.statements.iter().zip(part.fragment.counts()) {
-            if let Some(statement) = statement {
-                counts[*statement].add(of_node);
-            }
-        }
-        let report = WorkerReport { counts, watermark, open_windows, state_bytes };
+        let sinks = self.topology.sinks();
+        let reached = std::mem::replace(&mut self.reached, vec![WATERMARK_MAX; sinks.len()]);
+        let of_node = |(at, report): (usize, NodeReport)| {
+            let (node, statement) = (part.nodes[at], self.statements[at]);
+            // What only hands on what another stage has sent is not the node itself.
+            let is_inlet = report.is_passage && part.edges.values().any(|&inlet| inlet == at);
+            (!is_inlet).then(|| WorkerNode { node, statement, is_sink: sinks.contains(&node), report })
+        };
+        let nodes = part.fragment.report().enumerate().filter_map(of_node).collect();
+        let report = WorkerReport { nodes, reached, waited: clock::waited() };
         self.shared.metrics.report(self.stage, self.worker, report);
     }
 }

@@ -30,13 +30,15 @@ use rand::{RngExt, SeedableRng};
 use super::batch::{PartitionRows, Recorded, answer};
 use super::query_test::rows::{Row, difference};
 use super::rehearsal::{Rehearsal, sources_of};
+use super::state::StoredState;
 use crate::catalog::{Catalog, View};
 use crate::connectors::{SourceColumn, SourceRows};
 use crate::error::{Error, Result};
-use crate::exec::{Boundary, Counts, End};
+use crate::exec::{Boundary, Counts, End, Extent};
 use crate::plan::{Hidden, LateRows, PlanSettings, Planner, RowKind, SinkNode, SourceNode, StreamPlan};
 use crate::sql::parse_script;
 use crate::sql::statement::{Query, Statement};
+use crate::state::{ChunkReader, ChunkWriter, Piece};
 use crate::time::TimeMs;
 
 /// Cases of a run that nobody asked for more.
@@ -53,6 +55,8 @@ enum Scale {
     Fine,
     /// Ten minutes in New York around the beginning of summer time, windows of days and months.
     Days,
+    /// Ten minutes in Berlin around the end of summer time, windows of hours: clocks show two of them alike.
+    Hours,
 }
 
 impl Scale {
@@ -61,17 +65,23 @@ impl Scale {
             Self::Fine => units,
             // From 7 March 2024, 00:00 UTC.
             Self::Days => 1_709_769_600_000 + units * 600_000,
+            // From 26 October 2024, 00:00 UTC.
+            Self::Hours => 1_729_900_800_000 + units * 600_000,
         }
     }
 
     fn zone(self) -> Tz {
-        if self == Self::Fine { Tz::UTC } else { Tz::America__New_York }
+        match self {
+            Self::Fine => Tz::UTC,
+            Self::Days => Tz::America__New_York,
+            Self::Hours => Tz::Europe__Berlin,
+        }
     }
 
     fn tables(self) -> String {
         let (time, behind) = match self {
             Self::Fine => ("TIMESTAMP(3)", "'0.030' SECOND"),
-            Self::Days => ("TIMESTAMP_LTZ(3)", "'300' MINUTE"),
+            Self::Days | Self::Hours => ("TIMESTAMP_LTZ(3)", "'300' MINUTE"),
         };
         ["a", "b"]
             .map(|name| {
@@ -145,7 +155,7 @@ impl Asking<'_> {
     fn window(&mut self) -> (&'static str, String) {
         let kinds: &[&'static str] = match self.scale {
             Scale::Fine => &["TUMBLE", "TUMBLE", "HOP", "HOP", "CUMULATE"],
-            Scale::Days => &["TUMBLE", "HOP", "CUMULATE"],
+            Scale::Days | Scale::Hours => &["TUMBLE", "HOP", "CUMULATE"],
         };
         let kind = *kinds.choose(self.rng).expect("some");
         let sizes = match (self.scale, kind) {
@@ -156,6 +166,9 @@ impl Asking<'_> {
                 self.one(&["INTERVAL '1' DAY, INTERVAL '3' DAY", "INTERVAL '2' DAY, INTERVAL '3' DAY"]).to_owned()
             }
             (Scale::Days, _) => "INTERVAL '1' DAY, INTERVAL '3' DAY".to_owned(),
+            (Scale::Hours, "TUMBLE") => self.one(&["INTERVAL '1' HOUR", "INTERVAL '30' MINUTE"]).to_owned(),
+            (Scale::Hours, "HOP") => "INTERVAL '30' MINUTE, INTERVAL '1' HOUR".to_owned(),
+            (Scale::Hours, _) => "INTERVAL '30' MINUTE, INTERVAL '2' HOUR".to_owned(),
             (_, "TUMBLE") => Self::interval(self.size(1, 120)),
             (_, "HOP") => {
                 let (slide, size) = (self.size(5, 60), self.size(5, 150));
@@ -495,7 +508,7 @@ fn column(name: &str, records: &[Record], scale: Scale) -> ArrayRef {
         "n" => Arc::new(records.iter().map(|r| r.n).collect::<Int64Array>()),
         "x" => Arc::new(records.iter().map(|r| r.x).collect::<Float64Array>()),
         _ => {
-            let zone = (scale == Scale::Days).then_some("UTC");
+            let zone = (scale != Scale::Fine).then_some("UTC");
             let times = TimestampMillisecondArray::from_iter_values(records.iter().map(|r| r.ts));
             Arc::new(times.with_timezone_opt(zone))
         }
@@ -516,6 +529,8 @@ struct Came {
 struct How {
     workers: usize,
     seed: u64,
+    /// At checkpoints the job is sometimes ended, and another one goes on from what the log has.
+    restarts: bool,
 }
 
 fn run(plan: &Arc<StreamPlan>, asked: &Asked, case: &Case, how: How) -> Result<Came> {
@@ -524,6 +539,8 @@ fn run(plan: &Arc<StreamPlan>, asked: &Asked, case: &Case, how: How) -> Result<C
     let tables: Vec<usize> = sources_of(plan).map(|(_, node)| table(node)).collect();
     let partitions: Vec<usize> = tables.iter().map(|&table| case.log[table].len()).collect();
     let mut job = Rehearsal::new(Arc::clone(plan), &partitions, how.workers, 0)?;
+    // What processes that are gone have counted, and what a log of checkpoints holds.
+    let (mut counted, mut bad, mut state) = (Counts::default(), 0, StoredState::default());
     let mut read: Vec<Vec<usize>> = partitions.iter().map(|&count| vec![0; count]).collect();
     let batch_rows_max = *[1, 3, 1_000].choose(&mut rng).expect("some");
     let mut rows: Vec<Row> = Vec::new();
@@ -570,20 +587,58 @@ fn run(plan: &Arc<StreamPlan>, asked: &Asked, case: &Case, how: How) -> Result<C
         let boundary = Boundary {
             sequence: interval as u64 + 1,
             clock_ms: *clock_ms,
-            checkpoint: rng.random_bool(0.3),
+            checkpoint: rng.random_bool(0.4).then(|| if rng.random_bool(0.3) { Extent::Whole } else { Extent::Delta }),
             end: if interval == last { End::Finished } else { End::GoesOn },
         };
         job.boundary(&boundary, &mut |n| rng.random_range(0..n))?;
-        take(&mut job, &mut rows)?;
+        let pieces = take(&mut job, &mut rows)?;
+        let Some(extent) = boundary.checkpoint.filter(|_| interval < last) else { continue };
+        if extent == Extent::Whole {
+            state.checkpoints.clear();
+        }
+        state.checkpoints.push(through_a_log(boundary.sequence, pieces)?);
+        if how.restarts && rng.random_bool(0.5) {
+            counted.add(job.counts());
+            bad += job.bad();
+            let workers = rng.random_range(1..=4);
+            let mut next = Rehearsal::restored(Arc::clone(plan), &partitions, workers, *clock_ms, state.clone())?;
+            for (source, of_source) in partitions.iter().enumerate() {
+                for partition in 0..*of_source {
+                    let (before, after) = (job.stage(source, partition), next.stage(source, partition));
+                    after.advance_watermark(partition, before.watermark(partition));
+                    if before.is_idle(partition) {
+                        after.set_idle(partition);
+                    }
+                    if case.ends_early && read[source][partition] == case.log[tables[source]][partition].len() {
+                        after.set_ended(partition);
+                    }
+                }
+            }
+            job = next;
+        }
     }
+    counted.add(job.counts());
     let of_table = |&table: &usize| case.log[table].iter().map(|records| records.len() as u64).sum::<u64>();
     let read = job.reads()[0].iter().zip(&tables).map(|(times, table)| times * of_table(table)).sum();
-    Ok(Came { rows, counts: job.counts(), bad: job.bad(), read })
+    Ok(Came { rows, counts: counted, bad: bad + job.bad(), read })
 }
 
-/// Adds what a job has given out to the rows there are: changes are applied.
-fn take(job: &mut Rehearsal, rows: &mut Vec<Row>) -> Result<()> {
-    for (sink, batch) in job.take().rows {
+/// What a log of checkpoints makes of pieces of state.
+fn through_a_log(checkpoint: u64, pieces: Vec<(usize, Piece)>) -> Result<Vec<(usize, Piece)>> {
+    let mut writer = ChunkWriter::new(checkpoint, pieces.into_iter().map(|(node, piece)| (node as u32, piece)));
+    let mut chunks = Vec::new();
+    while let Some(more) = writer.next_message()? {
+        chunks.extend(more);
+    }
+    let mut reader = ChunkReader::new([(checkpoint, writer.written().0)]);
+    chunks.iter().try_for_each(|chunk| reader.take(chunk))?;
+    Ok(reader.finish()?.concat().into_iter().map(|(node, piece)| (node as usize, piece)).collect())
+}
+
+/// Adds what a job has given out to the rows there are: changes are applied. Answers pieces of its state.
+fn take(job: &mut Rehearsal, rows: &mut Vec<Row>) -> Result<Vec<(usize, Piece)>> {
+    let given = job.take();
+    for (sink, batch) in given.rows {
         let node = &job.plan().nodes[job.sinks()[sink]];
         let visible = node.visible.fields().len();
         let kind = job.plan().nodes[node.inputs[0]].hidden.index(Hidden::KIND, visible);
@@ -603,7 +658,7 @@ fn take(job: &mut Rehearsal, rows: &mut Vec<Row>) -> Result<()> {
             }
         }
     }
-    Ok(())
+    Ok(given.state)
 }
 
 /// What became of a case.
@@ -675,10 +730,11 @@ fn check(asked: &Asked, case: &Case, seed: u64) -> Result<Became, String> {
             Err(error) if error.blame == crate::error::Blame::Statement => return Ok(Became::Refused(error.message)),
             Err(error) => return Err(format!("planning: {error}")),
         };
-        let hows = [1, 1, 2, 3, 4].map(|workers| How { workers, seed: seed ^ (workers as u64) << 32 });
+        let hows =
+            [1, 1, 2, 3, 4].map(|workers| How { workers, seed: seed ^ (workers as u64) << 32, restarts: 1 < workers });
         let first = run(&prepared.plan, asked, case, hows[0]).map_err(|e| format!("{:?}: {e}", hows[0]))?;
         // Another cut with one worker, and another number of workers.
-        let other = How { workers: 1 + (seed % 4) as usize, seed: !seed };
+        let other = How { workers: 1 + (seed % 4) as usize, seed: !seed, restarts: true };
         for how in [other, hows[1 + (seed / 4 % 4) as usize]] {
             let again = run(&prepared.plan, asked, case, how).map_err(|e| format!("{how:?}: {e}"))?;
             if let Some(found) = difference(&first.rows, &again.rows, false) {
@@ -700,7 +756,8 @@ fn check(asked: &Asked, case: &Case, seed: u64) -> Result<Became, String> {
         if let Some(found) = difference(&want, &first.rows, false) {
             return Err(format!("the stream differs from the batch: {}\n{}", found.title, found.lines.join("\n")));
         }
-        if let Some(keys) = asked.key_columns {
+        // Bounds as clocks show them name a window, but for the hour that clocks show twice.
+        if let Some(keys) = asked.key_columns.filter(|_| asked.scale != Scale::Hours) {
             let mut seen: Vec<&[String]> = first.rows.iter().map(|row| &row.cells[..keys]).collect();
             seen.sort_unstable();
             if let Some(twice) = seen.windows(2).find(|two| two[0] == two[1]) {
@@ -727,7 +784,11 @@ fn check(asked: &Asked, case: &Case, seed: u64) -> Result<Became, String> {
 
 fn make(seed: u64) -> (Asked, Case) {
     let mut rng = StdRng::seed_from_u64(seed);
-    let scale = if rng.random_bool(0.15) { Scale::Days } else { Scale::Fine };
+    let scale = match rng.random_range(0..100) {
+        0..=11 => Scale::Days,
+        12..=26 => Scale::Hours,
+        _ => Scale::Fine,
+    };
     let grid = *[1, 1, 5, 10].choose(&mut rng).expect("some");
     let asked = Asking { rng: &mut rng, scale, grid, kind: String::new() }.any();
     let case = Case::new(&mut rng, scale, grid);

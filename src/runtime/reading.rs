@@ -1,13 +1,15 @@
 //! A source's partitions as one worker reads them: which one next, and which are at their end.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::clock;
-use super::job::{Shared, lock};
-use super::progress::{Position, Recorded};
+use super::info::PartitionState;
+use super::job::lock;
+use super::metrics::{PartitionReport, ReadCounts};
+use super::progress::{Position, Recorded, Start};
+use super::shared::Shared;
 use crate::connectors::{PartitionPlan, Source, SourceReader, SourceRows};
 use crate::error::{Blame, Error, Result};
 use crate::exec::{Output, SourceStage};
@@ -36,6 +38,8 @@ pub struct SourceInput {
     pub listened: Instant,
     /// The source's number among the sources of the job.
     pub source: usize,
+    /// What has been read.
+    pub counts: ReadCounts,
 }
 
 /// A partition as it is being read.
@@ -47,12 +51,23 @@ pub struct ReadPartition {
     at_end_since: Option<Instant>,
     /// No record has come.
     is_untouched: bool,
+    start: i64,
+    last_record: Option<Instant>,
 }
 
 impl ReadPartition {
     /// A partition about to be read.
     pub fn new(index: usize, plan: &PartitionPlan) -> Self {
-        Self { index, next_offset: plan.start, end: plan.end, ended: false, at_end_since: None, is_untouched: true }
+        Self {
+            index,
+            next_offset: plan.start,
+            end: plan.end,
+            ended: false,
+            at_end_since: None,
+            is_untouched: true,
+            start: plan.start,
+            last_record: None,
+        }
     }
 }
 
@@ -103,6 +118,30 @@ impl SourceInput {
             self.stage.set_idle(partition.index);
         }
         self.align(at);
+    }
+
+    /// Goes on from a checkpoint: partitions are as they were at its boundary. They are read from where they stood.
+    pub fn restore(&mut self, starts: &[Start], shared: &Shared) {
+        let is_asleep = starts.iter().any(|start| start.position.asleep);
+        self.stage.set_asleep(is_asleep);
+        if is_asleep && starts.iter().any(|start| !start.position.untouched) {
+            // Its first record came just before that boundary, and nobody has taken it up.
+            shared.note_events(|events| _ = events.begun.insert(self.source));
+        }
+        for at in 0..self.partitions.len() {
+            let partition = &mut self.partitions[at];
+            let Some(Start { position, .. }) = starts.get(partition.index) else { continue };
+            partition.is_untouched = position.untouched;
+            self.stage.advance_watermark(partition.index, position.watermark);
+            if position.idle {
+                partition.at_end_since = Some(clock::now());
+                self.stage.set_idle(partition.index);
+            } else {
+                partition.at_end_since = None;
+                self.stage.set_active(partition.index);
+            }
+            self.align(at);
+        }
     }
 
     /// At a boundary: a partition was found. If it is ours, it counts as any other from here on.
@@ -202,12 +241,15 @@ impl SourceInput {
     pub fn take(&mut self, at: usize, rows: &SourceRows, shared: &Shared, out: &mut Output) -> Result<()> {
         let index = self.partitions[at].index;
         let fate = self.stage.on_rows(index, rows, out)?;
-        let metrics = shared.metrics.input(self.source);
-        metrics.records.fetch_add(rows.records, Ordering::Relaxed);
-        metrics.bytes.fetch_add(rows.bytes, Ordering::Relaxed);
-        metrics.skipped.fetch_add(rows.bad + fate.skipped, Ordering::Relaxed);
-        metrics.dead_lettered.fetch_add(fate.dead_lettered, Ordering::Relaxed);
-        metrics.tombstones.fetch_add(rows.tombstones, Ordering::Relaxed);
+        let read = ReadCounts {
+            records: rows.records,
+            bytes: rows.bytes,
+            skipped: rows.bad + fate.skipped,
+            dead_lettered: fate.dead_lettered,
+            tombstones: rows.tombstones,
+        };
+        self.counts.add(read);
+        shared.metrics.input(self.source).add(read);
         let partition = &mut self.partitions[at];
         partition.next_offset = partition.next_offset.max(rows.next_offset);
         if partition.end.is_some_and(|end| end <= partition.next_offset) {
@@ -217,6 +259,7 @@ impl SourceInput {
         let had_records = rows.records > 0;
         if had_records {
             partition.is_untouched = false;
+            partition.last_record = Some(self.listened);
         }
         if self.stage.is_asleep() && !rows.offsets.is_empty() {
             shared.note_events(|events| _ = events.begun.insert(self.source));
@@ -267,8 +310,39 @@ impl SourceInput {
             next_offset: p.next_offset,
             idle: self.stage.is_idle(p.index),
             away: self.stage.is_away(),
+            watermark: self.stage.watermark(p.index),
+            untouched: p.is_untouched,
+            asleep: self.stage.is_asleep(),
         };
         self.partitions.iter().map(position).collect()
+    }
+
+    /// How the partitions are, for people.
+    pub fn report(&self) -> Vec<PartitionReport> {
+        let limit = self.alignment.limit(self.drift_ms);
+        let report = |partition: &ReadPartition| {
+            let ReadPartition { index, at_end_since, .. } = *partition;
+            let watermark = self.stage.watermark(index);
+            let state = match () {
+                () if partition.ended => PartitionState::Ended,
+                () if self.stage.is_idle(index) => PartitionState::Idle,
+                () if at_end_since.is_some() => PartitionState::AtEnd,
+                () if self.stage.has_event_time() && limit < watermark => PartitionState::Ahead,
+                () => PartitionState::Reading,
+            };
+            PartitionReport {
+                index,
+                id: self.stage.partition_id(index).clone(),
+                start: partition.start,
+                next_offset: partition.next_offset,
+                end: partition.end.or_else(|| self.reader.as_ref()?.known_end(index)),
+                watermark,
+                state,
+                last_record: partition.last_record,
+                at_end_since,
+            }
+        };
+        self.partitions.iter().map(report).collect()
     }
 
     /// The next records are read up to where an earlier run stood at a boundary, and no further.
@@ -327,18 +401,20 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::super::metrics::{JobMetrics, Layout};
+    use super::super::job::JobState;
+    use super::super::metrics::{InputLayout, JobMetrics, Layout};
     use super::super::rehearsal::sources_of;
     use super::super::tests::{Record, columns, plan};
     use super::*;
-    use crate::connectors::PartitionId;
+    use crate::connectors::{CancelToken, PartitionId};
     use crate::plan::StreamPlan;
     use crate::time::{Progress, WATERMARK_MIN};
 
     /// What the threads of a job over two sources share.
     fn shared_by_two() -> Arc<Shared> {
-        let layout = Layout { inputs: vec!["a".to_owned(), "b".to_owned()], ..Layout::default() };
-        Shared::new(String::new(), String::new(), JobMetrics::new(layout))
+        let input = |name: &str| InputLayout { name: name.to_owned(), ..InputLayout::default() };
+        let layout = Layout { inputs: vec![input("a"), input("b")], ..Layout::default() };
+        Shared::new(JobState::new(String::new(), String::new()), JobMetrics::new(layout), CancelToken::default())
     }
 
     const UNION: &str =
@@ -423,6 +499,7 @@ mod tests {
                 idle_timeout: Some(Duration::from_millis(20)),
                 listened: clock::now(),
                 source,
+                counts: ReadCounts::default(),
             };
             input.prepare(plans);
             input

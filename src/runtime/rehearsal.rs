@@ -15,6 +15,8 @@ use super::clock;
 use super::exchange::deal;
 use super::launch::{fixed_rows, watermark_advances};
 use super::outlets::check_not_null;
+#[cfg(test)]
+use super::state::StoredState;
 use super::topology::{Part, Topology};
 use super::worker::{Fixed, with_hidden};
 use crate::connectors::{PartitionId, SourceRows};
@@ -23,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::exec::Counts;
 use crate::exec::{Boundary, Outlet, Outlets, Output, Rejected, SourceStage};
 use crate::plan::{NodeId, Op, SourceNode, StreamPlan};
-use crate::state::PaneKey;
+use crate::state::Piece;
 use crate::time::{Progress, TimeMs, WATERMARK_MAX};
 
 /// Picks one of so many: which message is delivered next, which worker goes first.
@@ -59,14 +61,48 @@ pub struct Given {
     pub rows: Vec<(usize, RecordBatch)>,
     /// Rows that were turned away and are wanted somewhere, with the number of the sink that they would have led to.
     pub rejected: Vec<(Option<usize>, Rejected)>,
-    /// State that changed since the last checkpoint: stage, node of its fragment, pane, partials.
-    pub deltas: Vec<(usize, usize, PaneKey, RecordBatch)>,
+    /// What a checkpoint gave out: nodes of the plan, and pieces of their state.
+    pub state: Vec<(NodeId, Piece)>,
 }
 
 impl Rehearsal {
     /// A job over sources with so many partitions each, in the order of the plan. Rows that read no stream are there at
     /// once.
     pub fn new(plan: Arc<StreamPlan>, partitions: &[usize], workers: usize, clock_ms: TimeMs) -> Result<Self> {
+        let mut rehearsal = Self::empty(plan, partitions, workers)?;
+        clock::set_worker_clock(clock_ms);
+        for Fixed { entry, hidden, batches, .. } in fixed_rows(&rehearsal.plan, &rehearsal.parts[0][0].sources)? {
+            for batch in batches {
+                let batch = with_hidden(&batch, hidden)?;
+                rehearsal.work(0, 0, |part, out| part.fragment.on_batch(entry, batch, out))?;
+            }
+        }
+        // The planner computed those by the wall clock.
+        clock::set_worker_clock(clock_ms);
+        Ok(rehearsal)
+    }
+
+    /// A job that goes on from what another one has given out at its checkpoints, with the clock of the last one.
+    #[cfg(test)]
+    pub fn restored(
+        plan: Arc<StreamPlan>,
+        partitions: &[usize],
+        workers: usize,
+        clock_ms: TimeMs,
+        state: StoredState,
+    ) -> Result<Self> {
+        let mut rehearsal = Self::empty(plan, partitions, workers)?;
+        let mut state = state.deal(&rehearsal.topology)?;
+        for stage in &mut rehearsal.parts {
+            for (worker, part) in stage.iter_mut().enumerate() {
+                state.restore(part, worker)?;
+            }
+        }
+        clock::set_worker_clock(clock_ms);
+        Ok(rehearsal)
+    }
+
+    fn empty(plan: Arc<StreamPlan>, partitions: &[usize], workers: usize) -> Result<Self> {
         let topology = Topology::new(Arc::clone(&plan), workers);
         let mut parts = Vec::new();
         for stage in 0..topology.stages() {
@@ -89,17 +125,7 @@ impl Rehearsal {
             });
         }
         let channels = BTreeMap::new();
-        let mut rehearsal = Self { plan, topology, parts, sources, channels, given: Given::default(), bad: 0 };
-        clock::set_worker_clock(clock_ms);
-        for Fixed { entry, hidden, batches, .. } in fixed_rows(&rehearsal.plan, &rehearsal.parts[0][0].sources)? {
-            for batch in batches {
-                let batch = with_hidden(&batch, hidden)?;
-                rehearsal.work(0, 0, |part, out| part.fragment.on_batch(entry, batch, out))?;
-            }
-        }
-        // The planner computed those by the wall clock.
-        clock::set_worker_clock(clock_ms);
-        Ok(rehearsal)
+        Ok(Self { plan, topology, parts, sources, channels, given: Given::default(), bad: 0 })
     }
 
     /// The plan.
@@ -245,9 +271,9 @@ impl Rehearsal {
     pub fn counts_by_sink(&self) -> Vec<Counts> {
         let mut counts = vec![Counts::default(); self.sinks().len()];
         for part in self.parts.iter().flatten() {
-            for (&node, of_node) in part.nodes.iter().zip(part.fragment.counts()) {
+            for (&node, of_node) in part.nodes.iter().zip(part.fragment.report()) {
                 if let Some(sink) = self.topology.statement_of(node) {
-                    counts[sink].add(of_node);
+                    counts[sink].add(of_node.counts);
                 }
             }
         }
@@ -261,12 +287,6 @@ impl Rehearsal {
         layout.statements.into_iter().map(|statement| statement.reads).collect()
     }
 
-    /// The node of the plan whose state is that of a node of a stage's fragment.
-    #[cfg(test)]
-    pub fn plan_node(&self, stage: usize, node: usize) -> NodeId {
-        self.parts[stage][0].nodes[node]
-    }
-
     /// Something that a worker does, and what comes of it: how far its outlets have come.
     fn work(
         &mut self,
@@ -276,7 +296,7 @@ impl Rehearsal {
     ) -> Result<Vec<(Outlet, Progress)>> {
         let Self { plan, topology, channels, given, .. } = self;
         let nodes = self.parts[stage][worker].nodes.clone();
-        let mut taken = Taken { plan, topology, nodes, stage, worker, channels, given, progress: Vec::new() };
+        let mut taken = Taken { plan, topology, nodes, worker, channels, given, progress: Vec::new() };
         f(&mut self.parts[stage][worker], &mut taken)?;
         Ok(taken.progress)
     }
@@ -313,7 +333,6 @@ struct Taken<'a> {
     topology: &'a Topology,
     /// Per node of the fragment, the plan's.
     nodes: Vec<NodeId>,
-    stage: usize,
     worker: usize,
     channels: &'a mut BTreeMap<(usize, usize, usize), VecDeque<(usize, RecordBatch)>>,
     given: &'a mut Given,
@@ -355,7 +374,7 @@ impl Outlets for Taken<'_> {
         Ok(())
     }
 
-    fn delta(&mut self, node: usize, key: PaneKey, delta: RecordBatch) {
-        self.given.deltas.push((self.stage, node, key, delta));
+    fn state(&mut self, node: usize, piece: Piece) {
+        self.given.state.push((self.nodes[node], piece));
     }
 }

@@ -15,6 +15,9 @@ const ALLOW_LATENESS: &str = "table.exec.emit.allow-lateness";
 
 const TOPIC_PREFIX: &str = "state.topic-prefix";
 
+const RESTORE: &str = "execution.restore";
+
+const REPLICATION: &str = "state.replication";
 const UNTIL_CAUGHT_UP: &str = "execution.until-caught-up";
 
 /// Keys that mean something here.
@@ -24,8 +27,10 @@ const KEYS: &[&str] = &[
     "table.dml-sync",
     "sink.commit-interval",
     "execution.checkpointing.interval",
+    RESTORE,
     "kafka.bootstrap.servers",
     TOPIC_PREFIX,
+    REPLICATION,
     "table.local-time-zone",
     ALLOW_LATENESS,
     "execution.runtime-mode",
@@ -70,6 +75,17 @@ const WITHOUT_MEANING: &[&str] = &[
     "pipeline.",
     "rest.",
 ];
+
+/// What a job does with what an earlier process of its name has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restore {
+    /// It goes on if it is the same job, and refuses otherwise.
+    Strict,
+    /// It goes on with the state of the operators that are the same; others begin without.
+    Compatible,
+    /// It begins anew.
+    None,
+}
 
 /// The session's settings.
 #[derive(Clone, Debug, Default)]
@@ -125,6 +141,25 @@ impl Session {
     /// What the names of topics begin with in which jobs keep what they have come to.
     pub fn topic_prefix(&self) -> &str {
         self.values.get(TOPIC_PREFIX).map_or("tidemill-progress-", String::as_str)
+    }
+
+    /// How many replicas those topics are made with; `None` leaves it to the broker.
+    pub fn topic_replication(&self) -> Result<Option<i32>> {
+        let Some(value) = self.values.get(REPLICATION) else { return Ok(None) };
+        match value.parse::<i16>() {
+            Ok(replicas) if 1 <= replicas => Ok(Some(replicas.into())),
+            _ => Err(invalid(REPLICATION, value, "a number of replicas such as '3'")),
+        }
+    }
+
+    /// What becomes of what an earlier process of a job has come to.
+    pub fn restore(&self) -> Result<Restore> {
+        match self.values.get(RESTORE).map(|v| v.to_ascii_lowercase()).as_deref() {
+            None | Some("strict") => Ok(Restore::Strict),
+            Some("compatible") => Ok(Restore::Compatible),
+            Some("none") => Ok(Restore::None),
+            Some(other) => Err(invalid(RESTORE, other, "'strict', 'compatible' or 'none'")),
+        }
     }
 
     /// The number of workers, if one was given.
@@ -208,6 +243,8 @@ impl Session {
 
     fn check(&self) -> Result<()> {
         self.workers()?;
+        self.topic_replication()?;
+        self.restore()?;
         self.waits_for_jobs()?;
         self.until_caught_up()?;
         self.commit_interval()?;

@@ -29,11 +29,11 @@ use crate::catalog::Catalog;
 use crate::change::RowKind;
 use crate::connectors::{RawRecord, RawRecords, SourceColumn, SourceRows};
 use crate::error::Result;
-use crate::exec::{Boundary, Counts, End};
+use crate::exec::{Boundary, Counts, End, Extent};
 use crate::plan::{Hidden, Op, PlanSettings, Planner, SourceNode, StreamPlan};
 use crate::sql::parse_script;
 use crate::sql::statement::Statement;
-use crate::state::{GroupTable, PaneKey, Sessions};
+use crate::state::{GroupTable, PaneKey, PieceKind, Sessions};
 use crate::time::{SlicedWindows, TimeMs, WATERMARK_MIN, WindowId};
 
 /// Seeds of one run, per query.
@@ -400,9 +400,10 @@ impl Job {
                 None => self.rows.extend(rows),
             }
         }
-        for (stage, node, pane, delta) in given.deltas {
-            let aggregate = self.rehearsal.plan_node(stage, node);
-            self.deltas.entry((aggregate, pane)).or_default().push(delta);
+        for (node, piece) in given.state {
+            if let Some(delta) = piece.batch.filter(|_| piece.kind != PieceKind::Given) {
+                self.deltas.entry((node, piece.key)).or_default().push(delta);
+            }
         }
         for (sink, rejected) in given.rejected {
             // The record is the offset, as it was read.
@@ -524,7 +525,12 @@ fn run(plan: &Arc<StreamPlan>, case: &Case, workers: usize, seed: u64) -> Vec<Se
                 job.rehearsal.set_asleep(source, false);
             }
         }
-        let boundary = Boundary { sequence, clock_ms: stop.clock_ms, checkpoint: stop.checkpoint, end: stop.end };
+        let boundary = Boundary {
+            sequence,
+            clock_ms: stop.clock_ms,
+            checkpoint: stop.checkpoint.then_some(Extent::Delta),
+            end: stop.end,
+        };
         let watermark = job.rehearsal.boundary(&boundary, &mut |n| rng.random_range(0..n)).unwrap();
         trace.push(job.seen(stop.checkpoint, watermark));
     }

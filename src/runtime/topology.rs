@@ -13,6 +13,7 @@ use crate::exec::{
     Transform, WindowAggregate,
 };
 use crate::plan::{AggregateNode, Hidden, Node, NodeId, Op, StreamPlan};
+use crate::state::{Piece, PieceKind, unexpected};
 
 /// What crosses from one stage to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +65,8 @@ pub struct Part {
     pub edges: BTreeMap<usize, usize>,
     /// Per node of the fragment, the node of the plan that it is or leads to.
     pub nodes: Vec<NodeId>,
+    /// Per node of the plan that is here, and keeps its state here if it has any, the fragment's.
+    pub own: BTreeMap<NodeId, usize>,
 }
 
 impl Part {
@@ -161,7 +164,7 @@ impl Topology {
             stage_of.push(stage);
         }
         let (lineages, statements) = (lineages(&plan), statements(&plan, &sinks));
-        let policies = Policies::new(plan.sources().map(|source| source.rejects.on_error));
+        let policies = Policies::new(plan.sources().map(|source| (&source.rejects).into()));
         Self { plan, workers, stage_of, edges, sinks, lineages, statements, policies }
     }
 
@@ -190,6 +193,16 @@ impl Topology {
         self.sinks.iter().any(|&s| self.stage_of[s] == stage)
     }
 
+    /// The columns by which rows of a node's state belong to workers, as what it is made of does.
+    pub fn owner_columns(&self, node: NodeId, piece: &Piece) -> Result<Vec<usize>> {
+        if let Op::Aggregate(aggregate) = &self.plan.nodes[node].op {
+            return Ok((0..aggregate.layout.keys().fields().len()).collect());
+        }
+        let input = if piece.kind == PieceKind::Rows { usize::try_from(piece.key.1).ok() } else { Some(0) };
+        let columns = input.and_then(|input| key_columns(&self.plan, node)?.into_iter().nth(input));
+        columns.ok_or_else(|| unexpected(piece))
+    }
+
     /// The number of the sink that the rows of a node lead to; `None` for a source, which several statements may read.
     pub fn statement_of(&self, node: NodeId) -> Option<usize> {
         self.statements[node]
@@ -207,29 +220,29 @@ impl Topology {
             sources: BTreeMap::new(),
             edges: BTreeMap::new(),
             nodes: Vec::new(),
+            own: BTreeMap::new(),
         };
-        let mut local: BTreeMap<NodeId, usize> = BTreeMap::new();
         for (id, node) in self.plan.nodes.iter().enumerate() {
             if let (Op::Aggregate(aggregate), true) = (&node.op, 1 < self.workers) {
                 let input = node.inputs[0];
                 let below = &self.plan.nodes[input];
                 if self.stage_of[input] == stage {
                     let partial = PartialAggregate::new(aggregate, below.visible.fields().len(), below.hidden)?;
-                    let at = part.add(id, Some(Box::new(partial)), &[local[&input]]);
+                    let at = part.add(id, Some(Box::new(partial)), &[part.own[&input]]);
                     part.fragment.send_out(at, self.edge(input, id));
                 }
                 if self.stage_of[id] == stage {
                     let at = part.add(id, Some(owner(aggregate, None, node)?), &[]);
                     part.fragment.set_lineage(at, self.lineages[input]);
                     part.edges.insert(self.edge(input, id), at);
-                    local.insert(id, at);
+                    part.own.insert(id, at);
                 }
                 continue;
             }
             // Rows that a later stage reads leave here.
             for &input in &node.inputs {
                 if self.stage_of[input] == stage && stage < self.stage_of[id] {
-                    part.fragment.send_out(local[&input], self.edge(input, id));
+                    part.fragment.send_out(part.own[&input], self.edge(input, id));
                 }
             }
             if self.stage_of[id] != stage {
@@ -238,7 +251,7 @@ impl Topology {
             let inputs: Vec<usize> = node
                 .inputs
                 .iter()
-                .map(|&input| match local.get(&input) {
+                .map(|&input| match part.own.get(&input) {
                     Some(&at) => at,
                     None => {
                         let at = part.add(id, None, &[]);
@@ -259,7 +272,7 @@ impl Topology {
             if node.inputs.is_empty() {
                 part.sources.insert(id, at);
             }
-            local.insert(id, at);
+            part.own.insert(id, at);
         }
         Ok(part)
     }

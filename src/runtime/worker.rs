@@ -10,10 +10,11 @@ use arrow::datatypes::DataType;
 use super::clock;
 use super::events::ClockEvents;
 use super::exchange::{Aligned, Message, Next, cancelled};
-use super::job::{Call, Shared};
+use super::failpoint;
 use super::outlets::WorkerOutlets;
 use super::progress::Recorded;
 use super::reading::SourceInput;
+use super::shared::{Call, Shared};
 use super::topology::Part;
 use crate::connectors::SourceRows;
 use crate::error::Result;
@@ -31,9 +32,9 @@ pub struct SourceWorker {
     pub inputs: Vec<SourceInput>,
     /// Rows that were computed once.
     pub fixed: Vec<Fixed>,
-    /// The clock before the first boundary.
-    pub clock_ms: i64,
-    /// The last boundary of a replay; 0 without one.
+    /// The boundary from which the job goes on, 0 at its start, and its clock.
+    pub from: (u64, i64),
+    /// The last boundary of a replay; that from which the job goes on without one.
     pub replay_until: u64,
 }
 
@@ -52,7 +53,8 @@ pub struct Fixed {
 impl SourceWorker {
     /// Runs until the job ends.
     pub fn run(&mut self) -> Result<()> {
-        clock::set_worker_clock(self.clock_ms);
+        let (mut sequence, clock_ms) = self.from;
+        clock::set_worker_clock(clock_ms);
         for Fixed { entry, input, hidden, batches } in std::mem::take(&mut self.fixed) {
             for batch in batches {
                 let batch = with_hidden(&batch, hidden)?;
@@ -62,7 +64,7 @@ impl SourceWorker {
             }
         }
         let shared = Arc::clone(&self.outlets.shared);
-        let (mut sequence, mut told_end) = (0, false);
+        let mut told_end = false;
         loop {
             if shared.is_cancelled() {
                 return Err(cancelled());
@@ -130,10 +132,13 @@ impl SourceWorker {
     fn read(&mut self, poll: impl Fn(&mut SourceInput) -> Result<Option<(usize, SourceRows)>>) -> Result<bool> {
         let mut any = false;
         for input in &mut self.inputs {
+            let before = clock::worked();
             let Some((at, rows)) = poll(input)? else { continue };
+            failpoint::reach("after-poll");
             any = true;
             let mut out = Output::default();
             input.take(at, &rows, &self.outlets.shared, &mut out)?;
+            self.part.fragment.add_time(input.entry, clock::worked().saturating_sub(before));
             self.outlets.turn_away(None, out.rejected)?;
             for batch in out.batches {
                 let taken = self.part.fragment.on_batch(input.entry, batch, &mut self.outlets);
@@ -179,7 +184,8 @@ impl SourceWorker {
                 None => input.find_idle(),
             }
             progress.push((input.entry, input.stage.progress(boundary.clock_ms)));
-            self.outlets.shared.note_positions(boundary.sequence, input.source, input.positions());
+            self.outlets.shared.note_reached(boundary.sequence, input.source, input.positions(), input.counts);
+            self.outlets.shared.metrics.report_share(input.source, self.outlets.worker, input.report());
         }
         let with_progress: Vec<usize> = progress.iter().map(|(entry, _)| *entry).collect();
         // Sources that this worker has no share of, and rows that were computed once, hold nothing back.

@@ -40,7 +40,7 @@ const REFUSED: [(&str, &str, &str); 22] = [
     ("REMOVE", "REMOVE JAR is not supported: nothing here runs Java", "the connectors and formats are built in"),
     ("LOAD", "LOAD MODULE is not supported", "SHOW FUNCTIONS lists what is built in"),
     ("UNLOAD", "UNLOAD MODULE is not supported", "SHOW FUNCTIONS lists what is built in"),
-    ("ANALYZE", "ANALYZE TABLE is not supported", "EXPLAIN ANALYZE runs a query and measures it"),
+    ("ANALYZE", "ANALYZE TABLE is not supported", "EXPLAIN ANALYZE JOB shows what a running job does"),
     ("CALL", "CALL is not supported", "there are no procedures"),
     ("GRANT", "GRANT is not supported", "access is governed by the Kafka brokers"),
     ("REVOKE", "REVOKE is not supported", "access is governed by the Kafka brokers"),
@@ -282,6 +282,14 @@ impl StatementParser<'_> {
                 .hint("write EXPLAIN or EXPLAIN ANALYZE")
                 .at(at));
         }
+        if self.next_is("JOB") {
+            if !analyze {
+                return Err(self
+                    .expected("a statement")
+                    .hint("write EXPLAIN ANALYZE JOB <name>, or DESCRIBE JOB <name>"));
+            }
+            return Ok(Statement::ExplainJob(self.job()?));
+        }
         let statement = self.statement()?;
         match statement {
             Statement::Insert(_) | Statement::StatementSet(_) | Statement::Query(_) => {
@@ -291,8 +299,17 @@ impl StatementParser<'_> {
         }
     }
 
+    /// `JOB`, and its name if there is one.
+    fn job(&mut self) -> Result<Option<String>> {
+        self.expect_words(&["JOB"])?;
+        if self.at_end() { Ok(None) } else { self.text_or_name("the name of a job").map(Some) }
+    }
+
     fn describe(&mut self) -> Result<Statement> {
         self.parser.advance_token();
+        if self.next_is("JOB") && self.parser.peek_nth_token_ref(1).token != Token::Period {
+            return Ok(Statement::DescribeJob(self.job()?));
+        }
         let is_prefix = !matches!(self.parser.peek_nth_token_ref(1).token, Token::EOF | Token::Period);
         if is_prefix && self.word("TOPIC") {
             return Ok(Statement::DescribeTopic(self.text_or_name("the name of a topic")?));
@@ -350,12 +367,17 @@ impl StatementParser<'_> {
     fn stop(&mut self) -> Result<Statement> {
         self.expect_words(&["STOP", "JOB"])?;
         let name = self.text_or_name("the name of a job")?;
-        if self.next_is("WITH") {
-            return Err(Error::statement("STOP JOB takes no WITH SAVEPOINT or WITH DRAIN")
-                .hint("a job that is stopped goes on where it ended; leave the clause out")
-                .at(self.span_next()));
+        let mut drain = false;
+        while self.word("WITH") {
+            if self.next_is("SAVEPOINT") {
+                return Err(Error::statement("STOP JOB takes no WITH SAVEPOINT")
+                    .hint("a job that writes exactly once goes on where it ended; leave the clause out")
+                    .at(self.span_next()));
+            }
+            self.expect_words(&["DRAIN"])?;
+            drain = true;
         }
-        Ok(Statement::StopJob(name))
+        Ok(Statement::StopJob { name, drain })
     }
 
     fn set(&mut self) -> Result<Statement> {

@@ -212,8 +212,14 @@ fn everything_else() {
     check("PRINT 'a.b-c'", &print("a.b-c", false, None));
     check("PRINT a.b-c-1 LIMIT 3 FROM BEGINNING", &print("a.b-c-1", true, Some(3)));
     check("PRINT `x` FROM BEGINNING", &print("x", true, None));
-    check("STOP JOB 'my job'", "StopJob(\"my job\")");
-    check("STOP JOB job-1", "StopJob(\"job-1\")");
+    check("STOP JOB 'my job'", "StopJob { name: \"my job\", drain: false }");
+    check("STOP JOB job-1", "StopJob { name: \"job-1\", drain: false }");
+    check("STOP JOB job-1 WITH DRAIN", "StopJob { name: \"job-1\", drain: true }");
+    check("DESCRIBE JOB", "DescribeJob(None)");
+    check("DESC JOB 'my job'", "DescribeJob(Some(\"my job\"))");
+    check("DESCRIBE `JOB`", "Describe(\"JOB\")");
+    check("EXPLAIN ANALYZE JOB a.b-c", "ExplainJob(Some(\"a.b-c\"))");
+    check("EXPLAIN ANALYZE JOB", "ExplainJob(None)");
     check("SET", "Set(None)");
     check("SET 'a.b' = 'c d'", "Set(Some((\"a.b\", \"c d\")))");
     check("SET table.local-time-zone = UTC", "Set(Some((\"table.local-time-zone\", \"UTC\")))");
@@ -400,9 +406,16 @@ fn mistakes_point_at_their_place_and_say_what_to_write() {
     check("SET a", "", "expected \"=\", found the end of the statement", "write SET 'key' = 'value'");
     check(
         "STOP JOB x WITH SAVEPOINT",
-        "WITH",
-        "STOP JOB takes no WITH SAVEPOINT or WITH DRAIN",
-        "a job that is stopped goes on where it ended; leave the clause out",
+        "SAVEPOINT",
+        "STOP JOB takes no WITH SAVEPOINT",
+        "a job that writes exactly once goes on where it ended; leave the clause out",
+    );
+    check("STOP JOB x WITH", "", "expected DRAIN, found the end of the statement", "");
+    check(
+        "EXPLAIN JOB x",
+        "JOB",
+        "expected a statement, found JOB",
+        "write EXPLAIN ANALYZE JOB <name>, or DESCRIBE JOB <name>",
     );
 }
 

@@ -48,6 +48,10 @@ pub enum Statement {
     },
     /// `DESCRIBE name` (or `DESC`).
     Describe(String),
+    /// `DESCRIBE JOB [name]`; without a name, the only one.
+    DescribeJob(Option<String>),
+    /// `EXPLAIN ANALYZE JOB [name]`.
+    ExplainJob(Option<String>),
     /// `DESCRIBE TOPIC 'name'`.
     DescribeTopic(String),
     /// `SHOW ..`.
@@ -61,8 +65,13 @@ pub enum Statement {
         /// `LIMIT n`.
         limit: Option<usize>,
     },
-    /// `STOP JOB name`.
-    StopJob(String),
+    /// `STOP JOB name [WITH DRAIN]`.
+    StopJob {
+        /// The job.
+        name: String,
+        /// `WITH DRAIN`: windows that are open close first.
+        drain: bool,
+    },
     /// `SET 'key' = 'value'`, or `SET` alone to list what is set.
     Set(Option<(String, String)>),
     /// `RESET 'key'`, or `RESET` alone for all.

@@ -8,11 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-
 use super::layout::AggregateLayout;
 use super::pane::Pane;
-use super::panes::{Admission, Fired, PaneKey, admit, count_windows};
+use super::panes::{Admission, Fired, PaneKey, admit, count_windows, entry_or};
+use super::piece::{Piece, PieceKind, unexpected};
 use super::table::GroupTable;
 use crate::error::Result;
 use crate::time::{SlicedWindows, TimeMs, WATERMARK_MIN, WindowId, late_from};
@@ -55,12 +54,8 @@ impl KeptPanes {
 
     /// The table that takes updates for a pane.
     pub fn delta(&mut self, key: PaneKey) -> Result<&mut GroupTable> {
-        use std::collections::btree_map::Entry;
         self.touched.insert(key);
-        match self.panes.entry(key) {
-            Entry::Occupied(entry) => Ok(entry.into_mut().live()),
-            Entry::Vacant(entry) => Ok(entry.insert(Pane::new(&self.layout)?).live()),
-        }
+        Ok(entry_or(self.panes.entry(key), &self.layout)?.live())
     }
 
     /// Moves the watermark and evaluates every window that has changed and is closed, or any with `open_too`; then
@@ -73,9 +68,7 @@ impl KeptPanes {
     ) -> Result<WindowId> {
         assert!(self.watermark <= watermark, "a watermark never falls");
         self.watermark = watermark;
-        for key in std::mem::take(&mut self.touched) {
-            self.changed.extend(windows_of(&self.windows, key).step_by(self.windows.step() as usize));
-        }
+        self.find_changed();
         let first_open = self.windows.first_open(watermark);
         while let Some(&window) = self.changed.first() {
             if !open_too && first_open <= window {
@@ -94,6 +87,12 @@ impl KeptPanes {
         Ok(first_kept)
     }
 
+    fn find_changed(&mut self) {
+        for key in std::mem::take(&mut self.touched) {
+            self.changed.extend(windows_of(&self.windows, key).step_by(self.windows.step() as usize));
+        }
+    }
+
     fn evaluate(&mut self, window: WindowId) -> Result<Fired> {
         let slices = (self.windows.first_slice(window), WindowId::MIN)..(window, WindowId::MIN);
         for ((_, first_open), pane) in self.panes.range_mut(slices) {
@@ -105,9 +104,58 @@ impl KeptPanes {
         Ok(Fired { window, rows, columns })
     }
 
-    /// A checkpoint: gives out what has come for every pane since the last one.
-    pub fn checkpoint(&mut self, mut log: impl FnMut(PaneKey, &RecordBatch) -> Result<()>) -> Result<()> {
-        self.panes.iter_mut().try_for_each(|(&key, pane)| pane.checkpoint(|delta| log(key, delta)))
+    /// A checkpoint: gives out what has come for every pane since the last one, or everything.
+    pub fn checkpoint(&mut self, whole: bool, give: &mut dyn FnMut(Piece)) -> Result<()> {
+        for (&key, pane) in &mut self.panes {
+            if let Some(partial) = pane.checkpoint(whole)? {
+                give(Piece::new(PieceKind::Pane, key, partial));
+            }
+        }
+        Ok(())
+    }
+
+    /// The first window that is open.
+    pub fn first_open(&self) -> WindowId {
+        self.windows.first_open(self.watermark)
+    }
+
+    /// Takes up panes that checkpoints have given out, with the watermark of the last one. Windows that were evaluated at
+    /// every boundary are evaluated, so that it is known what was given out of them: those that have closed, and with
+    /// `open_too` the others. There are no panes yet.
+    pub fn restore(
+        &mut self,
+        watermark: TimeMs,
+        open_too: bool,
+        pieces: Vec<Piece>,
+        mut given: impl FnMut(Fired) -> Result<()>,
+    ) -> Result<()> {
+        self.watermark = watermark;
+        let first_kept = self.windows.first_open(late_from(watermark, self.lateness_ms));
+        for piece in pieces {
+            let key = piece.key;
+            if piece.kind != PieceKind::Pane {
+                return Err(unexpected(&piece));
+            }
+            if first_kept <= self.windows.last_window(key.0) {
+                entry_or(self.panes.entry(key), &self.layout)?.restore(piece.rows()?)?;
+                self.touched.insert(key);
+            }
+        }
+        self.find_changed();
+        self.changed = self.changed.split_off(&first_kept);
+        let not_evaluated = if open_too { BTreeSet::new() } else { self.changed.split_off(&self.first_open()) };
+        let evaluated = std::mem::replace(&mut self.changed, not_evaluated);
+        evaluated.into_iter().try_for_each(|window| given(self.evaluate(window)?))
+    }
+
+    /// The end of the window that closes next.
+    pub fn next_close(&self) -> Option<TimeMs> {
+        let first_open = self.windows.first_open(self.watermark);
+        let first_of = |&(slice, first): &PaneKey| {
+            let window = self.windows.first_window_from(slice, first.max(first_open));
+            (window <= self.windows.last_window(slice)).then_some(window)
+        };
+        self.panes.keys().filter_map(first_of).min().map(|window| self.windows.bounds(window).1)
     }
 
     /// The number of windows with rows that are kept.

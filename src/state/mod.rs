@@ -7,14 +7,16 @@
 //! [`AggregateLayout`] says what the columns are and makes accumulators; a [`GroupTable`] is a partial that can be
 //! updated; [`Panes`] keeps one pair of tables (base and delta) per slice and first open window, for windows that are
 //! given out once; [`KeptPanes`] does so for windows that are given out again when they change; [`Sessions`] keeps one
-//! per slice.
+//! per slice. At rest in a log state is [`Piece`]s, of which `chunks` makes bytes.
 
 mod checked_sum;
+mod chunks;
 mod distinct;
 mod kept;
 mod layout;
 mod pane;
 mod panes;
+mod piece;
 mod sessions;
 mod sorting;
 mod spans;
@@ -23,8 +25,10 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use chunks::{ChunkReader, ChunkWriter};
 pub use kept::KeptPanes;
 pub use layout::{Aggregate, AggregateLayout};
 pub use panes::{Admission, Fired, PaneKey, Panes};
+pub use piece::{Piece, PieceKind, clock_of, unexpected};
 pub use sessions::{Ended, Sessions};
 pub use table::GroupTable;

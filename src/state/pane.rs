@@ -57,13 +57,16 @@ impl Pane {
         Ok((self.base.resting, delta))
     }
 
-    /// A checkpoint: gives out the delta, if there is any, and merges it into the base.
-    pub(super) fn checkpoint(&mut self, log: impl FnOnce(&RecordBatch) -> Result<()>) -> Result<()> {
-        if let Some(delta) = self.delta.rest()? {
-            log(delta)?;
-            self.base.merge_part(&mut self.delta)?;
-        }
-        Ok(())
+    /// A checkpoint: gives out the delta, if there is any, and merges it into the base; or else the whole.
+    pub(super) fn checkpoint(&mut self, whole: bool) -> Result<Option<RecordBatch>> {
+        let delta = self.delta.rest()?.cloned();
+        self.base.merge_part(&mut self.delta)?;
+        if whole { Ok(self.base.rest()?.cloned()) } else { Ok(delta) }
+    }
+
+    /// Takes up what a checkpoint has given out.
+    pub(super) fn restore(&mut self, partial: RecordBatch) -> Result<()> {
+        self.base.put(partial)
     }
 
     pub(super) fn size_bytes(&self) -> usize {
@@ -97,12 +100,15 @@ impl Part {
     /// Takes everything of another part, which is empty afterwards.
     fn merge_part(&mut self, other: &mut Self) -> Result<()> {
         other.rest()?;
-        let Some(more) = other.resting.take() else { return Ok(()) };
+        other.resting.take().map_or(Ok(()), |more| self.put(more))
+    }
+
+    fn put(&mut self, partial: RecordBatch) -> Result<()> {
         if self.live.is_empty() && self.resting.is_none() {
-            self.resting = Some(more);
+            self.resting = Some(partial);
             return Ok(());
         }
-        self.live.merge(&more)
+        self.live.merge(&partial)
     }
 
     /// The whole part as a table; the part is empty afterwards.

@@ -9,15 +9,17 @@
 //! its slices again.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 
 use super::layout::AggregateLayout;
 use super::pane::Pane;
+use super::piece::{Piece, PieceKind, unexpected};
 use super::stacks::{Stacks, Total};
 use super::table::GroupTable;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::time::{Run, SliceId, SlicedWindows, TimeMs, WATERMARK_MIN, WindowId};
 
 /// A slice, and the first window over it that its rows count for.
@@ -99,12 +101,8 @@ impl Panes {
 
     /// The table that takes updates for a pane.
     pub fn delta(&mut self, (slice, first_open): PaneKey) -> Result<&mut GroupTable> {
-        use std::collections::btree_map::Entry;
         debug_assert!(self.watermark < self.windows.last_instant(first_open), "a fired window gets no rows");
-        match self.open.entry((first_open, slice)) {
-            Entry::Occupied(entry) => Ok(entry.into_mut().live()),
-            Entry::Vacant(entry) => Ok(entry.insert(Pane::new(&self.layout)?).live()),
-        }
+        Ok(entry_or(self.open.entry((first_open, slice)), &self.layout)?.live())
     }
 
     /// Moves the watermark and closes every window that it has reached, in the order of their ends.
@@ -203,15 +201,76 @@ impl Panes {
         table.finish()
     }
 
-    /// A checkpoint: gives out what has come for every pane since the last one.
-    pub fn checkpoint(&mut self, mut log: impl FnMut(PaneKey, &RecordBatch) -> Result<()>) -> Result<()> {
-        for (key, delta) in std::mem::take(&mut self.unlogged) {
-            log(key, &delta)?;
+    /// A checkpoint: gives out what has come for every pane since the last one, or everything.
+    pub fn checkpoint(&mut self, whole: bool, give: &mut dyn FnMut(Piece)) -> Result<()> {
+        let unlogged = std::mem::take(&mut self.unlogged);
+        if whole {
+            match (&self.folded, self.newest) {
+                (Folded::Growing(total), Some(newest)) => total.checkpoint((newest, self.closed), give),
+                (Folded::Sliding(stacks), _) => stacks.checkpoint(give),
+                _ => {}
+            }
+        } else {
+            unlogged.into_iter().for_each(|(key, delta)| give(Piece::new(PieceKind::Pane, key, delta)));
         }
         for (&(first_open, slice), pane) in &mut self.open {
-            pane.checkpoint(|delta| log((slice, first_open), delta))?;
+            if let Some(partial) = pane.checkpoint(whole)? {
+                give(Piece::new(PieceKind::Pane, (slice, first_open), partial));
+            }
         }
         Ok(())
+    }
+
+    /// Takes up what checkpoints have given out, with the watermark of the last one. There are no panes yet.
+    pub fn restore(&mut self, watermark: TimeMs, pieces: Vec<Piece>) -> Result<()> {
+        self.watermark = watermark;
+        let first_open_now = self.windows.first_open(watermark);
+        let mut folded: BTreeMap<PaneKey, Pane> = BTreeMap::new();
+        let mut front = Vec::new();
+        for piece in pieces {
+            let (slice, first_open) = match piece.kind {
+                PieceKind::Clock => continue,
+                PieceKind::Pane => piece.key,
+                PieceKind::Older => (piece.key.0, WindowId::MIN),
+                PieceKind::Suffix => (piece.key.1 - 1, WindowId::MIN),
+                PieceKind::Turn => (piece.key.0 - 1, WindowId::MIN),
+                _ => return Err(unexpected(&piece)),
+            };
+            // Every window over the slice has closed.
+            if self.windows.last_window(slice) < first_open_now {
+                continue;
+            }
+            if first_open_now <= first_open {
+                let pane = self.open.entry((first_open, slice));
+                entry_or(pane, &self.layout)?.restore(piece.rows()?)?;
+                continue;
+            }
+            self.newest = self.newest.max(Some(slice));
+            if piece.kind == PieceKind::Pane {
+                entry_or(folded.entry(piece.key), &self.layout)?.restore(piece.rows()?)?;
+            } else {
+                front.push(piece);
+            }
+        }
+        let Some(newest) = self.newest else { return Ok(()) };
+        self.closed = self.windows.first_window_from(newest, first_open_now) - self.windows.step();
+        let mut partials = Vec::with_capacity(folded.len());
+        for (key, pane) in folded {
+            partials.extend(pane.into_partials()?.0.map(|whole| (key, whole)));
+        }
+        match &mut self.folded {
+            Folded::Disjoint => Err(Error::bug("windows that share no slice have folded panes")),
+            Folded::Growing(total) => total.push(partials, &mut self.scratch),
+            Folded::Sliding(stacks) => {
+                stacks.restore(&self.layout, front)?;
+                stacks.push(partials, &mut self.scratch)
+            }
+        }
+    }
+
+    /// The end of the window that closes next.
+    pub fn next_close(&self) -> Option<TimeMs> {
+        self.next_window().map(|window| self.windows.bounds(window).1)
     }
 
     /// The number of windows with rows that have not closed yet.
@@ -229,6 +288,14 @@ impl Panes {
         };
         let unlogged: usize = self.unlogged.values().map(RecordBatch::get_array_memory_size).sum();
         folded + unlogged + self.open.values().map(Pane::size_bytes).sum::<usize>()
+    }
+}
+
+/// The pane of an entry; a new one if there is none.
+pub(super) fn entry_or<'a, K: Ord>(entry: Entry<'a, K, Pane>, layout: &Arc<AggregateLayout>) -> Result<&'a mut Pane> {
+    match entry {
+        Entry::Occupied(entry) => Ok(entry.into_mut()),
+        Entry::Vacant(entry) => Ok(entry.insert(Pane::new(layout)?)),
     }
 }
 

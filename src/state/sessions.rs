@@ -12,10 +12,10 @@
 //! those of an earlier one ends with the next slice at the latest.
 //!
 //! A checkpoint's delta has each group at the slice of its first time, from which it has been carried since the
-//! checkpoint before, maybe over many. All deltas that were ever given out, put into their slices, make the same
-//! sessions again: a group whose last time lies behind its slice is carried on first of all. What deltas alone do not tell
-//! is that a row of a partition that was idle came within the gap of a session only after that had ended: it begins one of
-//! its own, and whoever reads deltas must end sessions between them as they ended then.
+//! checkpoint before, maybe over many. All deltas, put into their slices in order, make the same sessions again: a group
+//! whose last time lies behind its slice is carried on first of all. One thing deltas alone do not tell: a row of a
+//! partition that was idle may come within the gap of a session that has ended, and begins one of its own. So a delta says
+//! of each group whether it has joined what was there; what has not is put in after sessions have ended as they did then.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use arrow::compute::{interleave, take_record_batch};
 use arrow::datatypes::Int64Type;
 
 use super::layout::AggregateLayout;
-use super::panes::PaneKey;
+use super::piece::{Piece, PieceKind, unexpected};
 use super::table::GroupTable;
 use crate::error::Result;
 use crate::time::{Axis, SliceId, TimeMs, WATERMARK_MIN};
@@ -121,26 +121,85 @@ impl Sessions {
         Ok(())
     }
 
-    /// A checkpoint: gives out what changed since the last one, each group at the slice of its first time, and merges
-    /// it into the base.
-    pub fn checkpoint(&mut self, mut log: impl FnMut(PaneKey, RecordBatch) -> Result<()>) -> Result<()> {
+    /// A checkpoint: gives out what changed since the last one, or everything, each group at the slice of its first time,
+    /// and merges it into the base.
+    pub fn checkpoint(&mut self, whole: bool, give: &mut dyn FnMut(Piece)) -> Result<()> {
+        let keys = self.layout.keys().fields().len();
         for slice in self.slices.values_mut() {
             if let Slice::Closed(closed) = slice {
                 *slice = closed.open(&self.layout)?;
             }
             let Slice::Open { base, delta } = slice else { continue };
-            let changed = delta.take_partial()?;
-            base.merge(&changed)?;
-            let mut groups: BTreeMap<SliceId, Vec<u32>> = BTreeMap::new();
-            let first = changed.column(changed.num_columns() - 2).as_primitive::<Int64Type>().values();
-            for (&first, row) in first.iter().zip(0..) {
-                groups.entry(self.axis.slice_of(first)).or_default().push(row);
+            let mut given = delta.take_partial()?;
+            let mut goes_on = vec![false; given.num_rows()];
+            if whole {
+                base.merge(&given)?;
+                given = base.take_partial()?;
+                goes_on = vec![false; given.num_rows()];
+            } else if 0 < given.num_rows() {
+                let groups = base.find(given.num_rows(), &given.columns()[..keys])?.to_vec();
+                let (first, _) = base.spans();
+                goes_on.iter_mut().zip(groups).for_each(|(goes_on, group)| *goes_on = first[group] != TimeMs::MAX);
             }
-            for (first, rows) in groups {
-                log((first, first + 1), take_record_batch(&changed, &UInt32Array::from(rows))?)?;
+            base.merge(&given)?;
+            let mut groups: BTreeMap<(PieceKind, SliceId), Vec<u32>> = BTreeMap::new();
+            let first = given.column(given.num_columns() - 2).as_primitive::<Int64Type>().values();
+            for ((&first, goes_on), row) in first.iter().zip(goes_on).zip(0..) {
+                let kind = if goes_on { PieceKind::GoesOn } else { PieceKind::Begun };
+                groups.entry((kind, self.axis.slice_of(first))).or_default().push(row);
+            }
+            for ((kind, first), rows) in groups {
+                let rows = take_record_batch(&given, &UInt32Array::from(rows))?;
+                give(Piece::new(kind, (first, first + 1), rows));
             }
         }
         Ok(())
+    }
+
+    /// Takes up what a checkpoint with this watermark has given out, after those before it. Sessions that have ended since
+    /// the one before are forgotten, once they have been given what joined them: what has begun since then may lie within
+    /// the gap of one, and is none of it.
+    pub fn restore(&mut self, watermark: TimeMs, pieces: Vec<Piece>) -> Result<()> {
+        let (mut go_on, mut begun) = (Vec::new(), Vec::new());
+        for piece in pieces {
+            match piece.kind {
+                PieceKind::GoesOn => go_on.push(piece),
+                PieceKind::Begun => begun.push(piece),
+                _ => return Err(unexpected(&piece)),
+            }
+        }
+        self.put(go_on)?;
+        self.close_until(watermark, |_| Ok(()))?;
+        self.put(begun)
+    }
+
+    /// Puts groups into their slices, which may be closed.
+    fn put(&mut self, pieces: Vec<Piece>) -> Result<()> {
+        for piece in pieces {
+            let slice = open(&mut self.slices, &self.layout, piece.key.0)?;
+            if let Slice::Closed(closed) = slice {
+                *slice = closed.open(&self.layout)?;
+            }
+            if let Slice::Open { base, .. } = slice {
+                base.merge(&piece.rows()?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The earliest time at which a session may end: rows may yet prolong it. Only the first slice is looked at, as no
+    /// session of another one ends before its own.
+    pub fn next_close(&self) -> Option<TimeMs> {
+        let (_, first) = self.slices.first_key_value()?;
+        let last = match first {
+            Slice::Open { base, delta } => {
+                let lasts = base.spans().1.iter().chain(delta.spans().1);
+                // Groups that have been carried on have no time.
+                lasts.filter(|last| **last != TimeMs::MIN).min().copied()
+            }
+            Slice::Closed(closed) => closed.groups.last().map(|group| group.last),
+        };
+        last.map(|last| last.saturating_add(self.gap_ms))
     }
 
     /// About how many sessions are open: one that spans slices counts in each.

@@ -13,12 +13,14 @@
 //! window's result and its slices need anyway; where the slices share their keys, every slice is a suffix.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 
 use super::layout::AggregateLayout;
 use super::panes::PaneKey;
+use super::piece::{Piece, PieceKind, unexpected};
 use super::table::GroupTable;
 use crate::error::Result;
 use crate::time::{SliceId, WindowId};
@@ -127,6 +129,48 @@ impl Stacks {
         }
     }
 
+    /// A whole checkpoint: slices of the front are given out as they are merged, the others as panes.
+    pub(super) fn checkpoint(&self, give: &mut dyn FnMut(Piece)) {
+        let turn = self.turn.unwrap_or(SliceId::MIN);
+        if !self.front.is_empty() {
+            give(Piece { kind: PieceKind::Turn, key: (turn, 0), batch: None });
+        }
+        for Suffix { from, merged, older, starts } in &self.front {
+            give(Piece::new(PieceKind::Suffix, (*from, turn), merged.clone()));
+            let Some(older) = older else { continue };
+            let ends = starts.iter().skip(1).map(|(_, row)| *row).chain([older.num_rows()]);
+            for ((slice, row), end) in starts.iter().zip(ends) {
+                give(Piece::new(PieceKind::Older, (*slice, *from), older.slice(*row, end - row)));
+            }
+        }
+        for (key, partial) in self.back.iter().chain(&self.stragglers) {
+            give(Piece::new(PieceKind::Pane, *key, partial.clone()));
+        }
+    }
+
+    /// Takes up the slices of the front that a checkpoint has given out. Nothing has come yet.
+    pub(super) fn restore(&mut self, layout: &AggregateLayout, pieces: Vec<Piece>) -> Result<()> {
+        let mut front: BTreeMap<SliceId, (Option<RecordBatch>, Vec<(SliceId, RecordBatch)>)> = BTreeMap::new();
+        for piece in pieces {
+            let (kind, key) = (piece.kind, piece.key);
+            match kind {
+                PieceKind::Turn => self.turn = Some(key.0),
+                PieceKind::Suffix => front.entry(key.0).or_default().0 = Some(piece.rows()?),
+                PieceKind::Older => front.entry(key.1).or_default().1.push((key.0, piece.rows()?)),
+                _ => return Err(unexpected(&piece)),
+            }
+        }
+        for (from, (merged, mut slices)) in front {
+            // Groups are dealt to workers: one may own some of the slices before a suffix, and none of its own.
+            let merged = merged.unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(layout.partial())));
+            let mut suffix = Suffix { from, merged, older: None, starts: Vec::new() };
+            slices.sort_by_key(|(slice, _)| std::cmp::Reverse(*slice));
+            suffix.put_before(layout, &mut slices)?;
+            self.front.push_back(suffix);
+        }
+        Ok(())
+    }
+
     /// Bytes held.
     pub(super) fn size_bytes(&self) -> usize {
         let suffixes = self.front.iter().flat_map(|s| std::iter::once(&s.merged).chain(&s.older));
@@ -177,6 +221,11 @@ impl Total {
             self.0 = Some(merged(before.iter().chain(panes.iter().map(|(_, partial)| partial)), scratch)?);
         }
         Ok(())
+    }
+
+    /// A whole checkpoint: the pane that stands for all.
+    pub(super) fn checkpoint(&self, key: PaneKey, give: &mut dyn FnMut(Piece)) {
+        self.0.iter().for_each(|total| give(Piece::new(PieceKind::Pane, key, total.clone())));
     }
 
     /// Merges it into a table.

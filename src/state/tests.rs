@@ -22,7 +22,8 @@ use datafusion::physical_expr::expressions::{Column, cast};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::{Admission, Aggregate, AggregateLayout, Fired, GroupTable, KeptPanes, PaneKey, Panes};
+use super::{Admission, Aggregate, AggregateLayout, Fired, GroupTable, KeptPanes, PaneKey, Panes, Piece, PieceKind};
+use crate::error::Result;
 use crate::time::{CalendarUnit, SlicedWindows, TimeMs, WATERMARK_MAX, WATERMARK_MIN, WindowId};
 
 const SEEDS: u64 = 20;
@@ -108,6 +109,7 @@ fn compare(windows: SlicedWindows, slice_ms: i64, seed: u64) -> usize {
     let behind = rng.random_range(0..30) * slice_ms;
     let (mut now, mut watermark) = (rng.random_range(-20..20) * slice_ms, WATERMARK_MIN);
     let mut fired_at_all = 0;
+    let mut logs: [Vec<Vec<Piece>>; 2] = Default::default();
     for _ in 0..rng.random_range(5..60) {
         for _ in 0..rng.random_range(0..12) {
             let time = now - if rng.random_bool(0.3) { rng.random_range(0..=2 * behind) } else { 0 };
@@ -126,15 +128,26 @@ fn compare(windows: SlicedWindows, slice_ms: i64, seed: u64) -> usize {
             update(kept.delta(key).unwrap(), &layout, &rows);
         }
         if rng.random_bool(0.3) {
-            let mut deltas: [BTreeMap<PaneKey, Vec<String>>; 2] = Default::default();
-            let [of_panes, of_kept] = &mut deltas;
-            let log = |to: &mut BTreeMap<_, _>, key, delta: &RecordBatch| {
-                assert_eq!(to.insert(key, finished(&layout, delta)), None, "a pane is logged once");
-                Ok(())
-            };
-            panes.checkpoint(|key, delta| log(of_panes, key, delta)).unwrap();
-            kept.checkpoint(|key, delta| log(of_kept, key, delta)).unwrap();
-            assert_eq!(deltas[0], deltas[1]);
+            let whole = rng.random_bool(0.3);
+            let [of_panes, of_kept] =
+                [pieces(|give| panes.checkpoint(whole, give)), pieces(|give| kept.checkpoint(whole, give))];
+            if !whole {
+                assert_eq!(deltas(&layout, &of_panes), deltas(&layout, &of_kept));
+            }
+            for (log, pieces) in logs.iter_mut().zip([of_panes, of_kept]) {
+                if whole {
+                    log.clear();
+                }
+                log.push(pieces);
+            }
+            if rng.random_bool(0.3) {
+                panes = Panes::new(Arc::clone(&layout), windows).unwrap();
+                panes.restore(watermark, logs[0].concat()).unwrap();
+            }
+            if rng.random_bool(0.3) {
+                kept = KeptPanes::new(Arc::clone(&layout), windows, 0).unwrap();
+                kept.restore(watermark, false, logs[1].concat(), |_| panic!("closed windows are not kept")).unwrap();
+            }
         }
         if rng.random_bool(0.1) {
             now += rng.random_range(0..3 * windows.length_ms());
@@ -145,6 +158,22 @@ fn compare(windows: SlicedWindows, slice_ms: i64, seed: u64) -> usize {
     fired_at_all += compare_fired(&mut panes, &mut kept, WATERMARK_MAX);
     assert_eq!((panes.open_windows(), kept.open_windows()), (0, 0));
     fired_at_all
+}
+
+fn pieces(checkpoint: impl FnOnce(&mut dyn FnMut(Piece)) -> Result<()>) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    checkpoint(&mut |piece| pieces.push(piece)).unwrap();
+    pieces
+}
+
+/// What has come for each pane.
+fn deltas(layout: &Arc<AggregateLayout>, pieces: &[Piece]) -> BTreeMap<PaneKey, Vec<String>> {
+    let mut deltas = BTreeMap::new();
+    for piece in pieces.iter().filter(|piece| piece.kind == PieceKind::Pane) {
+        let groups = finished(layout, piece.batch.as_ref().unwrap());
+        assert_eq!(deltas.insert(piece.key, groups), None, "a pane is logged once");
+    }
+    deltas
 }
 
 fn compare_fired(panes: &mut Panes, kept: &mut KeptPanes, watermark: TimeMs) -> usize {

@@ -90,6 +90,16 @@ impl WatermarkClock {
         self.watermark
     }
 
+    /// The watermark, and the clock since which everything has been idle, if it is.
+    pub fn at_rest(&self) -> (TimeMs, Option<i64>) {
+        (self.watermark, self.idle_since_ms)
+    }
+
+    /// A clock that goes on from there.
+    pub fn from_rest(watermark: TimeMs, idle_since_ms: Option<i64>) -> Self {
+        Self { watermark, idle_since_ms }
+    }
+
     /// The watermark at a boundary with this progress and this wall clock.
     pub fn at_boundary(&mut self, progress: Progress, clock_ms: i64) -> TimeMs {
         match progress {

@@ -23,7 +23,9 @@ mod ends;
 mod flow;
 mod outages;
 mod rejects;
+mod restores;
 mod several;
+mod watching;
 
 /// How long anything may take that does not wait for a clock, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);

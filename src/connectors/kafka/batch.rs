@@ -32,11 +32,11 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::bindings::{
-    rd_kafka_consume_batch_queue, rd_kafka_err2str, rd_kafka_header_get_all, rd_kafka_headers_t,
-    rd_kafka_message_destroy, rd_kafka_message_errstr, rd_kafka_message_headers, rd_kafka_message_t,
-    rd_kafka_message_timestamp, rd_kafka_queue_cb_event_enable, rd_kafka_queue_destroy, rd_kafka_queue_forward,
-    rd_kafka_queue_get_partition, rd_kafka_queue_length, rd_kafka_queue_t, rd_kafka_resp_err_t, rd_kafka_t,
-    rd_kafka_timestamp_type_t,
+    rd_kafka_consume_batch_queue, rd_kafka_err2str, rd_kafka_get_watermark_offsets, rd_kafka_header_get_all,
+    rd_kafka_headers_t, rd_kafka_message_destroy, rd_kafka_message_errstr, rd_kafka_message_headers,
+    rd_kafka_message_t, rd_kafka_message_timestamp, rd_kafka_queue_cb_event_enable, rd_kafka_queue_destroy,
+    rd_kafka_queue_forward, rd_kafka_queue_get_partition, rd_kafka_queue_length, rd_kafka_queue_t, rd_kafka_resp_err_t,
+    rd_kafka_t, rd_kafka_timestamp_type_t,
 };
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
@@ -292,6 +292,17 @@ impl<C: ConsumerContext + 'static> BatchConsumer<C> {
             rd_kafka_queue_cb_event_enable(native, Some(arrived), opaque);
         }
         Ok(queue)
+    }
+
+    /// The offset behind the last record of an assigned partition, also of a transaction that is still open, as the last
+    /// answer of the broker told it. Asks nobody.
+    pub fn known_end(&self, topic: &str, partition: i32) -> Option<i64> {
+        let name = CString::new(topic).ok()?;
+        let (mut low, mut high) = (-1, -1);
+        let client = self.consumer().client().native_ptr();
+        // SAFETY: the client is alive, `name` is a C string, and both targets outlive the call, which only reads memory.
+        let found = unsafe { rd_kafka_get_watermark_offsets(client, name.as_ptr(), partition, &mut low, &mut high) };
+        (found == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && 0 <= high).then_some(high)
     }
 
     /// The consumer, for questions to the cluster.

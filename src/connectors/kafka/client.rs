@@ -21,7 +21,7 @@ use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 use crate::error::Error;
 
 /// How long a client may take to end before it is left behind.
-const END_WAIT_MAX: Duration = Duration::from_secs(5);
+pub const END_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Clusters that some client of this process has found to be away. Many clients lead to one cluster (a reader per worker,
 /// a producer per sink): an outage is said once, by whoever notices it first, and so is its end.
@@ -30,6 +30,9 @@ static AWAY: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 /// How long a broker must have been away before people are told. Reports can be old news: they are served only when
 /// somebody polls the client, and a thread that waited for another client may find an outage that is over.
 const UNTOLD_MAX: Duration = Duration::from_millis(500);
+
+/// How long a wait may take before people who ask hear of it. A burst of rows takes its time, too.
+const UNSAID_MAX: Duration = Duration::from_secs(5);
 
 /// What is known about why a broker cannot be reached.
 #[derive(Clone, Debug)]
@@ -52,6 +55,8 @@ struct State {
     undelivered: Option<RDKafkaErrorCode>,
     /// Set when the client has given up for good.
     fatal: Option<Report>,
+    /// Why offsets were not committed to the group.
+    uncommitted: Option<RDKafkaErrorCode>,
 }
 
 /// Listens to one client.
@@ -65,8 +70,8 @@ pub struct Watcher {
     failed: AtomicBool,
     /// A connection broke, or a request got no answer, since somebody asked.
     disturbed: AtomicBool,
-    /// Somebody waits for this client's answers at this moment.
-    waiting: AtomicBool,
+    /// Since when somebody waits for this client's answers.
+    waiting: Mutex<Option<SystemTime>>,
     /// Whoever asks reports an outage as an error; nothing is said on the way.
     is_quiet: bool,
 }
@@ -80,7 +85,7 @@ impl Watcher {
             away: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             disturbed: AtomicBool::new(false),
-            waiting: AtomicBool::new(false),
+            waiting: Mutex::default(),
             is_quiet: false,
         }
     }
@@ -92,14 +97,23 @@ impl Watcher {
         watcher
     }
 
-    /// Whether somebody waits for this client's answers from now on.
-    pub fn set_waiting(&self, waiting: bool) {
-        self.waiting.store(waiting, Ordering::Relaxed);
+    /// The cluster's address.
+    pub fn brokers(&self) -> &str {
+        &self.brokers
     }
 
-    /// Whether somebody waits for this client's answers.
-    pub fn is_waiting(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed)
+    /// Whether somebody waits for this client's answers from now on.
+    pub fn set_waiting(&self, waiting: bool) {
+        let mut since = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = if waiting { since.or_else(|| Some(SystemTime::now())) } else { None };
+    }
+
+    /// If somebody waits for this client's answers, and that takes long: a sentence on why.
+    pub fn trouble_of_wait(&self) -> Option<String> {
+        let since = (*self.waiting.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let is_long = since.elapsed().is_ok_and(|waited| UNSAID_MAX <= waited);
+        let slow = || format!("waiting for the broker at {} since {}", self.brokers, shown(since));
+        self.trouble().or_else(|| is_long.then(slow))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -124,6 +138,11 @@ impl Watcher {
     /// Whether a connection broke, or a request got no answer, since this was asked last.
     pub fn take_disturbed(&self) -> bool {
         self.disturbed.swap(false, Ordering::AcqRel)
+    }
+
+    /// Why offsets were not committed to the group, if that has happened since this was asked last.
+    pub fn take_uncommitted(&self) -> Option<RDKafkaErrorCode> {
+        self.state().uncommitted.take()
     }
 
     /// The first failed delivery.
@@ -175,9 +194,9 @@ impl Watcher {
         }
         self.tell();
         let state = self.state();
-        let since: chrono::DateTime<chrono::Utc> = state.away_since?.into();
+        let since = shown(state.away_since?);
         let cause = state.cause.as_ref().map(|c| format!(" ({})", c.text)).unwrap_or_default();
-        Some(format!("broker {} is away since {}{cause}; waiting", self.brokers, since.format("%Y-%m-%d %H:%M:%S UTC")))
+        Some(format!("broker {} is away since {since}{cause}; waiting", self.brokers))
     }
 
     /// The error for a call that got no answer, naming the cause if one was reported.
@@ -197,11 +216,17 @@ impl Watcher {
             Some(RDKafkaErrorCode::Resolve) => {
                 Error::upstream(format!("the name of the broker at {brokers} cannot be resolved{text}"))
                     .hint("check the host in 'properties.bootstrap.servers', and that the name resolves here")
+                    .transient()
             }
             _ => Error::upstream(format!("no broker answered at {brokers} within {} s{text}", waited.as_secs()))
-                .hint("is it running, and is this its address? 'properties.bootstrap.servers' or --brokers names it"),
+                .hint("is it running, and is this its address? 'properties.bootstrap.servers' or --brokers names it")
+                .transient(),
         }
     }
+}
+
+fn shown(time: SystemTime) -> String {
+    chrono::DateTime::<chrono::Utc>::from(time).format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 fn away() -> MutexGuard<'static, BTreeSet<String>> {
@@ -293,6 +318,7 @@ impl ConsumerContext for Watcher {
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
         if let Err(e) = result {
             tracing::debug!("{}: offsets were not committed to the group: {e}", self.what);
+            self.state().uncommitted = e.rdkafka_error_code();
         }
     }
 }

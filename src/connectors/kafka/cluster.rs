@@ -120,7 +120,9 @@ impl Cluster {
                 Error::upstream(format!("the broker at {} does not allow this user {what}: {code}", self.brokers()))
                     .hint("grant it on the broker (READ and DESCRIBE on the topic, READ on the group)")
             }
-            Some(code) => Error::upstream(format!("the broker at {} does not give {what}: {code}", self.brokers())),
+            Some(code) => {
+                Error::upstream(format!("the broker at {} does not give {what}: {code}", self.brokers())).transient()
+            }
         }
     }
 
@@ -155,7 +157,8 @@ impl Cluster {
             .hint("grant DESCRIBE and READ (for a sink: WRITE) on the topic to this user")),
             Some(error) => {
                 let code = RDKafkaErrorCode::from(error);
-                Err(Error::upstream(format!("topic \"{name}\" is not available at {}: {code}", self.brokers())))
+                Err(Error::upstream(format!("topic \"{name}\" is not available at {}: {code}", self.brokers()))
+                    .transient())
             }
         }
     }
@@ -290,10 +293,15 @@ impl Cluster {
         if let Err(e) = self.client().commit(&list, CommitMode::Async) {
             tracing::debug!("offsets were not committed to the group: {e}");
         }
+    }
+
+    /// Why an earlier commit was not taken, if one was not since this was asked last.
+    pub fn refused_commit(&self) -> Option<RDKafkaErrorCode> {
         // The answers to earlier commits.
         for _ in 0..4 {
             let _ = self.client().poll(Duration::ZERO);
         }
+        self.watcher().take_uncommitted()
     }
 }
 

@@ -13,10 +13,13 @@
 #![allow(clippy::disallowed_methods)]
 
 mod batch;
+mod calls;
 mod client;
 mod cluster;
 mod embedded;
+mod group;
 mod layout;
+mod log;
 mod metadata;
 mod positions;
 mod properties;
@@ -33,7 +36,7 @@ pub(crate) use cluster::check_topic_name;
 pub use cluster::{Cluster, Topic};
 pub use embedded::Embedded;
 pub use properties::{ClientProperties, property_names, property_notice};
-pub use sink::{KafkaSink, wants_transactions};
+pub use sink::{KafkaSink, brokers_of, delivery};
 pub use source::KafkaSource;
 pub use topics::{TopicReader, TopicSummary};
 pub use transactions::Transactions;

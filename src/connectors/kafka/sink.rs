@@ -25,7 +25,9 @@ use super::transactions::Transactions;
 use super::upsert::Upserts;
 use crate::catalog::options::invalid;
 use crate::catalog::{ColumnKind, Table};
-use crate::connectors::{Defaults, EncodedRows, RecordHeaders, Sink, SinkEncoder, SinkRows, SinkWriter, TroubleProbe};
+use crate::connectors::{
+    CancelToken, Defaults, Delivery, EncodedRows, RecordHeaders, Sink, SinkEncoder, SinkRows, SinkWriter, TroubleProbe,
+};
 use crate::error::{Error, Result};
 use crate::formats::{Encoded, RowEncoder};
 
@@ -43,8 +45,8 @@ const SILENT_MAX: Duration = Duration::from_secs(10);
 enum Partitioner {
     /// By the key's hash, as Java's clients do; without a key any.
     ByKey,
-    /// All to the first one.
-    Fixed,
+    /// All to this one.
+    Fixed(i32),
     /// In turn.
     RoundRobin,
 }
@@ -70,7 +72,7 @@ impl KafkaSink {
                 .hint("make a table with exactly one 'topic' for the output"));
         }
         check_topic_name(topic)?;
-        wants_transactions(table)?;
+        delivery(table)?;
         Encoder::new(table)?;
         Self::open_topic(table, topic, defaults, false)
     }
@@ -84,7 +86,7 @@ impl KafkaSink {
     fn open_topic(table: &Table, topic: &str, defaults: &Defaults, is_beside: bool) -> Result<Self> {
         let options = &table.options;
         let partitioner = match options.choice("sink.partitioner", &["default", "fixed", "round-robin"])? {
-            "fixed" => Partitioner::Fixed,
+            "fixed" => Partitioner::Fixed(0),
             "round-robin" => Partitioner::RoundRobin,
             _ => Partitioner::ByKey,
         };
@@ -133,7 +135,7 @@ impl Sink for KafkaSink {
     }
 
     fn writer(&self) -> Result<Box<dyn SinkWriter>> {
-        if !self.is_beside && wants_transactions(&self.table)? {
+        if !self.is_beside && delivery(&self.table)? == Some(Delivery::ExactlyOnce) {
             return Err(Error::statement(format!(
                 "table {} cannot be written exactly once in batch mode yet",
                 self.table.name
@@ -175,10 +177,23 @@ impl KafkaSink {
     }
 }
 
-/// Whether a table's rows are to be written in transactions.
-pub fn wants_transactions(table: &Table) -> Result<bool> {
-    let guarantees = ["at-least-once", "none", "exactly-once"];
-    Ok(table.options.choice("sink.delivery-guarantee", &guarantees)? == "exactly-once")
+/// What a table asks for.
+pub fn delivery(table: &Table) -> Result<Option<Delivery>> {
+    const KEY: &str = "sink.delivery-guarantee";
+    if table.options.get(KEY).is_none() {
+        return Ok(None);
+    }
+    Ok(Some(match table.options.choice(KEY, &["exactly-once", "at-least-once", "none"])? {
+        "exactly-once" => Delivery::ExactlyOnce,
+        "at-least-once" => Delivery::AtLeastOnce,
+        _ => Delivery::None,
+    }))
+}
+
+/// The brokers of a table's cluster; `None` for the embedded one.
+pub fn brokers_of(table: &Table, defaults: &Defaults) -> Result<Option<String>> {
+    let properties = ClientProperties::of_table(&table.options, defaults)?;
+    Ok(properties.embedded().is_none().then(|| properties.brokers().to_owned()))
 }
 
 /// Whether what the user set admits idempotence: librdkafka refuses the combination otherwise, and a script that asks
@@ -382,25 +397,25 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// To the first partition of a topic.
-    pub fn fixed(topic: &str) -> Self {
-        Self { topic: topic.into(), partition_count: 1, partitioner: Partitioner::Fixed, turn: 0 }
+    /// To one partition of a topic.
+    pub fn fixed(topic: &str, partition: i32) -> Self {
+        Self { topic: topic.into(), partition_count: 1, partitioner: Partitioner::Fixed(partition), turn: 0 }
     }
 
-    /// Hands rows over.
-    pub fn write(&mut self, producer: &BaseProducer<Watcher>, rows: &EncodedRows) -> Result<()> {
+    /// Hands rows over; may wait for room until it is cancelled.
+    pub fn write(&mut self, producer: &BaseProducer<Watcher>, rows: &EncodedRows, cancel: &CancelToken) -> Result<()> {
         for row in 0..rows.values.len() {
             if row % RECORDS_PER_POLL == 0 {
                 producer.poll(Duration::ZERO);
             }
-            self.send(producer, rows, row)?;
+            self.send(producer, rows, row, cancel)?;
         }
         producer.poll(Duration::ZERO);
         self.check(producer)
     }
 
-    /// Waits until everything that was handed over is acknowledged.
-    pub fn drain(&self, producer: &BaseProducer<Watcher>) -> Result<()> {
+    /// Waits until everything that was handed over is acknowledged, or until it is cancelled.
+    pub fn drain(&self, producer: &BaseProducer<Watcher>, cancel: &CancelToken) -> Result<()> {
         let mut patience = Patience::new();
         // Also with nothing to wait for: reports of an outage are not to be kept for the next row.
         producer.poll(Duration::ZERO);
@@ -409,6 +424,7 @@ impl Lane {
         while producer.in_flight_count() > 0 {
             producer.poll(SLICE);
             self.check(producer)?;
+            cancel.check()?;
             patience.complain(producer, &self.topic);
         }
         producer.client().context().set_waiting(false);
@@ -423,7 +439,8 @@ impl Lane {
         }
         match (watcher.fatal(), watcher.undelivered()) {
             (Some(report), _) => {
-                Err(Error::upstream(format!("the producer for topic \"{}\" has given up: {}", self.topic, report.text)))
+                let (topic, text) = (&self.topic, &report.text);
+                Err(Error::upstream(format!("the producer for topic \"{topic}\" has given up: {text}")).transient())
             }
             (None, Some(code)) => Err(self.undeliverable(code)),
             (None, None) => Ok(()),
@@ -448,12 +465,18 @@ impl Lane {
             RDKafkaErrorCode::UnknownPartition => {
                 Error::upstream(format!("a partition of topic \"{topic}\" is gone from the cluster"))
             }
-            code => Error::upstream(format!("topic \"{topic}\" does not take rows: {code}")),
+            code => Error::upstream(format!("topic \"{topic}\" does not take rows: {code}")).transient(),
         }
     }
 
     /// Hands one record over, waiting while the producer's queue is full.
-    fn send(&mut self, producer: &BaseProducer<Watcher>, rows: &EncodedRows, row: usize) -> Result<()> {
+    fn send(
+        &mut self,
+        producer: &BaseProducer<Watcher>,
+        rows: &EncodedRows,
+        row: usize,
+        cancel: &CancelToken,
+    ) -> Result<()> {
         let headers = rows.headers.as_ref().map(|h| &h[row]).filter(|h| !h.is_empty());
         let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic);
         record.payload = rows.values.row(row);
@@ -462,7 +485,7 @@ impl Lane {
         record.headers = headers.map(|h| owned_headers(h));
         record.partition = match self.partitioner {
             Partitioner::ByKey => None,
-            Partitioner::Fixed => Some(0),
+            Partitioner::Fixed(partition) => Some(partition),
             Partitioner::RoundRobin => {
                 self.turn = (self.turn + 1) % self.partition_count;
                 Some(self.turn)
@@ -477,6 +500,7 @@ impl Lane {
                     producer.client().context().set_waiting(true);
                     producer.poll(SLICE);
                     self.check(producer)?;
+                    cancel.check()?;
                     patience.complain(producer, &self.topic);
                 }
                 Some(code) => return Err(self.undeliverable(code)),
@@ -521,16 +545,16 @@ impl SinkWriter for Writer {
             return Err(Error::bug("a Kafka sink was given rows that are not encoded"));
         };
         let producer = self.producer.as_ref().expect("taken only by drop");
-        self.lane.write(producer, &rows)
+        self.lane.write(producer, &rows, &CancelToken::default())
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.lane.drain(self.producer())
+        self.lane.drain(self.producer(), &CancelToken::default())
     }
 
     fn trouble(&self) -> Option<TroubleProbe> {
         let watcher = Arc::clone(self.producer().client().context());
-        Some(Box::new(move || if watcher.is_waiting() { watcher.trouble() } else { None }))
+        Some(Box::new(move || watcher.trouble_of_wait()))
     }
 
     fn close(&mut self) -> Result<()> {

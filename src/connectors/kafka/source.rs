@@ -15,6 +15,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use super::batch::{Assignment, BatchConsumer, Event, Record};
 use super::client::Watcher;
 use super::cluster::Cluster;
+use super::group::GroupOffsets;
 use super::layout::Layout;
 use super::positions;
 use super::properties::{ClientProperties, client_error};
@@ -53,8 +54,9 @@ pub struct KafkaSource {
     /// Kept only to commit to the group, and to look for partitions.
     cluster: Option<Cluster>,
     discovery_interval: Option<Duration>,
-    /// All partitions, those found while the job runs behind the others, and per partition what was committed last.
-    known: Mutex<Vec<(PartitionId, Option<i64>)>>,
+    /// All partitions, those found while the job runs behind the others.
+    known: Mutex<Vec<PartitionId>>,
+    group: GroupOffsets,
     on_error: OnError,
 }
 
@@ -75,12 +77,12 @@ impl KafkaSource {
         let properties = cluster.properties().clone();
         let is_kept = properties.group().is_some() || discovery_interval.is_some();
         let cluster = is_kept.then_some(cluster);
-        let known = partitions.iter().chain(spec.found.iter().flatten()).map(|p| (p.id.clone(), None)).collect();
-        let known = Mutex::new(known);
-        Ok(Self { spec, partitions, properties, cluster, discovery_interval, known, on_error })
+        let known = partitions.iter().chain(spec.found.iter().flatten()).map(|p| p.id.clone()).collect();
+        let (known, group) = (Mutex::new(known), GroupOffsets::default());
+        Ok(Self { spec, partitions, properties, cluster, discovery_interval, known, group, on_error })
     }
 
-    fn known(&self) -> MutexGuard<'_, Vec<(PartitionId, Option<i64>)>> {
+    fn known(&self) -> MutexGuard<'_, Vec<PartitionId>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -124,7 +126,7 @@ impl Source for KafkaSource {
     }
 
     fn partition_id(&self, index: usize) -> Option<PartitionId> {
-        self.known().get(index).map(|(id, _)| id.clone())
+        self.known().get(index).cloned()
     }
 
     fn discovery_interval(&self) -> Option<Duration> {
@@ -133,9 +135,9 @@ impl Source for KafkaSource {
 
     fn discover(&self) -> Result<Vec<PartitionPlan>> {
         let Some(cluster) = &self.cluster else { return Ok(Vec::new()) };
-        let known: BTreeSet<PartitionId> = self.known().iter().map(|(id, _)| id.clone()).collect();
+        let known: BTreeSet<PartitionId> = self.known().iter().cloned().collect();
         let found = positions::discover(&self.spec.table.options, cluster, &known)?;
-        self.known().extend(found.iter().map(|p| (p.id.clone(), None)));
+        self.known().extend(found.iter().map(|p| p.id.clone()));
         Ok(found)
     }
 
@@ -171,21 +173,8 @@ impl Source for KafkaSource {
     }
 
     fn note_progress(&self, next_offsets: &[(usize, i64)]) {
-        let Some(committer) = self.cluster.as_ref().filter(|c| c.properties().group().is_some()) else { return };
-        let mut moved = Vec::new();
-        let mut known = self.known();
-        for &(index, offset) in next_offsets {
-            let (id, committed) = &mut known[index];
-            if committed.replace(offset) != Some(offset) {
-                moved.push((Arc::clone(&id.topic), id.partition, offset));
-            }
-        }
-        drop(known);
-        // Nobody wants to hear five times a second that nothing has happened.
-        if !moved.is_empty() {
-            let moved: Vec<_> =
-                moved.iter().map(|(topic, partition, offset)| (&**topic, *partition, *offset)).collect();
-            committer.commit(&moved);
+        if let Some(cluster) = &self.cluster {
+            self.group.commit(cluster, next_offsets, |index| self.partition_id(index));
         }
     }
 }
@@ -257,7 +246,9 @@ impl SourceReader for Reader {
         if events == 0 {
             let watcher = self.watcher();
             return match watcher.has_failed().then(|| watcher.fatal()).flatten() {
-                Some(report) => Err(Error::upstream(format!("the Kafka client has given up: {}", report.text))),
+                Some(report) => {
+                    Err(Error::upstream(format!("the Kafka client has given up: {}", report.text)).transient())
+                }
                 None => Ok(None),
             };
         }
@@ -293,6 +284,12 @@ impl SourceReader for Reader {
         self.probed = Instant::now();
         // While records come there is nothing to ask.
         if std::mem::take(&mut self.heard) { Ok(()) } else { self.probe() }
+    }
+
+    fn known_end(&self, partition: usize) -> Option<i64> {
+        let state = self.states.get(partition)?.as_ref()?;
+        let known = || self.batch.known_end(&state.plan.id.topic, state.plan.id.partition);
+        state.plan.end.or_else(known)
     }
 
     fn trouble(&self) -> Option<String> {
@@ -401,7 +398,8 @@ impl Reader {
             .hint("raise 'properties.receive.message.max.bytes' and 'properties.fetch.message.max.bytes'"),
             _ => Error::upstream(format!(
                 "topic \"{topic}\", partition {number} cannot be read on from offset {next}: {text}"
-            )),
+            ))
+            .transient(),
         }
     }
 }

@@ -1,112 +1,100 @@
 //! The transactions of a job: rows of all its sinks, and what the job has come to, become visible together or not at all.
 //!
-//! One producer per job. Its transactional id is the name of the job's *log*, a topic with a record per transaction: so
-//! whoever begins to write to a log first fences everybody who wrote to it before, and what a crash has left open is
-//! rolled back at once. The log is read to its last stable offset, and only what is in it counts: what the client
-//! believed about its last commit is never asked.
+//! One producer per job. Its transactional id is the name of the job's [*log*](super::log), a topic with a record of
+//! progress per transaction: so whoever begins to write to a log first fences everybody who wrote to it before, and what a
+//! crash has left open is rolled back at once. The log is read to its last stable offset, and only what is in it counts:
+//! what the client believed about its last commit is never asked.
 //!
 //! A request that got no answer may reach the broker late, and librdkafka's transactions have no number that would tell a
 //! late end of one from the end of the next. So after a disturbance nothing goes on but by a new producer, whose epoch
-//! makes all that is late invalid ([`Transactions::renew`]).
+//! makes all that is late invalid ([`JobLog::renew`]). Nor does anybody wait for ever: the coordinator gives a transaction
+//! up that lasts too long, and soon after that nobody waits for it either ([`TransactionalProducer`]).
 //!
 //! Used by one thread at a time.
 
-use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, Producer};
-use rdkafka::util::Timeout;
+use rdkafka::producer::Producer;
 
-use super::batch::{Assignment, BatchConsumer, Event};
-use super::client::{self, Watcher};
-use super::cluster::Cluster;
-use super::properties::{ClientProperties, client_error};
+use super::calls::TransactionalProducer;
+use super::client::Watcher;
+use super::log::{LogTopic, PROGRESS, STATE};
+use super::properties::ClientProperties;
 use super::sink::Lane;
 use crate::catalog::Table;
-use crate::connectors::{Defaults, EncodedRows, SinkRows, SinkWriter, TroubleProbe};
+use crate::connectors::{CancelToken, Defaults, EncodedRows, JobLog, SinkRows, SinkWriter, TroubleProbe};
 use crate::error::{Error, Result};
-use crate::limits::BATCH_ROWS_MAX;
+use crate::formats::Encoded;
 
 /// How long the coordinator may take to say who the producer is: as long as a transaction that was left open may last.
 const INIT_WAIT: Duration = Duration::from_secs(60);
 
-/// How long the end of a log may not come, while nothing is read.
-const READ_WAIT: Duration = Duration::from_secs(30);
-
-/// How long an abort may take when the job ends.
-const ABORT_WAIT: Duration = Duration::from_secs(3);
-
-/// How long a wait for records of the log takes at once.
-const SLICE: Duration = Duration::from_millis(10);
-
 /// Reports of the client that are served in one go, at most.
 const REPORTS_MAX: usize = 64;
 
-/// Between two tries of what the broker says can be tried again.
-const RETRY_WAIT: Duration = Duration::from_millis(20);
+/// How long a transaction may last (ms), if the table does not say. While a broker is away nothing is given up before.
+const TRANSACTION_MS: u64 = 30_000;
+
+/// How much longer an answer about a transaction is waited for than the transaction may last.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// See the module's head. Clones are handles on the same producer.
 #[derive(Clone)]
 pub struct Transactions(Arc<Inner>);
 
 struct Inner {
-    /// The log's topic, and the transactional id.
-    topic: String,
-    properties: ClientProperties,
+    /// The log, whose name is the transactional id.
+    topic: LogTopic,
+    /// Ends all waits.
+    cancel: CancelToken,
     state: Mutex<State>,
     /// The producer's; whoever asks it does not wait for a commit.
     watcher: Mutex<Arc<Watcher>>,
 }
 
 struct State {
-    /// `None` only while it is being dropped.
-    producer: Option<BaseProducer<Watcher>>,
-    /// The way of the log's records.
-    log: Lane,
-    is_open: bool,
-}
-
-impl State {
-    fn producer(&self) -> &BaseProducer<Watcher> {
-        self.producer.as_ref().expect("taken only by drop")
-    }
+    producer: TransactionalProducer,
+    /// The ways of the log's records.
+    progress: Lane,
+    state: Lane,
 }
 
 impl Transactions {
     /// Connects to the cluster of a sink's table, makes the log if there is none, and fences all who wrote to it before.
-    pub fn open(table: &Table, log: &str, defaults: &Defaults) -> Result<Self> {
+    /// The token ends this and all later waits.
+    pub fn open(
+        table: &Table,
+        log: &str,
+        replication: Option<i32>,
+        defaults: &Defaults,
+        cancel: CancelToken,
+    ) -> Result<Self> {
         let properties = ClientProperties::of_table(&table.options, defaults)?;
         if properties.embedded().is_some() {
             return Err(Error::statement("the embedded broker has no transactions that outlive a crash")
                 .hint("name a real broker, or set 'sink.delivery-guarantee' = 'at-least-once'"));
         }
-        let cluster = Cluster::new(properties)?;
-        let properties = cluster.properties().clone();
-        match cluster.find_topic(log)? {
-            None => {
-                let keep = [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")];
-                cluster.create_topic_with(log, Some(1), -1, &keep)?;
-                tracing::info!("created topic \"{log}\" for the job's progress");
-            }
-            Some(found) if found.partitions == [0] => {}
-            Some(found) => {
-                let count = found.partitions.len();
-                return Err(Error::upstream(format!(
-                    "topic \"{log}\" keeps a job's progress and has {count} partitions"
-                ))
-                .hint("it must have exactly one: give the job another name, SET 'pipeline.name' = '..'"));
-            }
-        }
-        let producer = producer_of(&properties, log)?;
-        let watcher = Mutex::new(Arc::clone(producer.client().context()));
-        let state = State { producer: Some(producer), log: Lane::fixed(log), is_open: false };
-        let this = Self(Arc::new(Inner { topic: log.to_owned(), properties, state: Mutex::new(state), watcher }));
+        let topic = LogTopic::open(log, properties, replication, cancel.clone())?;
+        let producer = producer_of(&topic)?;
+        let watcher = Mutex::new(Arc::clone(producer.client().client().context()));
+        let lane = |partition| Lane::fixed(log, partition);
+        let state = State { producer, progress: lane(PROGRESS), state: lane(STATE) };
+        let this = Self(Arc::new(Inner { topic, cancel, state: Mutex::new(state), watcher }));
         this.init()?;
         Ok(this)
+    }
+
+    /// The records of progress in a log, with their offsets, if there is such a log. Nobody is fenced.
+    pub fn look(
+        table: &Table,
+        log: &str,
+        defaults: &Defaults,
+        cancel: CancelToken,
+    ) -> Result<Option<Vec<(i64, Vec<u8>)>>> {
+        let properties = ClientProperties::of_table(&table.options, defaults)?;
+        LogTopic::find(log, properties, cancel)?.map(|topic| topic.progress()).transpose()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -114,22 +102,13 @@ impl Transactions {
     }
 
     fn init(&self) -> Result<()> {
-        let state = self.state();
-        let start = Instant::now();
-        loop {
-            match state.producer().init_transactions(Duration::from_secs(5)) {
-                Ok(()) => return Ok(()),
-                Err(error) if may_try_again(&error) && start.elapsed() < INIT_WAIT => {
-                    state.producer().poll(RETRY_WAIT);
-                }
-                Err(error) => return Err(self.failed(&error, "does not begin transactions")),
-            }
-        }
+        let done = self.state().producer.init(INIT_WAIT, &self.0.cancel)?;
+        done.map_err(|e| self.failed(&e, "does not begin transactions"))
     }
 
     /// Rows can only be in one transaction if they are on one cluster.
     pub fn check_cluster(&self, properties: &ClientProperties, topic: &str) -> Result<()> {
-        let (ours, theirs) = (self.0.properties.brokers(), properties.brokers());
+        let (ours, theirs) = (self.0.topic.properties.brokers(), properties.brokers());
         if ours == theirs {
             return Ok(());
         }
@@ -145,125 +124,12 @@ impl Transactions {
         Writer { transactions: self.clone(), lane }
     }
 
-    /// Everything that is in the log, in order.
-    pub fn read(&self) -> Result<Vec<Vec<u8>>> {
-        let Inner { topic, properties, .. } = &*self.0;
-        let cluster = Cluster::new(properties.clone())?;
-        let (low, high) = cluster.watermarks(topic, 0)?;
-        let config = properties.config(
-            &[("socket.timeout.ms", "10000"), ("fetch.wait.max.ms", "10")],
-            &[
-                ("isolation.level", "read_committed"),
-                ("check.crcs", "true"),
-                ("group.id", "tidemill"),
-                ("enable.auto.commit", "false"),
-                ("enable.auto.offset.store", "false"),
-                ("enable.partition.eof", "true"),
-                ("auto.offset.reset", "error"),
-            ],
-        );
-        let watcher = Watcher::new(format!("the log \"{topic}\""), properties.brokers());
-        let consumer: BaseConsumer<Watcher> = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
-        let mut consumer = BatchConsumer::new(consumer, &[Assignment { topic, partition: 0, start: low }])?;
-        let (mut records, mut position, mut failure) = (Vec::new(), low, None);
-        let mut heard = Instant::now();
-        while position < high {
-            let events = consumer.poll(0, BATCH_ROWS_MAX, |event| {
-                match event {
-                    Event::Record(record) => {
-                        records.push(record.payload().unwrap_or_default().to_vec());
-                        position = record.offset() + 1;
-                    }
-                    Event::End(end) => position = position.max(end),
-                    Event::Failed { code, text } => failure = Some((code, text)),
-                }
-                ControlFlow::Continue(())
-            });
-            if 0 < events {
-                heard = Instant::now();
-            } else if READ_WAIT < heard.elapsed() {
-                let text = failure.map(|(_, text)| format!(": {text}")).unwrap_or_default();
-                return Err(Error::upstream(format!(
-                    "topic \"{topic}\", which keeps the job's progress, cannot be read on from offset {position} to \
-                     {high}{text}"
-                ))
-                .hint("grant READ on the topic; if records of it were deleted, the job can only begin anew, under another \
-                       'pipeline.name'"));
-            } else {
-                consumer.wait(SLICE);
-            }
-        }
-        Ok(records)
-    }
-
-    /// Commits the rows that were written since the last time, and a record of the log with them.
-    pub fn commit(&self, record: Vec<u8>) -> Result<()> {
-        let mut state = self.state();
-        self.begin(&mut state)?;
-        let mut rows = EncodedRows::default();
-        rows.values.bytes = record;
-        rows.values.end_row();
-        let State { producer, log, .. } = &mut *state;
-        let producer = producer.as_ref().expect("taken only by drop");
-        log.write(producer, &rows)?;
-        // The client would wait for what is in flight in slices of 100 ms.
-        log.drain(producer)?;
-        loop {
-            // Never with a deadline: the client's idea of the transaction would no longer be the coordinator's.
-            match producer.commit_transaction(Timeout::Never) {
-                Ok(()) => break,
-                Err(error) if may_try_again(&error) => thread::sleep(RETRY_WAIT),
-                Err(error) => return Err(self.failed(&error, "does not commit")),
-            }
-        }
-        state.is_open = false;
-        Ok(())
-    }
-
     fn begin(&self, state: &mut State) -> Result<()> {
-        if !state.is_open {
-            state.producer().begin_transaction().map_err(|e| self.failed(&e, "does not begin a transaction"))?;
-            state.is_open = true;
-        }
-        Ok(())
-    }
-
-    /// Whether a request of what was committed last may still be under way.
-    pub fn is_disturbed(&self) -> bool {
-        let state = self.state();
-        for _ in 0..REPORTS_MAX {
-            // Reports come only to those who poll.
-            state.producer().poll(Duration::ZERO);
-        }
-        state.producer().client().context().take_disturbed()
-    }
-
-    /// Goes on with a new producer; what the old one still has under way comes to nothing. This fences everybody else,
-    /// too: look first that there is nobody.
-    pub fn renew(&self) -> Result<()> {
-        let Inner { topic, properties, state, watcher } = &*self.0;
-        let new = producer_of(properties, topic)?;
-        *watcher.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(new.client().context());
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (old, is_open) = (state.producer.replace(new), std::mem::take(&mut state.is_open));
-        drop(state);
-        if let Some(producer) = old {
-            client::end(Ending { producer, is_open, _properties: properties.clone() });
-        }
-        self.init()
-    }
-
-    /// Whether somebody else has taken the log over, or the coordinator has given up a transaction that took too long:
-    /// the client cannot tell these apart.
-    pub fn is_fenced(&self) -> bool {
-        let fatal = self.state().producer().client().fatal_error();
-        let codes =
-            [RDKafkaErrorCode::Fenced, RDKafkaErrorCode::ProducerFenced, RDKafkaErrorCode::InvalidProducerEpoch];
-        fatal.is_some_and(|(code, _)| codes.contains(&code))
+        state.producer.begin().map_err(|e| self.failed(&e, "does not begin a transaction"))
     }
 
     fn failed(&self, error: &KafkaError, what: &str) -> Error {
-        let Inner { topic, properties, .. } = &*self.0;
+        let LogTopic { name: topic, properties, .. } = &self.0.topic;
         let (code, text) = match error {
             KafkaError::Transaction(error) => (error.code(), error.string()),
             other => (other.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail), other.to_string()),
@@ -275,7 +141,10 @@ impl Transactions {
             | RDKafkaErrorCode::TopicAuthorizationFailed => error.hint(format!(
                 "grant WRITE and DESCRIBE on the transactional id \"{topic}\", and WRITE on the topics, to this user"
             )),
-            _ => error.hint("start the job again: it goes on from its last commit"),
+            RDKafkaErrorCode::InvalidTransactionTimeout => error.hint(
+                "'properties.transaction.timeout.ms' is more than the broker's transaction.max.timeout.ms allows",
+            ),
+            _ => error.hint("start the job again: it goes on from its last commit").transient(),
         }
     }
 
@@ -286,13 +155,92 @@ impl Transactions {
         Box::new(move || {
             let inner = inner.upgrade()?;
             let watcher = Arc::clone(&inner.watcher.lock().unwrap_or_else(PoisonError::into_inner));
-            if watcher.is_waiting() { watcher.trouble() } else { None }
+            watcher.trouble_of_wait()
         })
     }
 }
 
+impl JobLog for Transactions {
+    fn read(&self) -> Result<Vec<(i64, Vec<u8>)>> {
+        self.0.topic.progress()
+    }
+
+    fn read_state(&self, from: i64, take: &mut dyn FnMut(i64, &[u8]) -> Result<()>) -> Result<()> {
+        self.0.topic.read(STATE, from, take)
+    }
+
+    fn write_state(&self, chunk: Vec<u8>) -> Result<()> {
+        let mut state = self.state();
+        self.begin(&mut state)?;
+        let State { producer, state: lane, .. } = &mut *state;
+        lane.write(producer.client(), &one_row(chunk, None), &self.0.cancel)
+    }
+
+    fn commit(&self, record: Vec<u8>) -> Result<()> {
+        let mut state = self.state();
+        self.begin(&mut state)?;
+        let State { producer, progress, .. } = &mut *state;
+        progress.write(producer.client(), &one_row(record, Some("progress")), &self.0.cancel)?;
+        // The client would wait for what is in flight in slices of 100 ms.
+        progress.drain(producer.client(), &self.0.cancel)?;
+        let done =
+            producer.commit(Duration::from_millis(transaction_ms(&self.0.topic.properties)) + GRACE, &self.0.cancel)?;
+        drop(state);
+        done.map_err(|e| self.failed(&e, "does not commit"))
+    }
+
+    fn ends(&self) -> Result<[i64; 2]> {
+        self.0.topic.ends()
+    }
+
+    fn delete_before(&self, offsets: [i64; 2]) {
+        self.0.topic.delete_before(offsets);
+    }
+
+    fn is_disturbed(&self) -> bool {
+        let state = self.state();
+        for _ in 0..REPORTS_MAX {
+            // Reports come only to those who poll.
+            state.producer.client().poll(Duration::ZERO);
+        }
+        state.producer.client().client().context().take_disturbed()
+    }
+
+    fn renew(&self) -> Result<()> {
+        let new = producer_of(&self.0.topic)?;
+        *self.0.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(new.client().client().context());
+        drop(std::mem::replace(&mut self.state().producer, new));
+        self.init()
+    }
+
+    fn is_fenced(&self) -> bool {
+        let fatal = self.state().producer.client().client().fatal_error();
+        let codes =
+            [RDKafkaErrorCode::Fenced, RDKafkaErrorCode::ProducerFenced, RDKafkaErrorCode::InvalidProducerEpoch];
+        fatal.is_some_and(|(code, _)| codes.contains(&code))
+    }
+}
+
+/// A record of the log.
+fn one_row(value: Vec<u8>, key: Option<&str>) -> EncodedRows {
+    let row = |bytes: Vec<u8>| {
+        let mut row = Encoded { bytes, ..Encoded::default() };
+        row.end_row();
+        row
+    };
+    EncodedRows { values: row(value), keys: key.map(|key| row(key.into())), ..EncodedRows::default() }
+}
+
+/// How long a transaction may last (ms).
+fn transaction_ms(properties: &ClientProperties) -> u64 {
+    properties.get("transaction.timeout.ms").and_then(|value| value.parse().ok()).unwrap_or(TRANSACTION_MS)
+}
+
 /// A producer that has not yet said who it is.
-fn producer_of(properties: &ClientProperties, log: &str) -> Result<BaseProducer<Watcher>> {
+fn producer_of(LogTopic { name: log, properties, .. }: &LogTopic) -> Result<TransactionalProducer> {
+    let transaction_ms = transaction_ms(properties);
+    // A request may not take longer than its transaction.
+    let (transaction_ms, request_ms) = (transaction_ms.to_string(), transaction_ms.min(10_000).to_string());
     let config = properties.config(
         &[
             ("linger.ms", "5"),
@@ -300,48 +248,15 @@ fn producer_of(properties: &ClientProperties, log: &str) -> Result<BaseProducer<
             ("queue.buffering.max.messages", "1000000"),
             ("queue.buffering.max.kbytes", "262144"),
             ("partitioner", "murmur2_random"),
-            ("socket.timeout.ms", "10000"),
+            ("socket.timeout.ms", &request_ms),
             ("reconnect.backoff.max.ms", "2000"),
+            ("transaction.timeout.ms", &transaction_ms),
         ],
         // Less would break the promise that the table's option makes.
         &[("transactional.id", log), ("acks", "all"), ("enable.idempotence", "true")],
     );
     let watcher = Watcher::new(format!("the transactions of \"{log}\""), properties.brokers());
-    config.create_with_context(watcher).map_err(|e| client_error(&e))
-}
-
-/// Whether the same call may be made again.
-fn may_try_again(error: &KafkaError) -> bool {
-    matches!(error, KafkaError::Transaction(error) if error.is_retriable() && !error.is_fatal())
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let (is_open, properties) = (state.is_open, self.properties.clone());
-        if let Some(producer) = state.producer.take() {
-            client::end(Ending { producer, is_open, _properties: properties });
-        }
-    }
-}
-
-/// A producer on its way out, on a thread under a deadline.
-struct Ending {
-    producer: BaseProducer<Watcher>,
-    is_open: bool,
-    /// Keeps what the producer needs.
-    _properties: ClientProperties,
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        if self.is_open {
-            // Else readers would wait for the transaction until the coordinator gives it up. If this fails, they do.
-            if let Err(error) = self.producer.abort_transaction(ABORT_WAIT) {
-                tracing::debug!("a transaction was not rolled back: {error}");
-            }
-        }
-    }
+    TransactionalProducer::new(&config, watcher)
 }
 
 /// Writes rows of one sink.
@@ -357,7 +272,7 @@ impl SinkWriter for Writer {
         };
         let mut state = self.transactions.state();
         self.transactions.begin(&mut state)?;
-        self.lane.write(state.producer(), &rows)
+        self.lane.write(state.producer.client(), &rows, &self.transactions.0.cancel)
     }
 
     /// The transaction's commit is what puts rows outside.

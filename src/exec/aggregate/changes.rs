@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use arrow::array::{ArrayRef, Int8Array};
+use arrow::array::{ArrayRef, Int8Array, RecordBatch};
 use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, SortField};
 
@@ -65,6 +65,20 @@ impl Given {
         let mut columns = self.keys.decode(&new_keys)?;
         columns.extend(self.values.decode(&new_values)?);
         Ok((Fired { window: fired.window, rows: kinds.len(), columns }, kinds.into()))
+    }
+
+    /// What was given out of each window from one on: the groups' keys, then the results.
+    pub(super) fn windows_from(&self, first: WindowId) -> impl Iterator<Item = (WindowId, Result<RecordBatch>)> + '_ {
+        let with_rows = self.windows.range(first..).filter(|(_, rows)| !rows.is_empty());
+        with_rows.map(|(window, rows)| (*window, self.batch(rows)))
+    }
+
+    fn batch(&self, rows: &Rows) -> Result<RecordBatch> {
+        let (keys, values): (Vec<_>, Vec<_>) = rows.iter().map(|(key, value)| (key.clone(), value.clone())).unzip();
+        let mut columns = self.keys.decode(&keys)?;
+        columns.extend(self.values.decode(&values)?);
+        let named = columns.into_iter().enumerate().map(|(at, column)| (at.to_string(), column, true));
+        Ok(RecordBatch::try_from_iter_with_nullable(named)?)
     }
 
     /// Forgets windows that give out nothing any more: those before this one.

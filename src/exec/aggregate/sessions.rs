@@ -11,9 +11,9 @@ use super::rows::Rows;
 use crate::error::{Error, Result};
 use crate::exec::rejected::numbers;
 use crate::exec::windows::session_progress;
-use crate::exec::{Boundary, End, Lineage, Operator, Output};
+use crate::exec::{Boundary, End, Extent, Lineage, Operator, Output, StateSize};
 use crate::plan::{AggregateNode, Hidden};
-use crate::state::Sessions;
+use crate::state::{Piece, PieceKind, Sessions, clock_of};
 use crate::time::{Progress, WATERMARK_MAX, WatermarkClock};
 
 /// The half of an aggregate per session that owns keys: keeps the open sessions, ends them.
@@ -79,20 +79,34 @@ impl Operator for SessionAggregate {
         let mut batcher = Batcher::new(&results.schema);
         sessions.close_until(watermark, |ended| batcher.add(results.sessions(&ended, *gap_ms)?, out))?;
         batcher.flush(out)?;
-        if boundary.checkpoint {
-            sessions.checkpoint(|key, delta| {
-                out.deltas.push((key, delta));
-                Ok(())
-            })?;
-        }
         Ok(session_progress(progress, watermark))
+    }
+
+    fn checkpoint(&mut self, extent: Extent, give: &mut dyn FnMut(Piece)) -> Result<()> {
+        give(Piece::of_clock(&self.clock));
+        self.sessions.checkpoint(extent == Extent::Whole, give)
+    }
+
+    fn restore(&mut self, checkpoints: Vec<Vec<Piece>>) -> Result<()> {
+        for mut pieces in checkpoints {
+            let Some(clock) = clock_of(&pieces) else { continue };
+            self.clock = clock;
+            pieces.retain(|piece| piece.kind != PieceKind::Clock);
+            self.sessions.restore(self.clock.now(), pieces)?;
+        }
+        Ok(())
     }
 
     fn lineage(&self, _: Lineage) -> Lineage {
         Lineage::Results
     }
 
-    fn state_size(&self) -> (usize, usize) {
-        (self.sessions.open_windows(), self.sessions.size_bytes())
+    fn state_size(&self) -> StateSize {
+        let Self { sessions, .. } = self;
+        StateSize {
+            open_windows: sessions.open_windows(),
+            bytes: sessions.size_bytes(),
+            next_close: sessions.next_close(),
+        }
     }
 }

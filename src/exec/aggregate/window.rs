@@ -11,11 +11,11 @@ use super::results::{Batcher, Results};
 use super::rows::Rows;
 use super::sliced_windows;
 use crate::error::Result;
-use crate::exec::{Boundary, End, Lineage, Operator, Output};
+use crate::exec::{Boundary, End, Extent, Lineage, Operator, Output, StateSize};
 use crate::plan::{AggregateNode, Emission, Hidden};
 use crate::sql::statement::Emit;
-use crate::state::{Admission, Fired, GroupTable, KeptPanes, PaneKey, Panes};
-use crate::time::{Progress, WATERMARK_MAX, WatermarkClock};
+use crate::state::{Admission, Fired, GroupTable, KeptPanes, PaneKey, Panes, Piece, PieceKind, clock_of};
+use crate::time::{Progress, TimeMs, WATERMARK_MAX, WatermarkClock};
 
 /// What is kept of the windows.
 enum State {
@@ -59,15 +59,53 @@ impl State {
         }
     }
 
-    fn checkpoint(&mut self, log: impl FnMut(PaneKey, &RecordBatch) -> Result<()>) -> Result<()> {
+    fn checkpoint(&mut self, whole: bool, give: &mut dyn FnMut(Piece)) -> Result<()> {
         match self {
-            Self::Final(panes) => panes.checkpoint(log),
-            Self::Changing(changing) => changing.panes.checkpoint(log),
+            Self::Final(panes) => panes.checkpoint(whole, give),
+            Self::Changing(changing) => changing.checkpoint(whole, give),
         }
     }
 }
 
 impl Changing {
+    /// What was given out of a window that was evaluated at the last boundary is what evaluating it gives.
+    fn checkpoint(&mut self, whole: bool, give: &mut dyn FnMut(Piece)) -> Result<()> {
+        self.panes.checkpoint(whole, give)?;
+        if let Emit::EveryMs(_) = self.emit {
+            for (window, rows) in self.given.windows_from(self.panes.first_open()) {
+                give(Piece::new(PieceKind::Given, (window, 0), rows?));
+            }
+        }
+        if let Some(emitted_ms) = self.emitted_ms {
+            give(Piece { kind: PieceKind::Emitted, key: (emitted_ms, 0), batch: None });
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self, watermark: TimeMs, checkpoints: Vec<Vec<Piece>>) -> Result<()> {
+        let Self { panes, given, emit, emitted_ms } = self;
+        let (mut partials, mut rows) = (Vec::new(), Vec::new());
+        for pieces in checkpoints {
+            // Each checkpoint says anew what was given out.
+            rows.clear();
+            for piece in pieces {
+                match piece.kind {
+                    PieceKind::Clock => {}
+                    PieceKind::Given => rows.push(piece),
+                    PieceKind::Emitted => *emitted_ms = Some(piece.key.0),
+                    _ => partials.push(piece),
+                }
+            }
+        }
+        panes.restore(watermark, *emit == Emit::OnUpdate, partials, |fired| given.changes(&fired).map(drop))?;
+        for piece in rows {
+            let window = piece.key.0;
+            let rows = piece.rows()?;
+            given.changes(&Fired { window, rows: rows.num_rows(), columns: rows.columns().to_vec() })?;
+        }
+        Ok(())
+    }
+
     /// Whether a boundary gives out what has changed in windows that are open.
     fn emits_open(&mut self, clock_ms: i64) -> bool {
         match self.emit {
@@ -190,12 +228,6 @@ impl Operator for WindowAggregate {
             }
         }
         batcher.flush(out)?;
-        if boundary.checkpoint {
-            state.checkpoint(|key, delta| {
-                out.deltas.push((key, delta.clone()));
-                Ok(())
-            })?;
-        }
         Ok(match progress {
             // The clock has been applied here; above, it is not applied again.
             Progress::Idle { .. } => Progress::Idle { reached: watermark, advance: false },
@@ -203,16 +235,36 @@ impl Operator for WindowAggregate {
         })
     }
 
+    fn checkpoint(&mut self, extent: Extent, give: &mut dyn FnMut(Piece)) -> Result<()> {
+        give(Piece::of_clock(&self.clock));
+        self.state.checkpoint(extent == Extent::Whole, give)
+    }
+
+    fn restore(&mut self, checkpoints: Vec<Vec<Piece>>) -> Result<()> {
+        let Some(clock) = checkpoints.last().and_then(|last| clock_of(last)) else { return Ok(()) };
+        self.clock = clock;
+        match &mut self.state {
+            State::Final(panes) => panes.restore(self.clock.now(), checkpoints.into_iter().flatten().collect()),
+            State::Changing(changing) => changing.restore(self.clock.now(), checkpoints),
+        }
+    }
+
     fn lineage(&self, _: Lineage) -> Lineage {
         Lineage::Results
     }
 
-    fn state_size(&self) -> (usize, usize) {
+    fn state_size(&self) -> StateSize {
         match &self.state {
-            State::Final(panes) => (panes.open_windows(), panes.size_bytes()),
-            State::Changing(changing) => {
-                (changing.panes.open_windows(), changing.panes.size_bytes() + changing.given.size_bytes())
-            }
+            State::Final(panes) => StateSize {
+                open_windows: panes.open_windows(),
+                bytes: panes.size_bytes(),
+                next_close: panes.next_close(),
+            },
+            State::Changing(changing) => StateSize {
+                open_windows: changing.panes.open_windows(),
+                bytes: changing.panes.size_bytes() + changing.given.size_bytes(),
+                next_close: changing.panes.next_close(),
+            },
         }
     }
 }

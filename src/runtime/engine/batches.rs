@@ -2,16 +2,17 @@
 
 use std::sync::{Arc, MutexGuard};
 
-use super::jobs::{select_name, sink_table, written};
+use super::jobs::{digest, select_name, sink_table, written};
 use super::{Engine, Outcome, State, done};
-use crate::connectors;
+use crate::connectors::{self, CancelToken};
 use crate::error::{Blame, Error, Result};
 use crate::exec::End;
 use crate::plan::{LateRows, Planner, reads_stream};
 use crate::runtime::Job;
 use crate::runtime::batch::{Batch, logical, write};
-use crate::runtime::job::Shared;
+use crate::runtime::job::JobState;
 use crate::runtime::metrics::JobMetrics;
+use crate::runtime::shared::Shared;
 use crate::sql::statement::{Insert, Query, Statement};
 
 impl Engine {
@@ -39,7 +40,7 @@ impl Engine {
             plans.push(sunk.map_err(|e| e.at(insert.query.span.clone()))?);
             sinks.push((Planner::sink_node(table), table));
         }
-        let name = state.free_name(inserts, text)?;
+        let name = state.free_name(inserts, &format!("{:04x}", digest(text) & 0xffff))?;
         drop(state);
         self.as_job(name, text, |shared| {
             // What is wrong with a sink is told before anything is read.
@@ -98,7 +99,7 @@ impl Engine {
         if plans.is_empty() {
             return Err(Error::statement("EXPLAIN takes a SELECT, an INSERT or a statement set"));
         }
-        let shared = Shared::new(String::new(), String::new(), JobMetrics::of_batch(String::new()));
+        let shared = attempt(String::new(), "");
         let batch = Batch { planner: &planner, late, defaults: &state.defaults(), shared: &shared };
         let texts = batch.explain(&plans)?.into_iter().zip(titles).map(|(plan, title)| {
             let lines = plan.lines().map(|line| format!("  {line}\n")).collect::<String>();
@@ -109,13 +110,19 @@ impl Engine {
 
     /// Does the work of a batch, which can be seen and stopped meanwhile. Once it has ended nobody wants to look for it.
     fn as_job(&self, name: String, text: &str, work: impl FnOnce(&Shared) -> Result<Outcome>) -> Result<Outcome> {
-        let shared = Shared::new(name.clone(), text.to_owned(), JobMetrics::of_batch(name));
-        let job = Job::new(Arc::clone(&shared));
+        let shared = attempt(name, text);
+        let job = Job::new(Arc::clone(&shared.job));
         self.state().jobs.push(job.clone());
         let result = work(&shared);
         let was_stopped = matches!(&result, Err(error) if error.blame == Blame::Interrupted && shared.is_stopping());
-        shared.end(if was_stopped { End::Stopped } else { End::Finished });
+        shared.job.end(Ok(if was_stopped { End::Stopped } else { End::Finished }));
         self.state().jobs.retain(|j| !j.is(&job));
         if was_stopped { done("the batch is stopped; nothing is written".to_owned()) } else { result }
     }
+}
+
+/// The one attempt at a batch.
+fn attempt(name: String, text: &str) -> Arc<Shared> {
+    let metrics = JobMetrics::of_batch(name.clone());
+    Shared::new(JobState::new(name, text.to_owned()), metrics, CancelToken::default())
 }

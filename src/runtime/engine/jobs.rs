@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::{Engine, Outcome, Rows, State, done};
-use crate::catalog::{Catalog, Table};
+use crate::catalog::{Catalog, Table, View};
 use crate::connectors::Defaults;
 use crate::error::{Blame, Error, Result};
 use crate::plan::{Op, Planner, SinkNode, StreamPlan, explain, reads_stream, split_limit};
-use crate::runtime::Job;
+use crate::runtime::identity::Identity;
 use crate::runtime::launch::{Launch, compute, launch};
 use crate::runtime::query::{QueryStream, op_schema};
 use crate::runtime::session::Session;
@@ -36,11 +36,12 @@ impl Engine {
         }
         let plan = Self::plan_inserts(&state, inserts)?;
         let is_finite = !plan.nodes.iter().any(|n| matches!(n.op, Op::Source(_)));
-        let name = state.free_name(inserts, text)?;
+        let definition = definition(&state.catalog, &state.session, text)?;
+        let name = state.free_name(inserts, Identity::of(&plan, &definition).short())?;
         let (session, defaults) = (state.session.clone(), state.defaults());
         drop(state);
-        let (job, _) =
-            launch(Launch { name, statement: text.to_owned(), plan, session: &session, defaults: &defaults })?;
+        let (statement, plan, of_job) = (text.to_owned(), Arc::new(plan), session.clone());
+        let (job, _) = launch(Launch { name, statement, definition, plan, session: of_job, defaults })?;
         self.state().jobs.push(job.clone());
         if is_finite {
             // VALUES and the like. While it waits for a broker it can be seen and stopped; once written, nobody wants to
@@ -94,7 +95,9 @@ impl Engine {
         let has_changes = plan.input_hidden(plan.nodes.len() - 1).kind;
         let schema = if has_changes { op_schema(&last.visible) } else { Arc::clone(&last.visible) };
         let name = select_name(text);
-        let (job, rows) = launch(Launch { name, statement: text.to_owned(), plan, session, defaults })?;
+        let (statement, definition, plan) = (text.to_owned(), String::new(), Arc::new(plan));
+        let (session, defaults) = (session.clone(), defaults.clone());
+        let (job, rows) = launch(Launch { name, statement, definition, plan, session, defaults })?;
         match rows {
             Some(rows) => Ok(Outcome::Query(QueryStream::new(schema, has_changes, rows, job, skip, limit))),
             None => Err(Error::bug("a query whose rows go nowhere")),
@@ -104,7 +107,7 @@ impl Engine {
     pub(super) fn explain(&self, statement: &Statement, analyze: bool) -> Result<Outcome> {
         if analyze {
             return Err(Error::statement("EXPLAIN ANALYZE is not available yet")
-                .hint("SHOW JOBS shows what running jobs count"));
+                .hint("start it as a job; EXPLAIN ANALYZE JOB <name> shows what a running one does"));
         }
         let state = self.state();
         if let Some(late) = state.session.batch()? {
@@ -124,41 +127,14 @@ impl Engine {
         };
         Ok(Outcome::Text(explain(&plan)))
     }
-
-    pub(super) fn stop_job(&self, name: &str) -> Result<Outcome> {
-        let jobs = self.jobs();
-        let named = |j: &&Job| j.name() == name && !j.status().has_ended();
-        let beginning = |j: &&Job| j.name().starts_with(name) && !j.status().has_ended();
-        let job = match jobs.iter().find(named) {
-            Some(job) => job,
-            None => match jobs.iter().filter(beginning).collect::<Vec<_>>().as_slice() {
-                [job] => *job,
-                [] => {
-                    let error = Error::statement(format!("no job named {name} is running"));
-                    let near = crate::catalog::options::nearest(name, jobs.iter().map(Job::name));
-                    return Err(match near {
-                        Some(near) if near != name => error.hint(format!("did you mean {near}?")),
-                        _ => error.hint("SHOW JOBS lists the jobs"),
-                    });
-                }
-                several => {
-                    let names = several.iter().map(|j| j.name()).collect::<Vec<_>>().join(", ");
-                    return Err(Error::statement(format!("several jobs begin with {name}: {names}")));
-                }
-            },
-        };
-        job.stop();
-        job.wait()?;
-        done(format!("job {} is stopped; what had fired is written", job.name()))
-    }
 }
 
 impl State {
     /// The name for a job of inserts; no other that runs has it.
-    pub(super) fn free_name(&self, inserts: &[Insert], text: &str) -> Result<String> {
+    pub(super) fn free_name(&self, inserts: &[Insert], mark: &str) -> Result<String> {
         let name = match self.session.job_name() {
             Some(name) => name.to_owned(),
-            None => job_name(inserts, text),
+            None => job_name(inserts, mark),
         };
         if self.jobs.iter().any(|j| j.name() == name && !j.status().has_ended()) {
             return Err(Error::statement(format!("a job named {name} is running already"))
@@ -180,10 +156,24 @@ pub(super) fn sink_table<'a>(catalog: &'a Catalog, insert: &Insert) -> Result<&'
     })
 }
 
-/// A job that was given no name is called after its sinks and its statement.
-fn job_name(inserts: &[Insert], text: &str) -> String {
+/// What a job is: a statement, with the views that it names and those that they name, and what planning goes by.
+fn definition(catalog: &Catalog, session: &Session, text: &str) -> Result<String> {
+    let mut definition = format!("{text}\n{:?}", session.plan_settings()?);
+    let mut left: Vec<&View> = catalog.views().collect();
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    while let Some(at) = left.iter().position(|view| definition.split(|c| !is_word(c)).any(|word| word == view.name)) {
+        let View { name, text, .. } = left.remove(at);
+        definition += &format!("\n{name} AS {text}");
+    }
+    Ok(definition)
+}
+
+/// A job that was given no name is called after its sinks, and after what it is. The name can be that of a topic.
+fn job_name(inserts: &[Insert], mark: &str) -> String {
+    const LETTERS_MAX: usize = 100;
     let sinks = inserts.iter().map(|i| i.table.as_str()).collect::<Vec<_>>().join("-");
-    format!("{sinks}-{:04x}", digest(text) & 0xffff)
+    let letter = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    format!("{}-{mark}", sinks.chars().take(LETTERS_MAX).map(letter).collect::<String>())
 }
 
 /// What the job behind a query is called.
@@ -197,7 +187,7 @@ pub(super) fn written(rows: u64) -> Result<Outcome> {
 }
 
 /// FNV-1a over a statement's words: how it is laid out does not count.
-fn digest(text: &str) -> u64 {
+pub(super) fn digest(text: &str) -> u64 {
     let words = text.split_whitespace().flat_map(|word| word.bytes().chain([b' ']));
     words.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

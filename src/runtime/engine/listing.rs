@@ -10,7 +10,6 @@ use super::{Engine, Outcome, Rows};
 use crate::catalog::ColumnKind;
 use crate::error::Result;
 use crate::plan::Planner;
-use crate::runtime::Job;
 use crate::sql::show::{show_create_table, show_create_view};
 use crate::sql::statement::Show;
 use crate::sql::types::sql_type;
@@ -115,9 +114,8 @@ impl Engine {
                 }
             }
             Show::Jobs => {
-                let jobs = state.jobs.clone();
                 drop(state);
-                Ok(Outcome::Rows(jobs_table(&jobs)?))
+                self.show_jobs()
             }
             Show::Topics => {
                 drop(state);
@@ -137,27 +135,4 @@ impl Rows {
             .collect();
         Ok(Self { batches: vec![RecordBatch::try_new(Arc::clone(&schema), arrays)?], schema })
     }
-}
-
-fn jobs_table(jobs: &[Job]) -> Result<Rows> {
-    let columns = ["job", "status", "records in", "rows out", "late", "errors", "watermark", "statement"];
-    let rows = jobs
-        .iter()
-        .map(|job| {
-            let info = job.info();
-            let watermark = info.watermark.and_then(chrono::DateTime::from_timestamp_millis);
-            let trouble = info.error.or(info.trouble).map(|t| format!(" ({t})")).unwrap_or_default();
-            vec![
-                info.name,
-                info.status + &trouble,
-                info.records_in.to_string(),
-                info.rows_out.to_string(),
-                (info.late + info.lost_to_idleness).to_string(),
-                (info.errors + info.dead_lettered).to_string(),
-                watermark.map(|w| w.format("%Y-%m-%d %H:%M:%S%.3fZ").to_string()).unwrap_or_default(),
-                info.statement,
-            ]
-        })
-        .collect();
-    Rows::of_text(&columns, rows)
 }

@@ -5,6 +5,7 @@ mod ddl;
 mod jobs;
 mod listing;
 mod topics;
+mod watching;
 
 pub use listing::Names;
 
@@ -145,7 +146,9 @@ impl Engine {
             | Statement::DescribeTopic(_)
             | Statement::Show(_)
             | Statement::Print { .. }
-            | Statement::StopJob(_) => done(String::new()),
+            | Statement::StopJob { .. }
+            | Statement::DescribeJob(_)
+            | Statement::ExplainJob(_) => done(String::new()),
         })
     }
 
@@ -192,7 +195,9 @@ impl Engine {
             Statement::DescribeTopic(topic) => self.describe_topic(topic),
             Statement::Show(show) => self.show(show),
             Statement::Print { topic, from_beginning, limit } => self.print(topic, *from_beginning, *limit),
-            Statement::StopJob(name) => self.stop_job(name),
+            Statement::DescribeJob(name) => self.describe_job(name.as_deref()),
+            Statement::ExplainJob(name) => self.explain_job(name.as_deref()),
+            Statement::StopJob { name, drain } => self.stop_job(name, *drain),
             Statement::Set(Some((key, value))) => self.set(key, value),
             Statement::Set(None) => {
                 let state = self.state();

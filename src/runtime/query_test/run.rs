@@ -18,7 +18,7 @@ use super::{Found, said};
 use crate::catalog::{ColumnKind, Table};
 use crate::connectors::{RawRecords, SourceColumn, SourceRows};
 use crate::error::{Error, Result};
-use crate::exec::{Boundary, End, Rejected, Rejection};
+use crate::exec::{Boundary, End, Extent, Rejected, Rejection};
 use crate::plan::{Hidden, RowKind, SourceNode};
 use crate::runtime::launch::idle_timeout;
 use crate::runtime::rehearsal::Rehearsal;
@@ -260,7 +260,7 @@ impl<'a> Run<'a> {
         job.ended = job.reading.iter().flatten().all(|reading| reading.ended);
         job.sequence += 1;
         // State gives out its deltas now and then, which must change nothing.
-        let checkpoint = self.variant.seed.is_some() && self.chance.below(3) == 0;
+        let checkpoint = (self.variant.seed.is_some() && self.chance.below(3) == 0).then_some(Extent::Delta);
         let end = if job.ended { End::Finished } else { End::GoesOn };
         let boundary = Boundary { sequence: job.sequence, clock_ms: self.clock_ms, checkpoint, end };
         job.rehearsal.boundary(&boundary, &mut |n| self.variant.seed.map_or(0, |_| self.chance.below(n)))?;

@@ -2,7 +2,7 @@
 
 use futures::executor::block_on;
 use rdkafka::admin::AdminOptions;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::common::broker::{Broker, REQUEST_TIMEOUT, shared, unique_name};
 use crate::common::program::tidemill;
-use crate::common::records::{Ending, Message};
+use crate::common::records::{Ending, Message, Record};
 
 /// What a group has committed, by partition.
 fn committed(broker: &Broker, group: &str, topic: &str, partitions: i32) -> Vec<Option<i64>> {
@@ -147,4 +147,57 @@ fn a_group_goes_on_where_it_was() {
     let job = start(&engine(broker), &(input("i", &topic, &bounded) + sink + insert));
     assert_eq!(finished(&job).records_in, 2);
     assert_eq!(committed(broker, &group, &topic, 2), [Some(16), Some(1)]);
+}
+
+/// Commits an offset of partition 0 to a group, as somebody else would.
+fn commit(broker: &Broker, group: &str, topic: &str, offset: i64) {
+    let consumer: BaseConsumer = broker.client().set("group.id", group).create().expect("a consumer");
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, 0, Offset::Offset(offset)).expect("an offset");
+    consumer.commit(&list, CommitMode::Sync).expect("Kafka takes it");
+}
+
+#[test]
+fn a_group_is_told_and_only_a_new_job_asks_it() {
+    let broker = shared();
+    let (topic, out) = (broker.topic("behaviour-told", 1), broker.topic("behaviour-told-out", 1));
+    let (group, name) = (unique_name("behaviour-told"), unique_name("told"));
+    broker.produce(&topic, (0..10).map(|n| at(0, n)));
+    let text = |name: &str, options: &str, guarantee: &str| {
+        input("i", &topic, &format!("'properties.group.id' = '{group}'{options}"))
+            + &format!(
+                "CREATE TABLE o (n BIGINT) WITH ('connector' = 'kafka', 'topic' = '{out}', 'format' = 'json', \
+                 'sink.delivery-guarantee' = '{guarantee}'); SET 'pipeline.name' = '{name}'; INSERT INTO o SELECT n FROM i"
+            )
+    };
+    let exactly = text(&name, "", "exactly-once");
+    let told = |offset: i64| {
+        until("the group is told", || (committed(broker, &group, &topic, 1) == [Some(offset)]).then_some(()));
+    };
+    let numbers = |records: &[Record]| -> Vec<i64> { records.iter().filter_map(|r| r.json()["n"].as_i64()).collect() };
+
+    let job = start(&engine(broker), &exactly);
+    told(10);
+    job.stop();
+    finished(&job);
+    assert_eq!(committed(broker, &group, &topic, 1), [Some(10)]);
+
+    // The job goes by its log; whatever the group holds meanwhile is put right.
+    commit(broker, &group, &topic, 3);
+    broker.produce(&topic, (10..15).map(|n| at(0, n)));
+    let job = start(&engine(broker), &exactly);
+    told(15);
+    job.stop();
+    finished(&job);
+    assert_eq!(numbers(&broker.read_all(&out)), (0..15).collect::<Vec<_>>());
+
+    // A new one asks the group, if its table does not say otherwise.
+    let bounded = ", 'scan.bounded.mode' = 'latest-offset'";
+    commit(broker, &group, &topic, 12);
+    let job = start(&engine(broker), &text(&unique_name("told"), bounded, "exactly-once"));
+    assert_eq!(finished(&job).records_in, 3);
+    commit(broker, &group, &topic, 12);
+    let job = start(&engine(broker), &text("again", &format!("{bounded}, {EARLIEST}"), "at-least-once"));
+    assert_eq!(finished(&job).records_in, 15);
+    assert_eq!(committed(broker, &group, &topic, 1), [Some(15)]);
 }
