@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono_tz::Tz;
 
 use crate::catalog::options::{invalid, nearest, parse_duration};
+use crate::catalog::secrets::{is_secret, shown};
 use crate::error::{Error, Result};
 use crate::plan::{LateRows, PlanSettings};
 use crate::time::IDLE_CLOCK_STEP_MS_MAX;
@@ -41,6 +42,23 @@ const KEYS: &[&str] = &[
     "sql-client.execution.result-mode",
     UNTIL_CAUGHT_UP,
 ];
+
+/// The keys that can be set.
+pub fn setting_keys() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().copied()
+}
+
+/// The values that a key can have, where they are few.
+pub fn setting_values(key: &str) -> &'static [&'static str] {
+    match key {
+        "table.dml-sync" | UNTIL_CAUGHT_UP => &["true", "false"],
+        "execution.runtime-mode" => &["streaming", "batch"],
+        "execution.batch.late-rows" => &["drop", "keep"],
+        "sql-client.execution.result-mode" => &["table", "vertical", "jsonl", "json", "csv", "tsv", "markdown"],
+        "table.local-time-zone" => &["UTC", "Europe/Berlin", "America/New_York", "Asia/Tokyo"],
+        _ => &[],
+    }
+}
 
 /// Keys of Flink's that scripts set and that change nothing here, by their beginnings.
 const WITHOUT_MEANING: &[&str] = &[
@@ -111,9 +129,7 @@ impl Session {
 
     /// All that is set; values of keys that may hold secrets are hidden.
     pub fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.values
-            .iter()
-            .map(|(k, v)| (k.as_str(), if crate::sql::show::is_secret(k) { "******" } else { v.as_str() }))
+        self.values.iter().map(|(k, v)| (k.as_str(), shown(is_secret(k), v)))
     }
 
     /// Kafka client properties (`kafka.*`).
