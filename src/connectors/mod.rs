@@ -30,7 +30,7 @@ pub mod print;
 mod rejects;
 
 pub use job_log::JobLog;
-pub use rejects::{Keep, OnError, Policies, RawRecord, RawRecords, Rejects, Undecoded};
+pub use rejects::{Keep, OnError, Policies, Policy, RawRecord, RawRecords, Rejects, Undecoded};
 
 /// The connectors that exist here.
 pub const CONNECTORS: &[&str] = &["kafka", "upsert-kafka", "filesystem", "datagen", "print", "blackhole"];
@@ -422,6 +422,9 @@ pub trait SinkWriter: Send {
 
     /// A boundary: when this returns, everything written before is outside, or an error says that it is not.
     fn flush(&mut self) -> Result<()>;
+
+    /// Whoever waits for the outside looks at this token, and ends with an error when it is cancelled.
+    fn cancel_by(&mut self, _cancel: &CancelToken) {}
 
     /// Tells, also while the writer is at work, why it gets no further, if that is known: a sentence.
     fn trouble(&self) -> Option<TroubleProbe> {

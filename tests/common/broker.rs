@@ -40,8 +40,8 @@ pub struct Broker {
     addresses: String,
     /// Where clients that log in connect to, if the process is ours.
     sasl_address: Option<String>,
-    /// Ports that clients are to connect to, where somebody has yet to listen, and those where the broker does.
-    proxied: Vec<[u16; 2]>,
+    /// Where clients are to connect to whom a proxy connects to the broker, and the broker's ports for these.
+    proxied: Vec<(TcpListener, u16)>,
     /// The process, if it is ours.
     node: Option<Node>,
 }
@@ -94,6 +94,8 @@ impl Broker {
         let ports = free_ports(3 + 2 * proxied);
         let (client_port, sasl_port) = (ports[0], ports[2]);
         let proxied: Vec<[u16; 2]> = ports[3..].chunks(2).map(|pair| [pair[0], pair[1]]).collect();
+        let listen = |[port, broker]: &[u16; 2]| TcpListener::bind(("127.0.0.1", *port)).map(|found| (found, *broker));
+        let listeners: Result<Vec<_>, _> = proxied.iter().map(listen).collect();
         let config = directory.join("server.properties");
         fs::write(&config, server_properties(&directory, [ports[0], ports[1], ports[2]], &proxied))
             .expect("a file in target/");
@@ -109,7 +111,7 @@ impl Broker {
         let mut broker = Self {
             addresses: format!("127.0.0.1:{client_port}"),
             sasl_address: Some(format!("127.0.0.1:{sasl_port}")),
-            proxied,
+            proxied: listeners.map_err(|error| error.to_string())?,
             node: Some(node),
         };
         broker.try_serve()?;
@@ -129,8 +131,8 @@ impl Broker {
 
     /// The network before one of the addresses of [`Broker::start_proxied`].
     pub fn proxy(&self, number: usize) -> Proxy {
-        let [port, broker] = self.proxied[number];
-        Proxy::start(port, broker)
+        let (listener, broker) = &self.proxied[number];
+        Proxy::start(listener.try_clone().expect("a listener"), *broker)
     }
 
     /// A client configuration for this broker.
@@ -250,6 +252,11 @@ impl Broker {
         if let Err(reason) = self.try_serve() {
             panic!("Kafka does not start again: {reason}");
         }
+    }
+
+    /// Whether the broker's process has ended by itself.
+    pub fn has_exited(&self) -> bool {
+        self.node.as_ref().is_some_and(Node::has_exited)
     }
 
     /// Freezes the broker: connections stay open, and nothing answers.

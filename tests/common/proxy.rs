@@ -64,9 +64,9 @@ struct Shared {
 }
 
 impl Proxy {
-    /// Clients connect to one port, and reach the other one.
-    pub fn start(port: u16, broker: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).expect("a port that was free");
+    /// Clients connect to the listener, and reach the broker's port.
+    pub fn start(listener: TcpListener, broker: u16) -> Self {
+        let port = listener.local_addr().expect("an address").port();
         let shared = Arc::new(Shared {
             broker,
             weather: Mutex::default(),

@@ -12,11 +12,13 @@ use crate::common::program::Running;
 /// How long a job may take from its start to the first boundary that it commits. Programs under test are not optimised.
 const RECOVERY_MAX: Duration = Duration::from_secs(30);
 
-/// Waits for the end of a process that another one has taken over from.
+/// Waits for the end of a process that another one has taken over from. Two that take a job up at the same moment have one
+/// number between them, and then the log does not tell who is younger.
 fn is_taken_over(job: Running) {
     let ended = job.finish(PATIENCE);
     assert_eq!(ended.code, 3, "{ended:?}");
-    assert!(ended.stderr.contains("a younger process has taken over"), "{ended:?}");
+    let says = ["a younger process has taken over", "another process has its name"];
+    assert!(says.iter().any(|text| ended.stderr.contains(text)), "{ended:?}");
 }
 
 #[test]

@@ -11,6 +11,9 @@ use crate::common::broker::Broker;
 /// How long a job may take from the moment at which the network is well again.
 const RECOVERY_MAX: Duration = Duration::from_secs(40);
 
+/// How much of its time a job may be busy that can only wait. Whoever looked without a pause would be so all the time.
+const BUSY_MAX: f64 = 0.4;
+
 /// What a job may use. Programs under test are not optimised, and so are large.
 const MEMORY_MB: u64 = 700;
 
@@ -36,10 +39,12 @@ fn row_5_a_network_that_is_cut_silent_slow_or_narrow() {
     let before = Usage::of(job.id());
     let mut fault = |what: &str, wait: u64, begin: &dyn Fn()| {
         begin();
+        // What has come already may be worked on for a while.
+        std::thread::sleep(Duration::from_secs(wait) / 2);
         let cpu = Usage::of(job.id()).cpu;
-        std::thread::sleep(Duration::from_secs(wait));
+        std::thread::sleep(Duration::from_secs(wait) / 2);
         assert!(job.is_running(), "{what}: {}", job.said());
-        let busy = (Usage::of(job.id()).cpu - cpu).as_secs_f64() / wait as f64;
+        let busy = (Usage::of(job.id()).cpu - cpu).as_secs_f64() * 2.0 / wait as f64;
         proxy.clear();
         row.survived(trial.goes_on(what, RECOVERY_MAX, &mut job));
         busy
@@ -49,10 +54,10 @@ fn row_5_a_network_that_is_cut_silent_slow_or_narrow() {
             proxy.change(|weather| weather.refuses = true);
             proxy.cut();
         });
-        assert!(busy < 0.3, "it waits, and is busy for {busy:.2} of its time");
+        assert!(busy < BUSY_MAX, "it waits, and is busy for {busy:.2} of its time");
         for silent in [[true, true], [true, false], [false, true]] {
             let busy = fault("half open", 7, &|| proxy.change(|weather| weather.stalled = silent));
-            assert!(busy < 0.3, "it waits, and is busy for {busy:.2} of its time");
+            assert!(busy < BUSY_MAX, "it waits, and is busy for {busy:.2} of its time");
         }
         fault("slow", 6, &|| proxy.change(|weather| weather.latency = Duration::from_millis(500)));
         for rates in [[Some(50_000), None], [None, Some(50_000)]] {

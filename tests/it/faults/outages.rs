@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::process::Usage;
 use super::trial::Trial;
-use super::{PATIENCE, Row, volume};
+use super::{PATIENCE, Row, until, volume};
 use crate::common::broker::Broker;
 
 /// How long a job may take from the moment at which its broker answers again.
@@ -121,7 +121,8 @@ fn row_12_a_broker_without_space() {
         trial.goes_on("before there is no space", PATIENCE, &mut job);
         disk.fill();
         // The broker gives up its only disk, and ends.
-        std::thread::sleep(Duration::from_secs(8));
+        until("the broker's end", PATIENCE, || broker.has_exited());
+        std::thread::sleep(Duration::from_secs(2));
         assert!(job.is_running(), "{}", job.said());
         broker.kill();
         disk.make_room();
