@@ -31,6 +31,7 @@ SELECT ..;                   rows as they come; Ctrl-C ends it; a topic needs no
 INSERT INTO t SELECT ..;     a job in the background; INSERT INTO t VALUES (..), (..) for a few rows
 EXECUTE STATEMENT SET BEGIN INSERT ..; INSERT ..; END;   several sinks that share what they read
 SHOW JOBS;  STOP JOB name;   what runs, and the end of it
+DESCRIBE JOB name;           how a job is, and why it gives no rows; EXPLAIN ANALYZE JOB name; what its operators do
 SHOW TABLES | VIEWS | TOPICS | FUNCTIONS;  SHOW CREATE TABLE t;  DESCRIBE t;  EXPLAIN ..;
 PRINT 'topic' FROM BEGINNING LIMIT 10;   a topic's records as they are
 DESCRIBE TOPIC 'topic';      what a topic holds: formats, columns, how late its rows are
