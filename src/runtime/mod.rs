@@ -13,6 +13,8 @@ mod attempts;
 mod batch;
 #[cfg(test)]
 mod batch_tests;
+#[cfg(test)]
+mod broker_model;
 mod checkpoints;
 pub mod clock;
 mod commit;
@@ -22,6 +24,8 @@ mod engine;
 mod events;
 mod exchange;
 mod failpoint;
+#[cfg(test)]
+mod history_tests;
 mod identity;
 mod info;
 mod job;

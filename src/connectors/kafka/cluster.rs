@@ -54,6 +54,13 @@ impl Cluster {
         Ok(Self { properties, wait: ANSWER_WAIT, client: Some(client) })
     }
 
+    /// The same, with less time for an answer.
+    pub fn within(self, wait: Duration) -> Self {
+        let mut this = self;
+        this.wait = wait;
+        this
+    }
+
     /// How to reach the cluster.
     pub fn properties(&self) -> &ClientProperties {
         &self.properties
