@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int8Array, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, Int8Array, RecordBatch, RecordBatchOptions, new_null_array,
+};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::cast::as_boolean_array;
@@ -12,7 +14,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use super::rejected::{CopiesOf, FailedRows, count_records};
 use super::{Lineage, Operator, Output};
 use crate::change::RowKind;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::{Hidden, Step};
 
 /// Applies steps to each batch.
@@ -27,6 +29,8 @@ enum Prepared {
     Project(Vec<Arc<dyn PhysicalExpr>>, usize, SchemaRef, FailedRows),
     /// Per column of the output, the input's; one that the input lacks is a null record or the kind of a new row.
     Conform(Vec<Option<usize>>, SchemaRef),
+    /// The number, and where the tie-breaker is.
+    Branch(u32, Option<usize>),
 }
 
 impl Transform {
@@ -47,6 +51,7 @@ impl Transform {
                     let of_hidden = to.fields().into_iter().map(|field| before.index(field.name(), count));
                     Prepared::Conform((0..count).map(Some).chain(of_hidden).collect(), to.extend(&visible))
                 }
+                Step::Branch(branch) => Prepared::Branch(*branch, hidden.index(Hidden::TIE, visible.fields().len())),
             }
         };
         Self { copies, steps: steps.iter().map(&mut prepare).collect() }
@@ -99,6 +104,12 @@ impl Operator for Transform {
                     let options = RecordBatchOptions::new().with_row_count(Some(rows));
                     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?
                 }
+                Prepared::Branch(branch, tie) => {
+                    let Some(tie) = *tie else { return Err(Error::bug("rows of a union without a tie-breaker")) };
+                    let mut columns = batch.columns().to_vec();
+                    columns[tie] = behind_branch(*branch, columns[tie].as_binary());
+                    RecordBatch::try_new(batch.schema(), columns)?
+                }
             };
             if batch.num_rows() == 0 {
                 return Ok(());
@@ -107,6 +118,21 @@ impl Operator for Transform {
         out.batches.push(batch);
         Ok(())
     }
+}
+
+/// Tie-breakers with the number of a branch before them.
+fn behind_branch(branch: u32, ties: &BinaryArray) -> ArrayRef {
+    let branch = branch.to_be_bytes();
+    let bytes = ties.value_data().len() + ties.len() * branch.len();
+    let mut longer = BinaryBuilder::with_capacity(ties.len(), bytes);
+    let mut tie = Vec::new();
+    for of_row in ties.iter().map(Option::unwrap_or_default) {
+        tie.clear();
+        tie.extend_from_slice(&branch);
+        tie.extend_from_slice(of_row);
+        longer.append_value(&tie);
+    }
+    Arc::new(longer.finish())
 }
 
 /// Evaluates expressions over a batch.

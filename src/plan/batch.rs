@@ -3,7 +3,9 @@
 //! It gives the final rows that the stream plan of the same query gives over the same records, and shares no operator
 //! with it, so that each can be checked by the other. The rows of a table come with three hidden columns behind the
 //! visible ones: the watermark of their partition before them, what breaks ties, and their event time. They are carried
-//! through every node:
+//! through every node, with the first instant after a row's window behind them, once it has one: bounds as clocks show
+//! them are the same for two windows where clocks are set back.
+//!
 //!
 //! - window functions become plain plans: a list of windows per row that is unnested, or sums over gaps for `SESSION`;
 //! - a row that is late for a window is left out of it where the stream judges lateness: at the window function below the
@@ -20,22 +22,22 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DataFusionError, JoinType, NullHandling, ScalarValue, UnnestOptions};
 use datafusion::datasource::provider_as_source;
-use datafusion::functions::core::expr_fn::{get_field, greatest};
+use datafusion::functions::core::expr_fn::{coalesce, get_field, greatest};
 use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
 use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::functions_window::expr_fn::lag;
-use datafusion::logical_expr::expr::{Sort as SortExpr, WindowFunction};
+use datafusion::logical_expr::expr::{GroupingSet, Sort as SortExpr, WindowFunction};
 use datafusion::logical_expr::{
     Aggregate, AggregateUDF, BinaryExpr, Distinct, DistinctOn, Expr, ExprFunctionExt, ExprSchemable, Extension, Filter,
     Join, Limit, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Sort, SubqueryAlias, TableScan, Union, Unnest,
     Window, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition, cast, lit, when,
 };
 
-use super::batch_functions::{bigint, checked, shown, ties, windows_of};
+use super::batch_functions::{AFTER, bigint, checked, shown, ties, windows_of};
 use super::context::{Planner, ScannedTable};
 use super::lower::in_order;
 use super::optimize;
-use super::per_window::{is_latest_first, window_function};
+use super::per_window::{bound_behind, is_latest_first, joins_windows, names_window_behind, window_function};
 use super::stream::{Hidden, SourceNode};
 use super::windows::AssignWindows;
 use crate::error::{Error, Result};
@@ -62,14 +64,18 @@ pub struct BatchTable {
     pub ordinal: u16,
 }
 
-const HIDDEN: [&str; 3] = [Hidden::WATERMARK, Hidden::TIE, Hidden::TIME];
+const HIDDEN: [&str; 4] = [Hidden::WATERMARK, Hidden::TIE, Hidden::TIME, Hidden::WINDOW];
 const WINDOWS: &str = "__tidemill_windows";
 
-/// The hidden columns that rows of a table carry, in this order: watermark, tie, event time.
+/// The hidden columns that rows of a table have, in this order: watermark, tie, event time.
 pub fn hidden_fields() -> [Field; 3] {
-    let types = [DataType::Int64, DataType::Binary, DataType::Int64];
-    let mut types = types.into_iter();
-    HIDDEN.map(|name| Field::new(name, types.next().unwrap_or(DataType::Null), true))
+    let [watermark, tie, time, _] = carried_fields();
+    [watermark, tie, time]
+}
+
+/// The hidden columns that rows carry through a plan, in the order of their names.
+fn carried_fields() -> [Field; 4] {
+    HIDDEN.map(|name| Field::new(name, if name == Hidden::TIE { DataType::Binary } else { DataType::Int64 }, true))
 }
 
 impl Planner<'_> {
@@ -173,12 +179,18 @@ impl Batching<'_> {
                 with_hidden(input, exprs, carried())
             }
             LogicalPlan::Union(union) => {
-                let inputs = union.inputs.iter().map(|i| Ok(Arc::new(self.node(i, above)?)));
+                let inputs = union.inputs.iter().zip(0_u32..).map(|(input, branch)| {
+                    let input = self.node(input, above)?;
+                    let exprs = visible(&input);
+                    let [watermark, tie, time, window] = HIDDEN.map(column);
+                    let hidden = [watermark, ties(vec![lit(branch), tie]), time, window];
+                    Ok(Arc::new(with_hidden(input, exprs, hidden)?))
+                });
                 let inputs = inputs.collect::<Result<Vec<_>>>()?;
                 let visible = union.schema.iter().map(|(qualifier, field)| {
                     (qualifier.cloned(), Arc::new(Field::new(field.name(), field.data_type().clone(), true)))
                 });
-                let hidden = hidden_fields().map(|field| (None, Arc::new(field)));
+                let hidden = carried_fields().map(|field| (None, Arc::new(field)));
                 let schema = DFSchema::new_with_metadata(visible.chain(hidden).collect(), Default::default())?;
                 Ok(LogicalPlan::Union(Union { inputs, schema: Arc::new(schema) }))
             }
@@ -197,10 +209,8 @@ impl Batching<'_> {
                 Ok(LogicalPlan::Unnest(unnest))
             }
             LogicalPlan::Distinct(Distinct::All(input)) => {
-                let input = self.visible(input, Above::Judge)?;
-                let keys: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
-                let plan = LogicalPlan::Distinct(Distinct::All(input.into()));
-                with_hidden(plan, keys.clone(), of_keys(keys))
+                let group: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
+                self.aggregate(&Aggregate::try_new(Arc::clone(input), group, Vec::new())?)
             }
             LogicalPlan::Distinct(Distinct::On(on)) => self.distinct_on(on),
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
@@ -219,17 +229,20 @@ impl Batching<'_> {
         let table = table.ok_or_else(|| Error::bug(format!("table {} has not been read", scan.table_name)))?;
         let source = provider_as_source(Arc::clone(table));
         let all = LogicalPlanBuilder::scan(scan.table_name.clone(), source, None)?.build()?;
-        let Some(projection) = &scan.projection else { return unqualified(all) };
-        let columns = all.schema().columns();
-        let wanted = projection.iter().map(|&i| Expr::Column(columns[i].clone())).collect();
-        let hidden = columns[columns.len() - HIDDEN.len()..].to_vec();
-        with_hidden(all, wanted, hidden.into_iter().map(Expr::Column))
+        let mut columns: Vec<Expr> = all.schema().columns().into_iter().map(Expr::Column).collect();
+        let hidden = columns.split_off(columns.len() - hidden_fields().len());
+        let wanted = match &scan.projection {
+            Some(projection) => projection.iter().map(|&i| columns[i].clone()).collect(),
+            None => columns,
+        };
+        with_hidden(all, wanted, hidden.into_iter().chain([no_window()]))
     }
 
     fn aggregate(&self, aggregate: &Aggregate) -> Result<LogicalPlan> {
         let sessions = sessions_of_groups(&aggregate.input, &aggregate.group_expr, Vec::new())?;
         let input = self.node(sessions.as_ref().unwrap_or(&aggregate.input), Above::Judge)?;
         let group = self.exprs(&aggregate.group_expr, input.schema())?;
+        let (group, is_windowed) = per_window(group, &aggregate.input)?;
         let mut narrow = Vec::new();
         let mut aggregates = Vec::new();
         for expr in self.exprs(&aggregate.aggr_expr, input.schema())? {
@@ -239,12 +252,20 @@ impl Batching<'_> {
             aggregates.push(expr);
         }
         let plan = LogicalPlan::Aggregate(Aggregate::try_new(input.into(), group, aggregates)?);
-        let columns: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
+        let mut columns: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
+        // The window comes first, as its group expression does.
+        let window = if is_windowed { columns.remove(0) } else { no_window() };
         let (keys, values) = columns.split_at(columns.len() - narrow.len());
-        let keys = keys.to_vec();
+        let types = aggregate.schema.fields().iter().map(|field| field.data_type());
+        let keys = keys.iter().zip(types).map(|(key, data_type)| {
+            // The more sets are grouped by, the wider is the number of a set.
+            let is_same = key.get_type(plan.schema())? == *data_type;
+            Ok(if is_same { key.clone() } else { cast(key.clone(), data_type.clone()) })
+        });
+        let keys = keys.collect::<Result<Vec<_>>>()?;
         let values = values.iter().zip(narrow).map(|(value, is_wide)| narrowed(value.clone(), is_wide));
         let exprs = keys.iter().cloned().chain(values).collect();
-        with_hidden(plan, named(exprs, &aggregate.schema), of_keys(keys))
+        with_hidden(plan, named(exprs, &aggregate.schema), of_keys(keys, window))
     }
 
     fn distinct_on(&self, on: &DistinctOn) -> Result<LogicalPlan> {
@@ -258,7 +279,7 @@ impl Batching<'_> {
         let plan = DistinctOn::try_new(keys, select, Some(in_event_order(sort)), input.into())?;
         let plan = LogicalPlan::Distinct(Distinct::On(plan));
         let columns: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
-        with_hidden(plan, named(columns.clone(), &on.schema), of_keys(columns))
+        with_hidden(plan, named(columns.clone(), &on.schema), of_keys(columns, no_window()))
     }
 
     fn over(&self, window: &Window) -> Result<LogicalPlan> {
@@ -270,6 +291,12 @@ impl Batching<'_> {
         for (expr, asked) in ordered.into_iter().zip(&window.window_expr) {
             let latest_first =
                 window_function(asked).is_some_and(|f| is_latest_first(&f.params.order_by, &window.input));
+            let expr = match window_function(asked) {
+                Some(f) if f.params.partition_by.iter().any(|e| names_window_behind(&window.input, e)) => {
+                    within_window(expr)
+                }
+                _ => expr,
+            };
             let (expr, is_wide) = wide_sum(rows_in_order(expr, latest_first), input.schema())?;
             functions.push(expr);
             narrow.push(is_wide);
@@ -282,11 +309,11 @@ impl Batching<'_> {
     }
 
     fn join(&self, join: &Join) -> Result<LogicalPlan> {
-        const SIDES: [[&str; 3]; 2] = [
-            ["__tidemill_left_watermark", "__tidemill_left_tie", "__tidemill_left_time"],
-            ["__tidemill_right_watermark", "__tidemill_right_tie", "__tidemill_right_time"],
+        const SIDES: [[&str; 4]; 2] = [
+            ["__tidemill_left_watermark", "__tidemill_left_tie", "__tidemill_left_time", "__tidemill_left_window"],
+            ["__tidemill_right_watermark", "__tidemill_right_tie", "__tidemill_right_time", "__tidemill_right_window"],
         ];
-        let side = |plan: &LogicalPlan, names: [&str; 3]| -> Result<LogicalPlan> {
+        let side = |plan: &LogicalPlan, names: [&str; 4]| -> Result<LogicalPlan> {
             let plan = self.node(plan, Above::Judge)?;
             let renamed = HIDDEN.into_iter().zip(names).map(|(from, to)| column(from).alias(to));
             let exprs = visible(&plan).into_iter().chain(renamed).collect();
@@ -294,7 +321,10 @@ impl Batching<'_> {
         };
         let (left, right) = (side(&join.left, SIDES[0])?, side(&join.right, SIDES[1])?);
         let on = join.on.iter().map(|(l, r)| Ok((self.expr(l, left.schema())?, self.expr(r, right.schema())?)));
-        let on = on.collect::<Result<_>>()?;
+        let mut on = on.collect::<Result<Vec<_>>>()?;
+        if joins_windows(join) {
+            on.push((column(SIDES[0][3]), column(SIDES[1][3])));
+        }
         let both = left.schema().join(right.schema())?;
         let filter = join.filter.as_ref().map(|filter| self.expr(filter, &both)).transpose()?;
         let plan = LogicalPlan::Join(Join::try_new(
@@ -314,9 +344,10 @@ impl Batching<'_> {
             JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => &SIDES[1..],
             _ => &SIDES[..],
         };
-        let ties_of = sides.iter().map(|[_, tie, _]| column(tie)).collect();
+        let ties_of = sides.iter().map(|[_, tie, ..]| column(tie)).collect();
+        let window = coalesce(sides.iter().map(|[.., window]| column(window)).collect());
         // Rows of windows that have closed are late for nothing above.
-        let hidden = [lit(WATERMARK_MIN), ties(ties_of), lit(i64::MIN)];
+        let hidden = [lit(WATERMARK_MIN), ties(ties_of), lit(i64::MIN), window];
         with_hidden(plan, exprs, hidden)
     }
 
@@ -338,7 +369,7 @@ impl Batching<'_> {
             }
         };
         let local = cast(windows.time.clone(), DataType::Timestamp(TimeUnit::Millisecond, None));
-        let hidden = [column(Hidden::WATERMARK), column(Hidden::TIE), cast(local, DataType::Int64)];
+        let hidden = [column(Hidden::WATERMARK), column(Hidden::TIE), cast(local, DataType::Int64), no_window()];
         let zone = windows.windows.zone;
         let gap_ms = match windows.windows.shape {
             WindowShape::Session { gap_ms } => gap_ms,
@@ -352,7 +383,8 @@ impl Batching<'_> {
                 let plan = LogicalPlan::Unnest(Unnest::try_new(plan.into(), vec![list], options)?);
                 let bound = |name: &str| get_field(column(WINDOWS), name).alias(name);
                 let bounds = ["window_start", "window_end", "window_time"].map(bound);
-                return with_hidden(plan, passed.into_iter().chain(bounds).collect(), carried());
+                let window = get_field(column(WINDOWS), AFTER);
+                return with_hidden(plan, passed.into_iter().chain(bounds).collect(), carried_in(window));
             }
         };
 
@@ -385,9 +417,9 @@ impl Batching<'_> {
         let bounds = [
             shown(zone, start).alias("window_start"),
             shown(zone, end.clone()).alias("window_end"),
-            cast(end - lit(1_i64), time_type).alias("window_time"),
+            cast(end.clone() - lit(1_i64), time_type).alias("window_time"),
         ];
-        with_hidden(plan, passed.into_iter().chain(bounds).collect(), carried())
+        with_hidden(plan, passed.into_iter().chain(bounds).collect(), carried_in(end))
     }
 
     fn exprs(&self, exprs: &[Expr], schema: &DFSchema) -> Result<Vec<Expr>> {
@@ -517,14 +549,59 @@ fn carried() -> impl Iterator<Item = Expr> {
     HIDDEN.into_iter().map(column)
 }
 
+/// The hidden columns as the input has them, but for the window.
+fn carried_in(window: Expr) -> impl Iterator<Item = Expr> {
+    carried().take(HIDDEN.len() - 1).chain([window])
+}
+
+/// The window of rows that have none.
+fn no_window() -> Expr {
+    lit(ScalarValue::Int64(None))
+}
+
 /// The hidden columns of rows that come from no partition: late for nothing, and first among equals.
-fn nobodys() -> [Expr; 3] {
-    [lit(WATERMARK_MIN), ties(vec![]), lit(i64::MIN)]
+fn nobodys() -> [Expr; 4] {
+    of_keys(vec![], no_window())
 }
 
 /// The hidden columns of rows that keys tell apart. Rows of windows precede their end, so they are late for nothing.
-fn of_keys(keys: Vec<Expr>) -> [Expr; 3] {
-    [lit(WATERMARK_MIN), ties(keys), lit(i64::MIN)]
+fn of_keys(keys: Vec<Expr>, window: Expr) -> [Expr; 4] {
+    [lit(WATERMARK_MIN), ties(keys), lit(i64::MIN), window]
+}
+
+/// Grouping by windows is by the windows themselves, not only by their bounds as clocks show them: the window is the first
+/// of the group expressions then. And whether it is so.
+fn per_window(group: Vec<Expr>, input: &LogicalPlan) -> Result<(Vec<Expr>, bool)> {
+    let is_windowed = |set: &[Expr]| set.iter().any(|e| bound_behind(input, e).is_some());
+    let with_window = |set: Vec<Expr>| [column(Hidden::WINDOW)].into_iter().chain(set).collect::<Vec<_>>();
+    Ok(match <[Expr; 1]>::try_from(group) {
+        Ok([Expr::GroupingSet(GroupingSet::GroupingSets(sets))]) => {
+            if !sets.iter().all(|set| is_windowed(set)) {
+                return Ok((vec![Expr::GroupingSet(GroupingSet::GroupingSets(sets))], false));
+            }
+            let sets = sets.into_iter().map(with_window).collect();
+            (vec![Expr::GroupingSet(GroupingSet::GroupingSets(sets))], true)
+        }
+        Ok(one) if is_windowed(&one) => (with_window(one.into()), true),
+        Ok(one) => (one.into(), false),
+        Err(group) if is_windowed(&group) => (with_window(group), true),
+        Err(group) => (group, false),
+    })
+}
+
+/// A function with `OVER` whose partitions lie within windows.
+fn within_window(expr: Expr) -> Expr {
+    match expr {
+        Expr::Alias(mut alias) => {
+            alias.expr = Box::new(within_window(*alias.expr));
+            Expr::Alias(alias)
+        }
+        Expr::WindowFunction(mut function) => {
+            function.params.partition_by.push(column(Hidden::WINDOW));
+            Expr::WindowFunction(function)
+        }
+        other => other,
+    }
 }
 
 fn with_hidden(plan: LogicalPlan, mut exprs: Vec<Expr>, hidden: impl IntoIterator<Item = Expr>) -> Result<LogicalPlan> {

@@ -48,7 +48,7 @@ fn call(name: &'static str, kind: Kind, args: Vec<Expr>) -> Expr {
 }
 
 /// The windows that hold a time (ms) and that a watermark (ms) has not closed: a list of rows of `window_start`,
-/// `window_end` and `window_time`.
+/// `window_end`, `window_time` and [`AFTER`].
 pub fn windows_of(windows: SlicedWindows, zone: Tz, time_type: DataType, time: Expr, watermark: Expr) -> Expr {
     call("windows", Kind::Windows(windows, zone, time_type), vec![time, watermark])
 }
@@ -73,11 +73,15 @@ pub fn bigint(sum: Expr) -> Expr {
     call("bigint", Kind::Bigint, vec![sum])
 }
 
+/// The field of a window's first instant after it.
+pub const AFTER: &str = "after";
+
 const LOCAL: DataType = DataType::Timestamp(TimeUnit::Millisecond, None);
 
 fn bounds(time_type: &DataType) -> Fields {
     let of = |name: &str, data_type: &DataType| Field::new(name, data_type.clone(), true);
-    vec![of("window_start", &LOCAL), of("window_end", &LOCAL), of("window_time", time_type)].into()
+    let after = of(AFTER, &DataType::Int64);
+    vec![of("window_start", &LOCAL), of("window_end", &LOCAL), of("window_time", time_type), after].into()
 }
 
 impl ScalarUDFImpl for BatchFunction {
@@ -151,7 +155,7 @@ fn list(
     times: &Int64Array,
     watermarks: &Int64Array,
 ) -> Result<ArrayRef> {
-    let (mut starts, mut ends, mut lasts, mut lengths) = (vec![], vec![], vec![], vec![]);
+    let (mut starts, mut ends, mut after, mut lengths) = (vec![], vec![], vec![], vec![]);
     for (time, watermark) in times.iter().zip(watermarks) {
         let before = starts.len();
         if let Some(time) = time {
@@ -159,16 +163,18 @@ fn list(
                 if watermark.is_none_or(|watermark| watermark < end - 1) {
                     starts.push(local_ms(zone, start));
                     ends.push(local_ms(zone, end));
-                    lasts.push(end - 1);
+                    after.push(end);
                 }
             }
         }
         lengths.push(starts.len() - before);
     }
-    let lasts = cast(&TimestampMillisecondArray::from(lasts).with_timezone("UTC"), time_type)?;
+    let lasts: TimestampMillisecondArray = after.iter().map(|end| Some(end - 1)).collect();
+    let lasts = cast(&lasts.with_timezone("UTC"), time_type)?;
     let local = |values: Vec<i64>| Arc::new(TimestampMillisecondArray::from(values)) as ArrayRef;
     let fields = bounds(time_type);
-    let rows = StructArray::try_new(fields.clone(), vec![local(starts), local(ends), lasts], None)?;
+    let after = Arc::new(Int64Array::from(after)) as ArrayRef;
+    let rows = StructArray::try_new(fields.clone(), vec![local(starts), local(ends), lasts, after], None)?;
     let item = Arc::new(Field::new_list_field(DataType::Struct(fields), true));
     Ok(Arc::new(ListArray::try_new(item, OffsetBuffer::from_lengths(lengths), Arc::new(rows), None)?))
 }

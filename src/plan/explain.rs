@@ -82,7 +82,7 @@ fn describe(plan: &StreamPlan, id: NodeId, depth: usize, notes: &dyn Fn(NodeId) 
                     Some(format!("Project: {}", list.collect::<Vec<_>>().join(", ")))
                 }
                 // What is hidden stays so.
-                Step::Conform(_) => None,
+                Step::Conform(_) | Step::Branch(_) => None,
             });
             let steps: Vec<String> = steps.collect();
             if steps.is_empty() {

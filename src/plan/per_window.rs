@@ -124,14 +124,30 @@ impl PerWindow {
     }
 
     /// The join or the window function, over these inputs instead of its own: they have the same columns, and may have
-    /// more behind them. `tie_breakers` are columns that decide between rows that are equal for the query.
-    pub fn over_inputs(&self, inputs: Vec<LogicalPlan>, tie_breakers: &[Expr]) -> Result<LogicalPlan> {
-        let mut exprs = self.work.expressions();
-        if matches!(self.work, LogicalPlan::Window(_)) {
-            let input = self.work.inputs()[0];
-            exprs = exprs.into_iter().map(|e| break_ties(e, input, tie_breakers)).collect::<Result<_>>()?;
+    /// more behind them. `tie_breakers` are columns that decide between rows that are equal for the query. `windows` are
+    /// the inputs' columns that tell the window itself: where clocks are set back, its bounds as they show them may be
+    /// those of another one, too.
+    pub fn over_inputs(
+        &self,
+        inputs: Vec<LogicalPlan>,
+        tie_breakers: &[Expr],
+        windows: &[Expr],
+    ) -> Result<LogicalPlan> {
+        let exprs = self.work.expressions();
+        match (&self.work, windows) {
+            (LogicalPlan::Window(window), [of_input]) => {
+                let exprs = exprs.into_iter().map(|e| break_ties(e, &window.input, tie_breakers, of_input));
+                self.work.with_new_exprs(exprs.collect::<Result<_>>()?, inputs)
+            }
+            (LogicalPlan::Join(_), [left, right]) => {
+                let mut work = self.work.with_new_exprs(exprs, inputs)?;
+                if let LogicalPlan::Join(join) = &mut work {
+                    join.on.push((left.clone(), right.clone()));
+                }
+                Ok(work)
+            }
+            _ => plan_err!("rows per window that do not know their window"),
         }
-        self.work.with_new_exprs(exprs, inputs)
     }
 
     /// Per input, columns by index whose rows belong together: rows of which any of these differ never meet. Empty when
@@ -258,10 +274,23 @@ impl UserDefinedLogicalNodeCore for PerWindow {
     }
 }
 
-/// Whether rows with the same value of a bound are of the same window.
+/// Whether a join's condition says that the windows of both sides are equal.
+pub fn joins_windows(join: &Join) -> bool {
+    equal_columns(join).iter().any(|(left, right)| {
+        let left = bound_behind(&join.left, left);
+        left == bound_behind(&join.right, right) && left.is_some_and(|(bound, windows)| names_window(bound, &windows))
+    })
+}
+
+/// Whether an expression over a plan's columns names the windows of its rows.
+pub fn names_window_behind(plan: &LogicalPlan, expr: &Expr) -> bool {
+    bound_behind(plan, expr).is_some_and(|(bound, windows)| names_window(bound, &windows))
+}
+
+/// Whether rows with the same value of a bound are of the same window, but for windows that clocks show alike because
+/// they were set back between them.
 fn names_window(bound: Bound, windows: &Windows) -> bool {
     match (bound, windows.shape) {
-        // A day on which clocks are set back may show the same end twice for short windows; `window_time` is an instant.
         (Bound::End | Bound::Time, WindowShape::Sliced(_)) => true,
         (Bound::Start, WindowShape::Sliced(sliced)) => !matches!(sliced.run, Run::Grow),
         // Rows of sessions that end together meet; those that begin together may come at different times.
@@ -323,8 +352,9 @@ pub fn is_latest_first(order_by: &[Sort], input: &LogicalPlan) -> bool {
     index.is_some_and(|index| is_event_time(input, index))
 }
 
-/// Gives a function whose value depends on the order of rows one that does not depend on luck. The result keeps its name.
-fn break_ties(expr: Expr, input: &LogicalPlan, tie_breakers: &[Expr]) -> Result<Expr> {
+/// Gives a function whose value depends on the order of rows one that does not depend on luck, among the rows of one
+/// window. The result keeps its name.
+fn break_ties(expr: Expr, input: &LogicalPlan, tie_breakers: &[Expr], window: &Expr) -> Result<Expr> {
     let name = expr.schema_name().to_string();
     let broken = expr
         .transform(|e| match e {
@@ -342,6 +372,7 @@ fn break_ties(expr: Expr, input: &LogicalPlan, tie_breakers: &[Expr]) -> Result<
                     let more = tie_breakers.iter().map(|e| Sort::new(e.clone(), ascending, false));
                     function.params.order_by.extend(more);
                 }
+                function.params.partition_by.push(window.clone());
                 Ok(Transformed::yes(Expr::WindowFunction(function)))
             }
             other => Ok(Transformed::no(other)),

@@ -25,7 +25,8 @@ pub type NodeId = usize;
 pub struct Hidden {
     /// The watermark of the row's own source partition before the row (Int64, ms).
     pub watermark: bool,
-    /// What breaks ties between rows of one event time: source, partition, offset, or a window's keys (Binary).
+    /// What breaks ties between rows of one event time: source, partition, offset, or a window's keys (Binary); before
+    /// them the branch of each union on the way.
     pub tie: bool,
     /// The event time that the windows are over (Int64, ms).
     pub time: bool,
@@ -180,6 +181,8 @@ pub enum Step {
     Project(Vec<Arc<dyn PhysicalExpr>>, SchemaRef),
     /// Gives rows these hidden columns: ones that they have, a record that is null, and a kind that is `+I`.
     Conform(Hidden),
+    /// Puts the number of a union's branch before the tie-breaker: one record may come by several of them.
+    Branch(u32),
 }
 
 /// Adds `window_start`, `window_end`, `window_time` (last among the visible columns) and the hidden event time.

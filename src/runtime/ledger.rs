@@ -22,15 +22,18 @@ use crate::catalog::Table;
 use crate::connectors::{self, CancelToken, Defaults, JobLog, PartitionPlan, Source, Transactions};
 use crate::error::{Error, Result};
 use crate::exec::{Boundary, End, Extent};
-use crate::plan::{NodeId, Op, StreamPlan};
+use crate::plan::NodeId;
 use crate::state::{ChunkReader, Piece};
 use crate::time::WATERMARK_MIN;
 
-/// How long somebody younger usually may take from fencing us to saying so.
-const SUCCESSOR_WAIT: Duration = Duration::from_secs(5);
+/// How long somebody younger may take from fencing us to saying so. Where a test has no threads, nobody can.
+const SUCCESSOR_WAIT: Duration = if cfg!(test) { Duration::ZERO } else { Duration::from_secs(5) };
 
-/// Between two looks for it.
+/// Between two looks at the log.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// How often what somebody else has written is looked at again, if it makes no sense.
+const LOOKS: u32 = 3;
 
 /// See the module's head.
 pub struct Ledger {
@@ -47,8 +50,6 @@ pub struct Ledger {
     plans: Vec<Vec<PartitionPlan>>,
     /// What earlier runs had read of each source.
     read_before: Vec<ReadCounts>,
-    /// How long somebody younger may take from fencing us to saying so.
-    successor_wait: Duration,
 }
 
 impl Ledger {
@@ -106,18 +107,11 @@ impl Ledger {
             verdict,
             plans: plans.collect(),
             read_before: from.counters.sources.clone(),
-            successor_wait: SUCCESSOR_WAIT,
         };
         if let Some(restored) = &unfinished {
-            ledger.take_up(restored)?;
+            ledger.take_up(restored).map_err(|e| ledger.explain(e))?;
         }
         Ok((ledger, unfinished))
-    }
-
-    /// Where nobody waits for anybody.
-    #[cfg(test)]
-    pub fn without_waits(self) -> Self {
-        Self { successor_wait: Duration::ZERO, ..self }
     }
 
     /// Goes on with what another process has left.
@@ -292,7 +286,7 @@ impl Ledger {
             return error;
         }
         let Self { job, log, author, .. } = self;
-        let mut looks = self.successor_wait.as_millis() / LOOK.as_millis();
+        let mut looks = SUCCESSOR_WAIT.as_millis() / LOOK.as_millis();
         loop {
             let checked = log.read().map(|records| check_not_younger(job, author.incarnation, &records));
             if let Ok(Err(taken_over)) = checked {
@@ -326,64 +320,36 @@ fn gone(job: &str, name: &str) -> Error {
         .hint("give the job another name (SET 'pipeline.name' = '..') to begin anew")
 }
 
-/// The transactions of a job whose sinks want them, and the log's name. This takes the log over from whoever had it, unless
-/// that is somebody younger than an earlier attempt of this process (`own`, or 0).
-pub fn transactions_of(
+/// What the log of a job is called.
+pub fn log_name(job: &str, session: &Session) -> Result<String> {
+    // The name of a job may be any; that of a topic may not.
+    let letter = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    let name = format!("{}{}", session.topic_prefix(), job.chars().map(letter).collect::<String>());
+    connectors::kafka::check_log_name(&name)?;
+    Ok(name)
+}
+
+/// What a job has come to, without taking its log over; `own` is the incarnation of an earlier attempt of this process, or 0.
+pub fn look(
     job: &str,
-    plan: &StreamPlan,
-    session: &Session,
+    name: &str,
+    table: &Table,
     defaults: &Defaults,
     cancel: CancelToken,
     own: u64,
-) -> Result<Option<(Transactions, String)>> {
-    let Some(table) = sink_in_transactions(plan)? else { return Ok(None) };
-    check_sources(plan)?;
-    let name = format!("{}{job}", session.topic_prefix());
-    connectors::kafka::check_log_name(&name)?;
-    if own != 0 {
-        let records = Transactions::look(table, &name, defaults, cancel.clone())?.ok_or_else(|| gone(job, &name))?;
-        check_not_younger(job, own, &records)?;
-    }
-    let transactions = Transactions::open(table, &name, session.topic_replication()?, defaults, cancel)?;
-    Ok(Some((transactions, name)))
-}
-
-/// A table whose rows are to be written in transactions; then all of the job's are.
-fn sink_in_transactions(plan: &StreamPlan) -> Result<Option<&Table>> {
-    let mut wants = None;
-    let mut others = Vec::new();
-    for node in &plan.nodes {
-        let Op::Sink(sink) = &node.op else { continue };
-        match &sink.table {
-            Some(table) if connectors::wants_transactions(table)? => wants = wants.or(Some(table.as_ref())),
-            other => others.push(other.as_ref().map_or("SELECT", |table| table.name.as_str())),
+) -> Result<Option<Restored>> {
+    let mut looks = LOOKS;
+    loop {
+        let records = Transactions::look(table, name, defaults, cancel.clone())?;
+        if own != 0 {
+            return check_not_younger(job, own, &records.ok_or_else(|| gone(job, name))?).map(|()| None);
         }
-    }
-    match (wants, others.as_slice()) {
-        (Some(table), [other, ..]) => Err(Error::statement(format!(
-            "table {} is written exactly once, and {other}, which the same job writes to, is not",
-            table.name
-        ))
-        .hint("give all tables of the job 'sink.delivery-guarantee' = 'exactly-once', or none; only Kafka tables can")),
-        (wants, _) => Ok(wants),
-    }
-}
-
-/// A replay reads again what was read: only from topics is it known to be the same.
-fn check_sources(plan: &StreamPlan) -> Result<()> {
-    for source in plan.sources() {
-        let table = &source.table;
-        if connectors::connector_of(table)? != "kafka" {
-            return Err(Error::statement(format!(
-                "table {} is no topic, and what is made of it cannot be written exactly once yet",
-                table.name
-            ))
-            .hint("set 'sink.delivery-guarantee' = 'at-least-once' on the tables that the job writes to"));
+        match history(name, job, &records.unwrap_or_default()) {
+            Ok(History { unfinished, .. }) => return Ok(unfinished),
+            Err(error) if looks == 0 => return Err(error),
+            // Somebody may be writing: a record may not be seen yet that stands for others which are gone.
+            Err(_) => looks -= 1,
         }
+        thread::sleep(LOOK);
     }
-    if plan.nodes.iter().any(|node| matches!(node.op, Op::Static(_))) {
-        return Err(Error::statement("rows that a statement itself gives cannot be written exactly once yet")
-            .hint("set 'sink.delivery-guarantee' = 'at-least-once' on the tables that the job writes to"));
-    }
-    Ok(())
 }

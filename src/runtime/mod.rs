@@ -24,6 +24,7 @@ mod engine;
 mod events;
 mod exchange;
 mod failpoint;
+mod guarantee;
 #[cfg(test)]
 mod history_tests;
 mod identity;
@@ -47,13 +48,16 @@ mod shared;
 mod state;
 #[cfg(test)]
 mod tests;
+mod topic_rows;
 mod topology;
 pub mod words;
 mod worker;
 
 pub use engine::{Engine, EngineConfig, Outcome, Rows};
 pub use info::{
-    CheckpointInfo, CommitInfo, JobInfo, OperatorInfo, PartitionInfo, PartitionState, SourceInfo, StatementInfo, Terms,
+    CheckpointInfo, CommitInfo, JobInfo, OperatorInfo, PartitionInfo, PartitionState, RestartInfo, SourceInfo,
+    StatementInfo, Terms,
 };
 pub use job::{Job, JobStatus};
 pub use query::QueryStream;
+pub use topic_rows::TopicRows;

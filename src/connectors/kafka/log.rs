@@ -103,7 +103,7 @@ impl LogTopic {
     /// The committed ends of both partitions.
     pub fn ends(&self) -> Result<[i64; 2]> {
         // The committing thread asks, which has better things to do than to wait.
-        let cluster = Cluster::new(self.properties.clone())?.within(ENDS_WAIT);
+        let cluster = Cluster::new(self.properties.clone())?.waiting(ENDS_WAIT);
         Ok([cluster.watermarks(&self.name, PROGRESS)?.1, cluster.watermarks(&self.name, STATE)?.1])
     }
 

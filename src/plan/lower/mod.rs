@@ -192,8 +192,12 @@ impl<'a> Lowering<'a> {
                 let of_inputs = inputs.iter().map(|&i| self.nodes[i].hidden);
                 let hidden = of_inputs.reduce(Hidden::common).unwrap_or(self.hidden);
                 // Branches may differ in the names of their columns, where the union's count, and in what is hidden.
-                let inputs = inputs.into_iter().map(|i| self.conformed(i, &visible, hidden)).collect::<Result<_>>()?;
-                Ok(self.push(Op::Union, inputs, visible, hidden))
+                let branches = inputs.into_iter().zip(0..).map(|(input, branch)| {
+                    let input = self.conformed(input, &visible, hidden)?;
+                    if hidden.tie { self.step(input, Step::Branch(branch)) } else { Ok(input) }
+                });
+                let branches = branches.collect::<Result<_>>()?;
+                Ok(self.push(Op::Union, branches, visible, hidden))
             }
             LogicalPlan::Extension(extension) => {
                 if let Some(windows) = extension.node.as_any().downcast_ref::<AssignWindows>() {
@@ -217,6 +221,7 @@ impl<'a> Lowering<'a> {
             Step::Filter(_) => (Arc::clone(visible), *hidden),
             Step::Project(_, schema) => (Arc::clone(schema), *hidden),
             Step::Conform(hidden) => (Arc::clone(visible), *hidden),
+            Step::Branch(_) => (Arc::clone(visible), *hidden),
         };
         if input + 1 == self.nodes.len()
             && let Op::Transform(steps) = &mut self.nodes[input].op

@@ -51,13 +51,9 @@ impl Lowering<'_> {
             extra.push(of_input);
             inputs.push(input);
         }
-        let tie_breakers: Vec<Expr> = extra
-            .iter()
-            .flatten()
-            .filter(|e| matches!(e, Expr::Column(c) if !c.name.starts_with(Hidden::WINDOW)))
-            .cloned()
-            .collect();
-        let plan = work.over_inputs(scans, &tie_breakers)?;
+        let is_window = |e: &Expr| matches!(e, Expr::Column(c) if c.name.starts_with(Hidden::WINDOW));
+        let (windows, tie_breakers): (Vec<Expr>, Vec<Expr>) = extra.iter().flatten().cloned().partition(is_window);
+        let plan = work.over_inputs(scans, &tie_breakers, &windows)?;
         let parts: Vec<usize> = match (work.gives_left_only(), work.gives_right_only()) {
             (true, _) => vec![0],
             (_, true) => vec![1],
