@@ -13,6 +13,8 @@ mod attempts;
 mod batch;
 #[cfg(test)]
 mod batch_tests;
+#[cfg(test)]
+mod broker_model;
 mod checkpoints;
 pub mod clock;
 mod commit;
@@ -23,6 +25,8 @@ mod events;
 mod exchange;
 mod failpoint;
 mod guarantee;
+#[cfg(test)]
+mod history_tests;
 mod identity;
 mod info;
 mod job;
