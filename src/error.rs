@@ -47,12 +47,14 @@ pub struct Error {
     pub span: Option<Range<usize>>,
     /// It is about the moment: the same may go well when it is tried again, and nobody needs to act.
     pub is_transient: bool,
+    /// The name that neither a table nor a view has, if that is what is wrong: a topic may have it.
+    pub unknown_table: Option<Box<str>>,
 }
 
 impl Error {
     /// An error of the given blame.
     pub fn new(blame: Blame, message: impl Into<String>) -> Self {
-        Self { blame, message: message.into(), hint: None, span: None, is_transient: false }
+        Self { blame, message: message.into(), hint: None, span: None, is_transient: false, unknown_table: None }
     }
 
     /// A mistake in a statement.

@@ -13,6 +13,8 @@ pub mod catalog;
 
 pub mod formats;
 
+pub mod discovery;
+
 pub mod connectors;
 
 pub mod state;

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tidemill::connectors::kafka;
@@ -31,6 +32,7 @@ Examples:
   tidemill demo                           Something to look at
   tidemill -c \"SELECT 1 + 1\"              One statement or several
   tidemill -b localhost:9092 run jobs.sql A file; its jobs run until Ctrl-C
+  tidemill check jobs.sql                 Mistakes and plans, without running anything
   tidemill test tests/*.sql               Tests of queries; nothing else is needed
   tidemill -b localhost:9092 -o csv -c \"SELECT * FROM t LIMIT 10\" > t.csv
   tidemill -b host:9093 -X security.protocol=SASL_SSL -X sasl.mechanism=PLAIN ..
@@ -54,6 +56,7 @@ Exit codes:
   2    a mistake in how the program was called
   3    the broker cannot be reached, or lacks something
   4    a job failed on its data
+  124  ended by --timeout
   130  ended by Ctrl-C, after jobs were stopped cleanly; 143 by SIGTERM";
 
 /// What can be written on the command line.
@@ -97,8 +100,18 @@ pub enum Command {
     /// sources end by themselves, others run until Ctrl-C or SIGTERM, which let them write what they have. The first
     /// error ends everything.
     Run {
-        /// Files of statements, executed in this order as one session; `-` is standard input
-        #[arg(required = true, value_name = "FILE")]
+        /// Files of statements, executed in this order as one session; `-` is standard input, and a folder stands for
+        /// its files that end in .sql, by their names
+        #[arg(required = true, value_name = "FILE|FOLDER")]
+        files: Vec<PathBuf>,
+    },
+    /// Look at statements without running them: every mistake, and the plan of every job
+    ///
+    /// Tables and views are declared as in a run. Nothing is read but samples of topics whose columns are not declared,
+    /// and nothing is written. Plans go to standard output; with a mistake the exit code is 1.
+    Check {
+        /// Files of statements, read in this order as one session; `-` is standard input, a folder its .sql files
+        #[arg(required = true, value_name = "FILE|FOLDER")]
         files: Vec<PathBuf>,
     },
     /// Run tests of queries: SQL files with records, and with the rows that are expected of them
@@ -137,6 +150,26 @@ pub struct Common {
     #[arg(short = 'X', long = "property", global = true, value_name = "KEY=VALUE")]
     pub properties: Vec<String>,
 
+    /// A value for `${NAME}` in statements; may be given several times
+    #[arg(long = "var", global = true, value_name = "NAME=VALUE")]
+    pub variables: Vec<String>,
+
+    /// Show so many rows of each result, and end its query then
+    #[arg(long, global = true, value_name = "ROWS")]
+    pub limit: Option<u64>,
+
+    /// End everything cleanly after this time, such as `30 s` or `5 min`, with exit code 124
+    #[arg(long, global = true, value_name = "TIME", value_parser = time)]
+    pub timeout: Option<Duration>,
+
+    /// End queries and jobs when they have read what topics held when they began
+    #[arg(long, global = true)]
+    pub until_caught_up: bool,
+
+    /// Write errors to standard error as JSON objects, one per line
+    #[arg(long, global = true)]
+    pub json_errors: bool,
+
     /// How rows are written to standard output [default: table on a terminal, otherwise jsonl]
     #[arg(short, long, global = true, value_enum, value_name = "FORM")]
     pub output: Option<Form>,
@@ -158,16 +191,41 @@ fn workers(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A length of time, as settings write it.
+fn time(text: &str) -> Result<Duration, String> {
+    match tidemill::catalog::options::parse_duration(text) {
+        Some(time) if !time.is_zero() => Ok(time),
+        _ => Err("expected a time such as '30 s' or '5 min'".to_owned()),
+    }
+}
+
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Form {
     /// Columns for people
     Table,
+    /// A line per value, for wide rows
+    Vertical,
     /// One JSON object per row and line
-    #[value(alias = "json", alias = "ndjson")]
+    #[value(alias = "ndjson")]
     Jsonl,
+    /// One JSON array of objects per result
+    Json,
     /// Comma-separated values with a header
     Csv,
+    /// Tab-separated values with a header
+    Tsv,
+    /// A table as Markdown writes it
+    #[value(alias = "md")]
+    Markdown,
+}
+
+impl Form {
+    /// The form that a setting names: one of ours, or Flink's word for a table.
+    pub fn named(name: &str) -> Option<Self> {
+        let is_flinks = ["tableau", "changelog"].iter().any(|word| name.eq_ignore_ascii_case(word));
+        if is_flinks { Some(Self::Table) } else { Self::from_str(name, true).ok() }
+    }
 }
 
 /// A text to execute: written out, or in a file.

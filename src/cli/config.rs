@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use tidemill::connectors::Defaults;
 use tidemill::connectors::kafka::ClientProperties;
@@ -10,6 +11,7 @@ use tidemill::runtime::EngineConfig;
 
 use super::args::{Common, Form};
 use super::output::Output;
+use super::variables::Variables;
 use super::voice::Voice;
 
 /// Bootstrap servers under a name of ours, and under one that other programs use.
@@ -29,6 +31,14 @@ pub struct Config {
     pub output: Output,
     /// What is said on standard error, and how.
     pub voice: Voice,
+    /// Values for `${name}` in statements.
+    pub variables: Variables,
+    /// Rows of a result that are shown, at most.
+    pub limit: Option<u64>,
+    /// How long everything may take.
+    pub timeout: Option<Duration>,
+    /// Queries and jobs end when they have read what topics held when they began.
+    pub until_caught_up: bool,
 }
 
 impl Config {
@@ -46,8 +56,16 @@ impl Config {
         let color = std::io::stderr().is_terminal()
             && variable("NO_COLOR").is_none_or(|v| v.is_empty())
             && variable("TERM").is_none_or(|term| term != "dumb");
-        let voice = Voice { is_quiet: common.quiet, color };
-        Ok(Self { brokers, properties, output: Output { form, is_terminal }, voice })
+        Ok(Self {
+            brokers,
+            properties,
+            output: Output { form, is_terminal, file: None },
+            voice: Voice { is_quiet: common.quiet, color, is_json: common.json_errors },
+            variables: Variables::new(&common.variables)?,
+            limit: common.limit,
+            timeout: common.timeout,
+            until_caught_up: common.until_caught_up,
+        })
     }
 
     /// How to open the engine.

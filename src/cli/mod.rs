@@ -13,6 +13,7 @@ mod script;
 pub mod session;
 pub mod signals;
 mod test;
+mod variables;
 pub mod voice;
 
 use std::io::IsTerminal;
@@ -56,7 +57,8 @@ pub fn main() -> ExitCode {
     let config = match Config::new(&arguments.common, variable) {
         Ok(config) => config,
         Err(error) => {
-            let voice = voice::Voice { is_quiet: false, color: false };
+            let is_json = arguments.common.json_errors;
+            let voice = voice::Voice { is_quiet: false, color: false, is_json };
             voice.error(None, &error, "");
             return ExitCode::from(error.exit_code());
         }
@@ -65,6 +67,10 @@ pub fn main() -> ExitCode {
     match run(arguments.command, pieces, config) {
         Ok(()) | Err(Stop::OutputClosed) => ExitCode::SUCCESS,
         Err(Stop::Told(code)) => ExitCode::from(code),
+        Err(Stop::Signal(signals::TIME_LIMIT)) => {
+            voice.error(None, &Error::new(Blame::Interrupted, "the time limit is over (--timeout)"), "");
+            ExitCode::from(signals::exit_code(signals::TIME_LIMIT))
+        }
         Err(Stop::Signal(signal)) => ExitCode::from(signals::exit_code(signal)),
         Err(Stop::Failed(error)) => {
             voice.error(None, &error, "");
@@ -75,11 +81,18 @@ pub fn main() -> ExitCode {
 
 fn run(command: Option<Command>, pieces: Vec<Piece>, config: Config) -> Result<(), Stop> {
     let signals = Signals::install()?;
+    if let Some(time) = config.timeout {
+        signals.limit_time(time);
+    }
     match command {
         Some(Command::Demo) => signals.harmless(|| demo::run(&config)),
         Some(Command::Run { files }) => {
             let pieces = pieces.into_iter().chain(files.into_iter().map(Piece::File)).collect();
             script::run(pieces, &config, signals)
+        }
+        Some(Command::Check { files }) => {
+            let pieces = pieces.into_iter().chain(files.into_iter().map(Piece::File)).collect();
+            script::check(pieces, &config, signals)
         }
         Some(Command::Test { files, update, workers }) => {
             signals.harmless(|| test::run(files, &test::How { update, workers }, &config))

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use tidemill::error::Error;
 pub use tidemill::runtime::words::{count, grouped};
 use tidemill::runtime::{Job, JobInfo};
-use tidemill::sql::diagnostics::{escape_lines, render};
+use tidemill::sql::diagnostics::{escape_lines, place_of, render};
 
 /// How to speak.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +16,8 @@ pub struct Voice {
     pub is_quiet: bool,
     /// Use colours.
     pub color: bool,
+    /// Errors are JSON objects, one per line.
+    pub is_json: bool,
 }
 
 impl Voice {
@@ -35,6 +37,9 @@ impl Voice {
 
     /// An error, with the part of `text` that it points at. `place` is what the text is called.
     pub fn error(self, place: Option<&str>, error: &Error, text: &str) {
+        if self.is_json {
+            return line(&json(place, error, text));
+        }
         let place = place.map_or(String::new(), |place| format!("{}: ", escape_lines(place)));
         line(&format!("{place}{}", render(error, text, self.color)));
     }
@@ -59,6 +64,20 @@ impl Voice {
     fn paint(self, code: &str, text: &str) -> String {
         if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
+
+/// An error for programs. serde_json writes control characters of ASCII as escapes; the rest is made safe before.
+fn json(place: Option<&str>, error: &Error, text: &str) -> String {
+    let at = error.span.as_ref().map(|span| place_of(text, span.start));
+    let fields = serde_json::json!({
+        "place": place.map(|place| escape_lines(place)),
+        "message": escape_lines(&error.message),
+        "hint": error.hint.as_deref().map(escape_lines),
+        "line": at.map(|(line, _)| line),
+        "column": at.map(|(_, column)| column),
+        "exit_code": error.exit_code(),
+    });
+    serde_json::json!({ "error": fields }).to_string()
 }
 
 /// Writes a line that is safe to show.

@@ -30,7 +30,7 @@ pub mod print;
 mod rejects;
 
 pub use job_log::JobLog;
-pub use rejects::{Keep, OnError, Policies, RawRecord, RawRecords, Rejects, Undecoded};
+pub use rejects::{Keep, OnError, Policies, Policy, RawRecord, RawRecords, Rejects, Undecoded};
 
 /// The connectors that exist here.
 pub const CONNECTORS: &[&str] = &["kafka", "upsert-kafka", "filesystem", "datagen", "print", "blackhole"];

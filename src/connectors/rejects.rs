@@ -225,18 +225,33 @@ impl Keep {
     }
 }
 
+/// What operators must know of what a table says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// What happens to rows over which an expression fails.
+    pub on_error: OnError,
+    /// Whether late rows go anywhere.
+    pub wants_late: bool,
+}
+
+impl From<&Rejects> for Policy {
+    fn from(rejects: &Rejects) -> Self {
+        Self { on_error: rejects.on_error, wants_late: rejects.late_topic.is_some() }
+    }
+}
+
 /// The policy of each source of a plan, by its ordinal.
 #[derive(Clone, Debug, Default)]
-pub struct Policies(Option<Arc<[OnError]>>);
+pub struct Policies(Option<Arc<[Policy]>>);
 
 impl Policies {
     /// The policies of all sources, in their order.
-    pub fn new(of_sources: impl IntoIterator<Item = OnError>) -> Self {
+    pub fn new(of_sources: impl IntoIterator<Item = Policy>) -> Self {
         Self(Some(of_sources.into_iter().collect()))
     }
 
     /// The policy of a source.
-    pub fn of(&self, source: u16) -> OnError {
+    pub fn of(&self, source: u16) -> Policy {
         self.0.as_ref().and_then(|all| all.get(usize::from(source)).copied()).unwrap_or_default()
     }
 }

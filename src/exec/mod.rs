@@ -28,7 +28,7 @@ pub use crate::connectors::RawRecord;
 pub use aggregate::{PartialAggregate, PartialSchema, SessionAggregate, WindowAggregate};
 pub use fragment::{Fragment, NodeReport, Outlet, Outlets, Timer, Work};
 pub use per_window::PerWindow;
-pub use rejected::{Rejected, Rejection, Reporter, RowOrigin};
+pub use rejected::{Missed, Rejected, Rejection, Reporter, RowOrigin};
 pub use sessions::SessionRows;
 pub use source::{RowFate, SourceStage};
 pub use transform::Transform;
@@ -84,7 +84,7 @@ pub enum Lineage {
 pub struct Output {
     /// What the rows that it takes are.
     pub lineage: Lineage,
-    /// What becomes of rows over which an expression fails.
+    /// What becomes of rows that are late, or over which an expression fails.
     pub policies: Policies,
     /// Rows, in order.
     pub batches: Vec<RecordBatch>,

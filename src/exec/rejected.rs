@@ -8,7 +8,7 @@ use arrow::compute::{concat, filter, filter_record_batch, take};
 use arrow::datatypes::Int64Type;
 
 use super::{Lineage, Output};
-use crate::connectors::{OnError, RawRecord};
+use crate::connectors::{OnError, Policies, RawRecord};
 use crate::error::{Blame, Error, Result};
 use crate::plan::Hidden;
 use crate::time::TimeMs;
@@ -59,13 +59,24 @@ pub enum Rejection {
         time: TimeMs,
         /// The watermark of its partition before it.
         watermark: TimeMs,
-        /// The windows that had closed: first instant, and first instant after.
-        windows: Vec<(TimeMs, TimeMs)>,
+        /// The windows that had closed.
+        missed: Missed,
         /// Whether it is in time for other windows, and used for those.
         partly: bool,
     },
     /// It does not decode, or an expression fails over it.
     Failed(String),
+}
+
+/// Windows that a row is late for. A row may be in thousands of windows that slide, so only their ends are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missed {
+    /// The first of them: first instant, and first instant after.
+    pub first: (TimeMs, TimeMs),
+    /// The last of them.
+    pub last: (TimeMs, TimeMs),
+    /// How many they are.
+    pub count: u64,
 }
 
 /// A row that was turned away and is wanted somewhere.
@@ -92,14 +103,30 @@ impl Reporter {
         Some(Self { tie: hidden.index(Hidden::TIE, visible)?, raw: hidden.index(Hidden::RAW, visible)? })
     }
 
+    /// A row of a batch that is late, if its table wants late rows.
+    pub fn report_late(
+        &self,
+        batch: &RecordBatch,
+        row: usize,
+        policies: &Policies,
+        rejection: impl FnOnce() -> Rejection,
+    ) -> Option<Rejected> {
+        let wants = |origin: RowOrigin| policies.of(origin.source).wants_late;
+        if self.origin(batch, row).is_some_and(wants) { self.report(batch, row, rejection) } else { None }
+    }
+
     /// A rejected row of a batch, if its record is there.
     pub fn report(&self, batch: &RecordBatch, row: usize, rejection: impl FnOnce() -> Rejection) -> Option<Rejected> {
         let raw = batch.column(self.raw).as_binary_view();
         if raw.is_null(row) {
             return None;
         }
-        let origin = RowOrigin::of_bytes(batch.column(self.tie).as_binary::<i32>().value(row))?;
+        let origin = self.origin(batch, row)?;
         Some(Rejected { origin, record: RawRecord::read(raw.value(row))?, rejection: rejection() })
+    }
+
+    fn origin(&self, batch: &RecordBatch, row: usize) -> Option<RowOrigin> {
+        RowOrigin::of_bytes(batch.column(self.tie).as_binary::<i32>().value(row))
     }
 }
 
@@ -235,7 +262,7 @@ impl FailedRows {
             // Rows of windows come from many records: none of them is at fault.
             let origin = ties.filter(|_| out.lineage != Lineage::Results);
             let origin = origin.and_then(|ties| RowOrigin::of_bytes(ties.value(row)));
-            match origin.map_or(OnError::Fail, |origin| out.policies.of(origin.source)) {
+            match origin.map_or(OnError::Fail, |origin| out.policies.of(origin.source).on_error) {
                 OnError::Fail => return Err(error),
                 OnError::Skip => out.counts.skipped += 1,
                 OnError::DeadLetter => {
@@ -321,7 +348,7 @@ mod tests {
     use arrow::datatypes::{DataType, Field, Schema};
 
     use super::*;
-    use crate::connectors::Policies;
+    use crate::connectors::Policy;
 
     const HIDDEN: Hidden = Hidden { watermark: false, tie: true, time: false, raw: true, window: false, kind: false };
 
@@ -353,7 +380,8 @@ mod tests {
     }
 
     fn run(rows: &[(i64, u16, i64)], lineage: Lineage) -> Result<(Vec<i64>, Output)> {
-        let policies = Policies::new([OnError::DeadLetter, OnError::Skip, OnError::Fail]);
+        let policy = |on_error| Policy { on_error, wants_late: false };
+        let policies = Policies::new([OnError::DeadLetter, OnError::Skip, OnError::Fail].map(policy));
         let mut out = Output { lineage, policies, ..Output::default() };
         let left = FailedRows::new(HIDDEN).compute(batch(rows), &mut out, &tenfold)?;
         let left = left.map_or(Vec::new(), |(rows, columns)| {

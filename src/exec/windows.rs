@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef, TimeUnit, Timesta
 use chrono_tz::Tz;
 
 use super::rejected::numbers;
-use super::{Counts, Lineage, Operator, Output, Rejected, Rejection, Reporter};
+use super::{Counts, Lineage, Missed, Operator, Output, Rejection, Reporter};
 use crate::error::{Error, Result};
 use crate::plan::{Hidden, WindowsNode};
 use crate::time::{
@@ -94,7 +94,7 @@ impl RepeatWindows {
                 finder.find(time, watermarks.map_or(WATERMARK_MIN, |(w, lateness_ms)| late_from(w[row], lateness_ms)));
             found.count(&mut out.counts);
             if let (Some(reporter), Some((watermarks, _))) = (&self.reporter, watermarks) {
-                out.rejected.extend(found.report(reporter, &self.windows, batch, row, time, watermarks[row]));
+                found.report(reporter, &self.windows, batch, row, (time, watermarks[row]), out);
             }
             let mut window = found.open;
             while window <= found.last {
@@ -204,28 +204,29 @@ impl Found {
         }
     }
 
-    /// What a topic of late rows is told, if the row is late for any window and somebody wants to know.
+    /// Tells the topic of late rows of a row with this time, and the watermark of its partition, if it is late for any
+    /// window and somebody wants to know.
     pub(super) fn report(
         &self,
         reporter: &Reporter,
         windows: &SlicedWindows,
         batch: &RecordBatch,
         row: usize,
-        time: TimeMs,
-        watermark: TimeMs,
-    ) -> Option<Rejected> {
+        (time, watermark): (TimeMs, TimeMs),
+        out: &mut Output,
+    ) {
         if self.last < self.first || self.open <= self.first {
-            return None;
+            return;
         }
-        reporter.report(batch, row, || {
-            let mut missed = Vec::new();
-            let mut window = self.first;
-            while window < self.open && window <= self.last {
-                missed.push(windows.bounds(window));
-                window += windows.step();
-            }
-            Rejection::Late { time, watermark, windows: missed, partly: self.is_used() }
-        })
+        let late = || {
+            // The last one that had closed is a whole number of steps behind the first.
+            let steps = (self.last.min(self.open - 1) - self.first) / windows.step();
+            let last = self.first + steps * windows.step();
+            let (first, last) = (windows.bounds(self.first), windows.bounds(last));
+            let missed = Missed { first, last, count: steps.unsigned_abs() + 1 };
+            Rejection::Late { time, watermark, missed, partly: self.is_used() }
+        };
+        out.rejected.extend(reporter.report_late(batch, row, &out.policies, late));
     }
 }
 
@@ -303,9 +304,11 @@ impl SessionJudge {
             return true;
         }
         out.counts.late += 1;
-        let windows = || vec![(time, time + self.gap_ms)];
-        let late = || Rejection::Late { time, watermark, windows: windows(), partly: false };
-        out.rejected.extend(self.reporter.as_ref().and_then(|reporter| reporter.report(batch, row, late)));
+        let alone = (time, time + self.gap_ms);
+        let missed = Missed { first: alone, last: alone, count: 1 };
+        let late = || Rejection::Late { time, watermark, missed, partly: false };
+        let reported = self.reporter.as_ref().and_then(|r| r.report_late(batch, row, &out.policies, late));
+        out.rejected.extend(reported);
         false
     }
 }
@@ -341,5 +344,57 @@ pub(super) fn with_type(ms: &ArrayRef, data_type: &DataType) -> Result<ArrayRef>
             Ok(Arc::new(array))
         }
         other => Err(Error::bug(format!("a window's bound cannot have the type {other}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{BinaryArray, BinaryViewArray};
+
+    use super::*;
+    use crate::connectors::{OnError, Policies, Policy, RawRecord};
+    use crate::exec::{Rejected, RowOrigin};
+
+    const HIDDEN: Hidden = Hidden { watermark: false, tie: true, time: false, raw: true, window: false, kind: false };
+
+    /// What is told of a row at this time, when its partition's watermark is that far.
+    fn told(windows: SlicedWindows, time: TimeMs, watermark: TimeMs, wants_late: bool) -> Vec<Rejected> {
+        let mut raw = Vec::new();
+        RawRecord::write(None, b"late", &mut raw);
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(BinaryArray::from_iter_values([RowOrigin::default().to_bytes()])),
+            Arc::new(BinaryViewArray::from_iter_values([raw])),
+        ];
+        let batch = RecordBatch::try_new(HIDDEN.extend(&Schema::empty()), columns).unwrap();
+        let policies = Policies::new([Policy { on_error: OnError::DeadLetter, wants_late }]);
+        let mut out = Output { policies, ..Output::default() };
+        let found = WindowFinder::new(windows).find(time, watermark);
+        found.report(&Reporter::new(0, HIDDEN).unwrap(), &windows, &batch, 0, (time, watermark), &mut out);
+        out.rejected
+    }
+
+    #[test]
+    fn of_many_missed_windows_the_ends_are_told() {
+        let hop = SlicedWindows::hop_ms(10, 90, 0);
+        let grows = SlicedWindows::cumulate_ms(10, 90, 0);
+        let many = SlicedWindows::hop_ms(1_000, 21_600_000, 0);
+        // (windows, time, watermark), the first that is missed, the last, how many, whether others are not
+        let rows = [
+            ((hop, 85, 89), (0, 90), (0, 90), 1, true),
+            ((hop, 85, 120), (0, 90), (30, 120), 4, true),
+            ((hop, 85, 1_000), (0, 90), (80, 170), 9, false),
+            ((grows, 5, 32), (0, 10), (0, 30), 3, true),
+            ((grows, 5, WATERMARK_MAX), (0, 10), (0, 90), 9, false),
+            ((SlicedWindows::hop_ms(20, 90, 0), 85, 112), (0, 90), (20, 110), 2, true),
+            ((many, 500, 30_000_000), (-21_599_000, 1_000), (0, 21_600_000), 21_600, false),
+        ];
+        for ((windows, time, watermark), first, last, count, partly) in rows {
+            let missed = Missed { first, last, count };
+            let want = Rejection::Late { time, watermark, missed, partly };
+            let got: Vec<_> = told(windows, time, watermark, true).into_iter().map(|r| r.rejection).collect();
+            assert_eq!(got, [want], "{windows:?}");
+            assert!(told(windows, time, watermark, false).is_empty());
+        }
+        assert!(told(hop, 85, 88, true).is_empty());
     }
 }

@@ -44,6 +44,7 @@ mod shared;
 mod state;
 #[cfg(test)]
 mod tests;
+mod topic_rows;
 mod topology;
 pub mod words;
 mod worker;
@@ -55,3 +56,4 @@ pub use info::{
 };
 pub use job::{Job, JobStatus};
 pub use query::QueryStream;
+pub use topic_rows::TopicRows;

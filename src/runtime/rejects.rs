@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::connectors::{self, Defaults};
 use crate::connectors::{EncodedRows, RecordHeaders, SinkRows, SinkWriter, Source, Transactions};
 use crate::error::Result;
-use crate::exec::{Rejected, Rejection};
+use crate::exec::{Missed, Rejected, Rejection};
 use crate::formats::Encoded;
 use crate::plan::{Op, SourceNode, StreamPlan};
 use crate::time::{TimeMs, iso_utc};
@@ -108,11 +108,13 @@ impl RejectLanes {
         add("offset", rejected.origin.offset.to_string());
         match &rejected.rejection {
             Rejection::Failed(reason) => add("reason", reason.clone()),
-            Rejection::Late { time, watermark, windows, partly } => {
+            Rejection::Late { time, watermark, missed: Missed { first, last, count }, partly } => {
                 add("reason", "late".to_owned());
                 add("event-time", iso_utc(*time));
                 add("watermark", iso_utc(*watermark));
-                add("windows", windows.iter().map(shown).collect::<Vec<_>>().join(", "));
+                let all = if *count == 1 { shown(first) } else { format!("{}, {}", shown(first), shown(last)) };
+                add("windows", all);
+                add("windows-missed", count.to_string());
                 if *partly {
                     add("partly", "true".to_owned());
                 }

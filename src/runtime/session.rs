@@ -17,6 +17,7 @@ const TOPIC_PREFIX: &str = "state.topic-prefix";
 const RESTORE: &str = "execution.restore";
 
 const REPLICATION: &str = "state.replication";
+const UNTIL_CAUGHT_UP: &str = "execution.until-caught-up";
 
 /// Keys that mean something here.
 const KEYS: &[&str] = &[
@@ -34,6 +35,7 @@ const KEYS: &[&str] = &[
     "execution.runtime-mode",
     "execution.batch.late-rows",
     "sql-client.execution.result-mode",
+    UNTIL_CAUGHT_UP,
 ];
 
 /// Keys of Flink's that scripts set and that change nothing here, by their beginnings.
@@ -155,11 +157,20 @@ impl Session {
 
     /// Whether `INSERT` waits for its job's end.
     pub fn waits_for_jobs(&self) -> Result<bool> {
-        match self.values.get("table.dml-sync").map(String::as_str) {
+        self.flag("table.dml-sync")
+    }
+
+    /// Whether topics are read to where they end when a statement begins, unless their tables say otherwise.
+    pub fn until_caught_up(&self) -> Result<bool> {
+        self.flag(UNTIL_CAUGHT_UP)
+    }
+
+    fn flag(&self, key: &str) -> Result<bool> {
+        match self.values.get(key).map(String::as_str) {
             None => Ok(false),
             Some(v) if v.eq_ignore_ascii_case("true") => Ok(true),
             Some(v) if v.eq_ignore_ascii_case("false") => Ok(false),
-            Some(v) => Err(invalid("table.dml-sync", v, "'true' or 'false'")),
+            Some(v) => Err(invalid(key, v, "'true' or 'false'")),
         }
     }
 
@@ -219,6 +230,7 @@ impl Session {
         self.topic_replication()?;
         self.restore()?;
         self.waits_for_jobs()?;
+        self.until_caught_up()?;
         self.commit_interval()?;
         self.checkpoint_interval()?;
         self.plan_settings()?;

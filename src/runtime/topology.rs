@@ -164,7 +164,7 @@ impl Topology {
             stage_of.push(stage);
         }
         let (lineages, statements) = (lineages(&plan), statements(&plan, &sinks));
-        let policies = Policies::new(plan.sources().map(|source| source.rejects.on_error));
+        let policies = Policies::new(plan.sources().map(|source| (&source.rejects).into()));
         Self { plan, workers, stage_of, edges, sinks, lineages, statements, policies }
     }
 

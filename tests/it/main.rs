@@ -22,3 +22,4 @@ mod repl;
 mod seeded;
 mod sql;
 mod sql_aggregates;
+mod topics;

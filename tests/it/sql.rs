@@ -48,7 +48,7 @@ impl Bench {
                 Outcome::Query(stream) => stream.collect::<Result<_, _>>()?,
                 Outcome::Rows(rows) => rows.batches,
                 Outcome::Started(job) => job.wait().map(|()| Vec::new())?,
-                Outcome::Done(..) | Outcome::Text(_) => Vec::new(),
+                Outcome::Done(..) | Outcome::Text(_) | Outcome::Topic(_) => Vec::new(),
             };
         }
         Ok(last)

@@ -28,6 +28,7 @@ mod sink;
 mod source;
 #[cfg(test)]
 mod tests;
+mod topics;
 mod transactions;
 mod upsert;
 
@@ -37,6 +38,7 @@ pub use embedded::Embedded;
 pub use properties::{ClientProperties, property_notice};
 pub use sink::{KafkaSink, brokers_of, delivery};
 pub use source::KafkaSource;
+pub use topics::{TopicReader, TopicSummary};
 pub use transactions::Transactions;
 
 use crate::catalog::Table;

@@ -157,7 +157,7 @@ impl Rows {
             }
             found.count(&mut out.counts);
             if let Some(reporter) = &self.reporter {
-                out.rejected.extend(found.report(reporter, &self.windows, batch, row as usize, time, watermark));
+                found.report(reporter, &self.windows, batch, row as usize, (time, watermark), out);
             }
             if found.is_used() {
                 self.panes.push(((found.slice, found.open), row));

@@ -16,10 +16,11 @@ use crate::sql::statement::{Insert, Query, Statement};
 impl Engine {
     /// The plan of inserts that run as one job.
     pub(super) fn plan_inserts(state: &State, inserts: &[Insert]) -> Result<StreamPlan> {
-        let planner = Planner::with_settings(&state.catalog, state.session.plan_settings()?);
+        let catalog = state.catalog_to_read()?;
+        let planner = Planner::with_settings(&catalog, state.session.plan_settings()?);
         let mut queries = Vec::new();
         for insert in inserts {
-            let table = sink_table(&state.catalog, insert)?;
+            let table = sink_table(&catalog, insert)?;
             let plan = planner.query(&insert.query)?;
             let plan = planner.into_sink(plan, table, &insert.columns).map_err(|e| e.at(insert.query.span.clone()))?;
             let plan = planner.continuous(plan, &insert.query)?;
@@ -61,7 +62,8 @@ impl Engine {
         if let Some(late) = state.session.batch()? {
             return self.query_batch(state, query, text, late);
         }
-        let planner = Planner::with_settings(&state.catalog, state.session.plan_settings()?);
+        let catalog = state.catalog_to_read()?;
+        let planner = Planner::with_settings(&catalog, state.session.plan_settings()?);
         let plan = planner.query(query)?;
         if !reads_stream(&plan)? {
             drop(state);
@@ -125,35 +127,6 @@ impl Engine {
         };
         Ok(Outcome::Text(explain(&plan)))
     }
-
-    /// Rows of a topic as they are: a table made for the occasion.
-    pub(super) fn print(&self, topic: &str, from_beginning: bool, limit: Option<usize>) -> Result<Outcome> {
-        let topic = topic.replace('\'', "''");
-        let mode = if from_beginning { "earliest-offset" } else { "latest-offset" };
-        let text = format!(
-            "CREATE TABLE topic (`partition` INT METADATA VIRTUAL, `offset` BIGINT METADATA VIRTUAL, \
-             `timestamp` TIMESTAMP_LTZ(3) METADATA VIRTUAL, `key` STRING, `value` STRING) WITH ('connector' = 'kafka', \
-             'topic' = '{topic}', 'key.format' = 'raw', 'key.fields' = 'key', 'value.format' = 'raw', \
-             'value.fields-include' = 'EXCEPT_KEY', 'scan.startup.mode' = '{mode}', 'scan.on-error' = 'skip'); \
-             SELECT * FROM topic"
-        );
-        let statements = crate::sql::parse_script(&text).map_err(|e| Error::bug(e.message))?;
-        let mut catalog = Catalog::default();
-        let [create, select] = statements.as_slice() else { return Err(Error::bug("PRINT is two statements")) };
-        let (Statement::CreateTable(create), Statement::Query(select)) = (&create.statement, &select.statement) else {
-            return Err(Error::bug("PRINT is a table and a query"));
-        };
-        catalog.add_table(create.table.clone())?;
-        let planner = Planner::new(&catalog);
-        let plan = planner.continuous(planner.query(select)?, select)?;
-        let sink = SinkNode { table: None, title: "PRINT".to_owned(), not_null: Vec::new() };
-        let plan = planner.lower(vec![(plan, sink)])?;
-        let (session, defaults) = {
-            let state = self.state();
-            (state.session.clone(), state.defaults())
-        };
-        self.stream(plan, &format!("PRINT '{topic}'"), &session, &defaults, 0, limit)
-    }
 }
 
 impl State {
@@ -173,11 +146,12 @@ impl State {
 
 /// The table that an insert writes to.
 pub(super) fn sink_table<'a>(catalog: &'a Catalog, insert: &Insert) -> Result<&'a Table> {
-    catalog.table(&insert.table).ok_or_else(|| {
+    catalog.declared_table(&insert.table).ok_or_else(|| {
         if catalog.view(&insert.table).is_some() {
             Error::statement(format!("{} is a view, which cannot be written to", insert.table))
         } else {
-            catalog.unknown(&insert.table)
+            // What is written to is declared: its format and its key are nobody's guess.
+            Error { unknown_table: None, ..catalog.unknown(&insert.table) }
         }
     })
 }

@@ -7,7 +7,6 @@ use arrow::datatypes::{DataType, Field, Schema};
 
 use super::{Engine, Outcome, Rows};
 use crate::catalog::ColumnKind;
-use crate::connectors::kafka::{ClientProperties, Cluster};
 use crate::error::Result;
 use crate::plan::Planner;
 use crate::sql::show::{show_create_table, show_create_view};
@@ -90,13 +89,8 @@ impl Engine {
                 self.show_jobs()
             }
             Show::Topics => {
-                let defaults = state.defaults();
                 drop(state);
-                let cluster = Cluster::new(ClientProperties::of_defaults(&defaults)?)?;
-                let mut topics = cluster.topics()?;
-                topics.sort_by(|a, b| a.name.cmp(&b.name));
-                let rows = topics.into_iter().map(|t| vec![t.name, t.partitions.len().to_string()]).collect();
-                Ok(Outcome::Rows(Rows::of_text(&["topic", "partitions"], rows)?))
+                self.show_topics()
             }
         }
     }

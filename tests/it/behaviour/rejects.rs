@@ -81,11 +81,13 @@ fn a_late_row_is_a_record_with_all_that_is_known() {
             "windows",
             "[1969-12-31T23:59:55.000Z, 1970-01-01T00:00:05.000Z), [1970-01-01T00:00:00.000Z, 1970-01-01T00:00:10.000Z)",
         ),
+        ("windows-missed", "2"),
     ];
     let second = [
         ("offset", "3"),
         ("event-time", "1970-01-01T00:00:26.000Z"),
         ("windows", "[1970-01-01T00:00:20.000Z, 1970-01-01T00:00:30.000Z)"),
+        ("windows-missed", "1"),
         ("partly", "true"),
     ];
     let value = |ts: i64| format!(r#"{{"k":"k{}","n":{ts},"ts":{ts}}}"#, ts % 7);
