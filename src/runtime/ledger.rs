@@ -313,23 +313,26 @@ fn check_still_own(job: &str, name: &str, own: u64, last: Author) -> Result<()> 
     Ok(())
 }
 
-/// The log of a job, by its transactions, and its name. This takes the log over from whoever had it, unless that is
-/// somebody younger than an earlier attempt of this process (`own`, or 0).
-pub fn open_log(
-    job: &str,
-    table: &Table,
-    session: &Session,
-    defaults: &Defaults,
-    cancel: CancelToken,
-    own: u64,
-) -> Result<(Transactions, String)> {
+/// What the log of a job is called.
+pub fn log_name(job: &str, session: &Session) -> Result<String> {
     // The name of a job may be any; that of a topic may not.
     let letter = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
     let name = format!("{}{}", session.topic_prefix(), job.chars().map(letter).collect::<String>());
     connectors::kafka::check_log_name(&name)?;
-    if own != 0 {
-        let records = Transactions::look(table, &name, defaults, cancel.clone())?.unwrap_or_default();
-        check_still_own(job, &name, own, history(&name, job, &records)?.author)?;
-    }
-    Ok((Transactions::open(table, &name, session.topic_replication()?, defaults, cancel)?, name))
+    Ok(name)
+}
+
+/// What a job has come to, without taking its log over; `own` is the incarnation of an earlier attempt of this process, or 0.
+pub fn look(
+    job: &str,
+    name: &str,
+    table: &Table,
+    defaults: &Defaults,
+    cancel: CancelToken,
+    own: u64,
+) -> Result<Option<Restored>> {
+    let records = Transactions::look(table, name, defaults, cancel)?.unwrap_or_default();
+    let History { author, unfinished, .. } = history(name, job, &records)?;
+    check_still_own(job, name, own, author)?;
+    Ok(unfinished)
 }

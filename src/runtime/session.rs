@@ -9,9 +9,13 @@ use crate::catalog::options::{invalid, nearest, parse_duration};
 use crate::catalog::secrets::{is_secret, shown};
 use crate::error::{Error, Result};
 use crate::plan::{LateRows, PlanSettings};
+use crate::time::IDLE_CLOCK_STEP_MS_MAX;
 use crate::time::TIME_MS_LIMIT;
 
 const ALLOW_LATENESS: &str = "table.exec.emit.allow-lateness";
+
+/// Between two commit boundaries, at most: half of what the clock may move an idle stream's time by at one of them.
+const COMMIT_INTERVAL_MAX: Duration = Duration::from_millis(IDLE_CLOCK_STEP_MS_MAX.unsigned_abs() / 2);
 
 const TOPIC_PREFIX: &str = "state.topic-prefix";
 
@@ -225,7 +229,14 @@ impl Session {
 
     /// Between two commit boundaries.
     pub fn commit_interval(&self) -> Result<Duration> {
-        self.duration("sink.commit-interval", Duration::from_millis(200))
+        const KEY: &str = "sink.commit-interval";
+        let interval = self.duration(KEY, Duration::from_millis(200))?;
+        // A boundary moves the time of what is idle by no more than so much, and that shall be as fast as the clock.
+        if interval <= COMMIT_INTERVAL_MAX {
+            return Ok(interval);
+        }
+        let value = self.values.get(KEY).map(String::as_str).unwrap_or_default();
+        Err(invalid(KEY, value, &format!("a time of at most {} s", COMMIT_INTERVAL_MAX.as_secs())))
     }
 
     /// Between two checkpoints.
