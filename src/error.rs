@@ -116,7 +116,10 @@ impl Error {
         if let Some(pointed) = within.clone().and_then(|within| text.get(within))
             && let (Some(subject), Some(span)) = (codes::subject(&self.message, pointed), &mut self.span)
         {
-            *span = span.start + subject.start..span.start + subject.end;
+            // A name in its quotes is pointed at as exactly as can be.
+            if subject.len() + 2 < span.len() {
+                *span = span.start + subject.start..span.start + subject.end;
+            }
         }
         self
     }

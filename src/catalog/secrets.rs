@@ -70,7 +70,7 @@ pub fn is_secret(key: &str) -> bool {
 }
 
 /// A value as it may be shown.
-pub fn shown<'a>(is_secret: bool, value: &'a str) -> &'a str {
+pub fn shown(is_secret: bool, value: &str) -> &str {
     let names_only = REFERENCE.find(value).is_some_and(|found| found.as_str() == value);
     if is_secret && !names_only { MASK } else { value }
 }

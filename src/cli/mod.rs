@@ -8,6 +8,7 @@ pub mod args;
 pub mod config;
 mod demo;
 mod doctor;
+mod live;
 mod log;
 pub mod output;
 pub mod script;
@@ -77,6 +78,8 @@ pub fn main() -> ExitCode {
         }
         Err(Stop::Signal(signal)) => ExitCode::from(signals::exit_code(signal)),
         Err(Stop::Failed(error)) => {
+            // It points into a text that nobody has any more.
+            let error = Error { span: None, ..error };
             voice.error(None, &error, "");
             ExitCode::from(error.exit_code())
         }

@@ -6,11 +6,9 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 use clap::ValueEnum;
 use tidemill::error::{Blame, Error};
-use tidemill::runtime::{Engine, Job, JobStatus, Outcome, QueryStream, Rows, TopicRows, clock};
+use tidemill::runtime::{Engine, Job, JobStatus, Outcome, Rows, clock};
 use tidemill::sql::Script;
 use tidemill::sql::diagnostics::width;
 use tidemill::sql::statement::{Parsed, Statement};
@@ -18,6 +16,7 @@ use tidemill::sql::statement::{Parsed, Statement};
 use super::Stop;
 use super::args::Form;
 use super::config::Config;
+use super::live::LiveRows;
 use super::output::{Output, pager};
 use super::signals::Signals;
 use super::variables::Variables;
@@ -388,52 +387,4 @@ enum Expansion {
     On,
     /// Where they are wider than the screen.
     Auto,
-}
-
-/// Rows that come as they come.
-trait LiveRows {
-    fn schema(&self) -> SchemaRef;
-
-    /// The next rows, an empty batch if there are none within `wait`, or the end.
-    fn next_within(&mut self, wait: Duration) -> Result<Option<RecordBatch>, Error>;
-
-    /// No more is wanted.
-    fn stop(&mut self);
-
-    /// What is to be said about the rows so far.
-    fn note(&self) -> Option<String> {
-        None
-    }
-}
-
-impl LiveRows for QueryStream {
-    fn schema(&self) -> SchemaRef {
-        Self::schema(self).clone()
-    }
-
-    fn next_within(&mut self, wait: Duration) -> Result<Option<RecordBatch>, Error> {
-        Self::next_within(self, wait)
-    }
-
-    fn stop(&mut self) {
-        Self::stop(self);
-    }
-}
-
-impl LiveRows for TopicRows {
-    fn schema(&self) -> SchemaRef {
-        Self::schema(self).clone()
-    }
-
-    fn next_within(&mut self, wait: Duration) -> Result<Option<RecordBatch>, Error> {
-        Self::next_within(self, wait)
-    }
-
-    fn stop(&mut self) {
-        Self::stop(self);
-    }
-
-    fn note(&self) -> Option<String> {
-        Some(self.formats())
-    }
 }

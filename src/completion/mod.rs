@@ -298,7 +298,7 @@ impl<'a> Place<'a> {
             if !is_name(piece) || !(known.tables.contains_key(&table) || known.topics.contains(&table)) {
                 continue;
             }
-            let mut next = all[at + 1..].iter().filter(|piece| text[piece.span.clone()].to_ascii_uppercase() != "AS");
+            let mut next = all[at + 1..].iter().filter(|piece| !text[piece.span.clone()].eq_ignore_ascii_case("AS"));
             let alias = next.next().filter(|piece| matches!(piece.kind, Kind::Name | Kind::Quoted)).map(name);
             scope.tables.push((alias.unwrap_or_else(|| table.clone()), table));
         }

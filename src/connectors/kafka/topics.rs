@@ -152,7 +152,8 @@ impl Cluster {
         let found = self.topic(topic)?;
         let ids: Vec<_> = found.partitions.iter().map(|partition| (topic, *partition)).collect();
         let held = self.held(&ids)?;
-        let share = SAMPLE_RECORDS / (ids.len() as i64).max(1);
+        let filled = held.values().filter(|held| held.low < held.high).count();
+        let share = SAMPLE_RECORDS / (filled as i64).max(1);
         let share = share.max(SAMPLE_RECORDS_PER_PARTITION_MIN);
         let records_held = held.values().map(|held| (held.high - held.low).unsigned_abs()).sum();
         // Where compaction has left nothing near the end, more of the partition is read.
