@@ -131,7 +131,7 @@ fn properties(pairs: &[String]) -> Result<BTreeMap<String, String>> {
 fn check(properties: &BTreeMap<String, String>) -> Result<()> {
     // Which servers does not matter here, only that some are named.
     let brokers = Some("localhost:9092".to_owned());
-    let defaults = Defaults { brokers, properties: properties.clone(), embedded: None };
+    let defaults = Defaults { brokers, properties: properties.clone(), ..Defaults::default() };
     let plain = |text: String| text.replace("'properties.", "'");
     match ClientProperties::of_defaults(&defaults) {
         Ok(_) => Ok(()),

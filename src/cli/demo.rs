@@ -94,7 +94,12 @@ impl Stage {
     fn new(config: &Config) -> Result<Self> {
         let named = config.brokers.clone().filter(|brokers| brokers != EMBEDDED);
         let embedded = if named.is_none() { Some(Embedded::start()?) } else { None };
-        let defaults = Defaults { brokers: named, properties: config.properties.clone(), embedded: embedded.clone() };
+        let defaults = Defaults {
+            brokers: named,
+            properties: config.properties.clone(),
+            embedded: embedded.clone(),
+            ..Defaults::default()
+        };
         let properties = ClientProperties::of_defaults(&defaults)?;
         let servers = properties.brokers().to_owned();
         let mut client = ClientConfig::new();

@@ -259,3 +259,38 @@ fn sliced(windows: &SlicedWindows, shown: Tz) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_the_query_stay_as_they_are() {
+        let rows = [
+            ("Filter: k@0 = 'a@1' AND n@12 > 3", "Filter: k = 'a@1' AND n > 3"),
+            ("k@0 = 'it''s b@2' OR k@0 = ''", "k = 'it''s b@2' OR k = ''"),
+        ];
+        for (text, want) in rows {
+            assert_eq!(readable(text), want);
+        }
+    }
+
+    #[test]
+    fn windows_tell_their_zone() {
+        let zone = Tz::Europe__Berlin;
+        let days = SlicedWindows::hop_calendar(zone, CalendarUnit::Day, 1, 3, 0);
+        let months = SlicedWindows::hop_calendar(zone, CalendarUnit::Month, 1, 1, 0);
+        let utc = SlicedWindows::hop_calendar(Tz::UTC, CalendarUnit::Month, 1, 1, 0);
+        let hours = SlicedWindows::hop_ms(3_600_000, 3_600_000, 60_000);
+        let rows = [
+            (days, zone, "HOP 1 d in 3 d of Europe/Berlin"),
+            (months, zone, "TUMBLE 1 months of Europe/Berlin"),
+            (utc, Tz::UTC, "TUMBLE 1 months"),
+            (hours, zone, "TUMBLE 1 h offset 1 min shown in Europe/Berlin"),
+            (hours, Tz::UTC, "TUMBLE 1 h offset 1 min"),
+        ];
+        for (windows, shown, want) in rows {
+            assert_eq!(sliced(&windows, shown), want);
+        }
+    }
+}

@@ -386,7 +386,7 @@ mod tests {
         let defaults = Defaults {
             brokers: Some("a:1".into()),
             properties: [("sasl.password".to_owned(), "canary".to_owned())].into(),
-            embedded: None,
+            ..Defaults::default()
         };
         let properties = ClientProperties::of_defaults(&defaults).unwrap();
         assert!(!format!("{properties:?} {defaults:?}").contains("canary"));

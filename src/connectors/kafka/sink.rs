@@ -535,7 +535,7 @@ impl Lane {
         let mut headers = rows.headers.as_ref().map(|h| owned_headers(&h[row]));
         let mut leave_out = |part: &str, bytes: Option<&[u8]>| {
             let size = bytes.map_or(0, <[u8]>::len).to_string();
-            let all = headers.take().unwrap_or_else(OwnedHeaders::new);
+            let all = headers.take().unwrap_or_default();
             headers = Some(all.insert(Header { key: &format!("tidemill.{part}-bytes"), value: Some(&size) }));
         };
         if left != Left::All {

@@ -463,6 +463,22 @@ fn several_topics_and_patterns() {
 }
 
 #[test]
+fn a_pattern_never_means_topics_of_the_engine() {
+    let mut world = World::new();
+    for topic in ["own-job", "events", "__internal"] {
+        world.topic(topic, 1);
+    }
+    let all = table(&[("v", DataType::Utf8)], &[("topic-pattern", ".*"), ("format", "raw")]);
+    let read = |world: &World| -> Vec<String> {
+        let source = open_source(SourceSpec::all_columns(all.clone()), &world.defaults).unwrap();
+        source.partitions().iter().map(|p| p.id.topic.to_string()).collect()
+    };
+    assert_eq!(read(&world), ["events", "own-job"]);
+    world.defaults.own_topics = "own-".to_owned();
+    assert_eq!(read(&world), ["events"]);
+}
+
+#[test]
 fn what_appears_follows_what_is_known() {
     let world = World::new();
     world.topic("n-b", 2);

@@ -140,7 +140,7 @@ impl<'a> Batcher<'a> {
     pub fn flush(&mut self, out: &mut Output) -> Result<()> {
         if self.rows > 0 {
             let all = concat_batches(self.schema, &self.waiting)?;
-            let kinds = all.column_by_name(Hidden::KIND).map(|kinds| kinds.as_primitive::<Int8Type>());
+            let kinds = all.column_by_name(Hidden::KIND).map(AsArray::as_primitive::<Int8Type>);
             let mut from = 0;
             while from < self.rows {
                 let mut to = self.rows.min(from + BATCH_ROWS_MAX);
@@ -155,6 +155,14 @@ impl<'a> Batcher<'a> {
         self.waiting.clear();
         self.rows = 0;
         Ok(())
+    }
+}
+
+fn bound_column(values: Vec<TimeMs>, data_type: &DataType) -> Result<ArrayRef> {
+    let values: ArrayRef = Arc::new(arrow::array::TimestampMillisecondArray::from(values));
+    match data_type {
+        DataType::Timestamp(TimeUnit::Millisecond, None) => Ok(values),
+        other => with_type(&values, other),
     }
 }
 
@@ -176,16 +184,8 @@ mod tests {
             assert_eq!(concat_batches(&schema, &out.batches).unwrap(), batch);
             for batch in &out.batches {
                 let kinds = batch.column(0).as_primitive::<Int8Type>().values();
-                assert!(0 < kinds.len() && kinds.len() <= BATCH_ROWS_MAX && kinds.last() != Some(&before));
+                assert!(!kinds.is_empty() && kinds.len() <= BATCH_ROWS_MAX && kinds.last() != Some(&before));
             }
         }
-    }
-}
-
-fn bound_column(values: Vec<TimeMs>, data_type: &DataType) -> Result<ArrayRef> {
-    let values: ArrayRef = Arc::new(arrow::array::TimestampMillisecondArray::from(values));
-    match data_type {
-        DataType::Timestamp(TimeUnit::Millisecond, None) => Ok(values),
-        other => with_type(&values, other),
     }
 }
