@@ -65,7 +65,7 @@ fn look_at_brokers(findings: &mut Findings, brokers: &str, config: &Config) {
         }
     }
     let brokers = Some(brokers.to_owned());
-    let defaults = Defaults { brokers, properties: config.properties.clone(), embedded: None };
+    let defaults = Defaults { brokers, properties: config.properties.clone(), embedded: None, ..Defaults::default() };
     let protocol = config.properties.get("security.protocol").map_or("PLAINTEXT", String::as_str);
     let login = match config.properties.get("sasl.username") {
         Some(user) => format!("{protocol}, as {user}"),

@@ -620,13 +620,13 @@ fn run(plan: &Arc<StreamPlan>, asked: &Asked, case: &Case, how: How) -> Result<C
             let workers = rng.random_range(1..=4);
             let mut next = Rehearsal::restored(Arc::clone(plan), &partitions, workers, *clock_ms, state.clone())?;
             for (source, of_source) in partitions.iter().enumerate() {
-                for partition in 0..*of_source {
+                for (partition, read) in read[source].iter().enumerate().take(*of_source) {
                     let (before, after) = (job.stage(source, partition), next.stage(source, partition));
                     after.advance_watermark(partition, before.watermark(partition));
                     if before.is_idle(partition) {
                         after.set_idle(partition);
                     }
-                    if case.ends_early && read[source][partition] == case.log[tables[source]][partition].len() {
+                    if case.ends_early && *read == case.log[tables[source]][partition].len() {
                         after.set_ended(partition);
                     }
                 }
