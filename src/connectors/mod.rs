@@ -423,6 +423,9 @@ pub trait SinkWriter: Send {
     /// A boundary: when this returns, everything written before is outside, or an error says that it is not.
     fn flush(&mut self) -> Result<()>;
 
+    /// Whoever waits for the outside looks at this token, and ends with an error when it is cancelled.
+    fn cancel_by(&mut self, _cancel: &CancelToken) {}
+
     /// Tells, also while the writer is at work, why it gets no further, if that is known: a sentence.
     fn trouble(&self) -> Option<TroubleProbe> {
         None

@@ -21,7 +21,8 @@ pub const WATERMARK_MIN: TimeMs = i64::MIN;
 /// The watermark after the last record of a bounded run: everything has passed.
 pub const WATERMARK_MAX: TimeMs = i64::MAX;
 
-/// The clock moves an idle stream's watermark by at most so much from one boundary to the next.
+/// The clock moves an idle stream's watermark by at most so much from one boundary to the next: twice as much as may lie
+/// between two of them.
 pub const IDLE_CLOCK_STEP_MS_MAX: i64 = 10_000;
 
 /// Whether a decoded event time may enter the engine.

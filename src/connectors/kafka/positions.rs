@@ -315,7 +315,14 @@ impl Resolver<'_> {
         let held: BTreeMap<&PartitionId, Held> = self.ids.iter().zip(self.held.iter().copied()).collect();
         // The recorded order stays, so that an index means what it meant.
         let goes_on = |recorded: &PartitionPlan| {
-            let start = check_range(&recorded.id, held[&recorded.id], recorded.start, "the job goes on")?;
+            let start = check_range(&recorded.id, held[&recorded.id], recorded.start, "the job goes on");
+            // It goes on from what is on record, whatever its tables say of a start.
+            let start = start.map_err(|error| {
+                error.hint(
+                    "what the job has come to needs these records: begin a new job under another name (SET \
+                     'pipeline.name' = '..'), or give up what it has come to (SET 'execution.restore' = 'none')",
+                )
+            })?;
             Ok(PartitionPlan { start, ..recorded.clone() })
         };
         let mut plans = resume.iter().map(goes_on).collect::<Result<Vec<_>>>()?;

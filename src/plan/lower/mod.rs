@@ -24,7 +24,7 @@ use crate::connectors::{Keep, OnError, Rejects};
 use crate::error::{Error, Result};
 use expressions::{column, is_ordered, physical, plain};
 
-pub(super) use expressions::in_order;
+pub(super) use expressions::{ORDERED, in_order};
 
 impl Planner<'_> {
     /// The stream plan of one job: each query, already continuous, with the sink it feeds. Tables are read once,

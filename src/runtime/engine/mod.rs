@@ -7,6 +7,8 @@ mod listing;
 mod topics;
 mod watching;
 
+pub use listing::Names;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -156,7 +158,7 @@ impl Engine {
         loop {
             let error = match act() {
                 Ok(outcome) => return Ok(outcome),
-                Err(error) => error.at(statement.span.clone()),
+                Err(error) => error.at(statement.span.clone()).narrowed(&statement.text, statement.span.start),
             };
             let name = error.unknown_table.clone().filter(|_| reads_tables(&statement.statement));
             match name {
