@@ -279,7 +279,9 @@ impl<'a> Place<'a> {
         let scope = self.scope(known);
         let table = scope.tables.iter().find(|(alias, table)| alias == name || table == name);
         let columns = known.columns_of(table.map_or(name, |(_, table)| table));
-        columns.filter(|column| begins(column, self.prefix)).map(quote).collect()
+        let mut columns: Vec<_> = columns.filter(|column| begins(column, self.prefix)).collect();
+        columns.sort_unstable();
+        columns.into_iter().map(quote).collect()
     }
 
     /// The tables of the statement with their aliases.

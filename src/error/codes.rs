@@ -31,7 +31,8 @@ pub const CODES: &[Code] = &[
 A result does not fit its type. Sums of whole numbers fail rather than wrap around. Compute in a wider type:
 CAST(x AS BIGINT), CAST(x AS DECIMAL(38, 2)) or CAST(x AS DOUBLE)."),
     code("TM0503", r"division by zero", "\
-x / NULLIF(y, 0) is NULL where y is zero."),
+A row has a zero below the line, and that ends the job. Write x / NULLIF(y, 0), which is NULL where y is zero, or leave
+such rows out with WHERE."),
 code("TM0501", r"partition \d+, offset \d+", "\
 A record cannot be read as a row of its table: it is no JSON object, say, or a value does not fit its column. The message
 names the topic, the partition and the offset; PRINT shows the record.

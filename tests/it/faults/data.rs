@@ -113,7 +113,9 @@ fn row_18_partitions_that_become_more() {
         // What is in a new partition for windows that have closed by then is not counted. So these records come first.
         let before = trial.follower.count(trial.out("plain"));
         paused.grow(partitions);
-        until("rows of new partitions", PATIENCE, || before + partitions / 2 <= trial.follower.count(trial.out("plain")));
+        until("rows of new partitions", PATIENCE, || {
+            before + partitions / 2 <= trial.follower.count(trial.out("plain"))
+        });
         paused.send(500);
         feed = paused.run(500);
         if partitions == 4 {
