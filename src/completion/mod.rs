@@ -286,9 +286,10 @@ impl<'a> Place<'a> {
 
     /// The tables of the statement with their aliases.
     fn scope(&self, known: &Known) -> Scope {
+        // Without the word at the cursor, whose open quote would swallow the rest.
         let start = self.pieces.first().map_or(self.start, |piece| piece.span.start);
         let end = self.after.find(';').unwrap_or(self.after.len());
-        let text = format!("{} {}", &self.before[start..], &self.after[..end]);
+        let text = format!("{} {}", &self.before[start..self.start], &self.after[..end]);
         let all = pieces(&text);
         let name = |piece: &Piece| text[piece.span.clone()].trim_matches(['`', '"']).to_owned();
         let is_name = |piece: &Piece| matches!(piece.kind, Kind::Name | Kind::Quoted | Kind::Keyword);

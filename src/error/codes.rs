@@ -34,8 +34,8 @@ CAST(x AS BIGINT), CAST(x AS DECIMAL(38, 2)) or CAST(x AS DOUBLE)."),
 A row has a zero below the line, and that ends the job. Write x / NULLIF(y, 0), which is NULL where y is zero, or leave
 such rows out with WHERE."),
 code("TM0501", r"partition \d+, offset \d+", "\
-A record cannot be read as a row of its table: it is no JSON object, say, or a value does not fit its column. The message
-names the topic, the partition and the offset; PRINT shows the record.
+A record cannot be read as a row of its table: it is no JSON object, say, or a value does not fit its column.
+The message names the topic, the partition and the offset; PRINT shows the record.
 
 By default that ends the job, so that nothing is lost in silence. 'scan.on-error' = 'skip' goes on and counts such
 records; 'scan.on-error' = 'dead-letter' with 'scan.dead-letter.topic' keeps them in a topic."),
