@@ -279,14 +279,17 @@ impl<'a> Place<'a> {
         let scope = self.scope(known);
         let table = scope.tables.iter().find(|(alias, table)| alias == name || table == name);
         let columns = known.columns_of(table.map_or(name, |(_, table)| table));
-        columns.filter(|column| begins(column, self.prefix)).map(quote).collect()
+        let mut columns: Vec<_> = columns.filter(|column| begins(column, self.prefix)).collect();
+        columns.sort_unstable();
+        columns.into_iter().map(quote).collect()
     }
 
     /// The tables of the statement with their aliases.
     fn scope(&self, known: &Known) -> Scope {
+        // Without the word at the cursor, whose open quote would swallow the rest.
         let start = self.pieces.first().map_or(self.start, |piece| piece.span.start);
         let end = self.after.find(';').unwrap_or(self.after.len());
-        let text = format!("{} {}", &self.before[start..], &self.after[..end]);
+        let text = format!("{} {}", &self.before[start..self.start], &self.after[..end]);
         let all = pieces(&text);
         let name = |piece: &Piece| text[piece.span.clone()].trim_matches(['`', '"']).to_owned();
         let is_name = |piece: &Piece| matches!(piece.kind, Kind::Name | Kind::Quoted | Kind::Keyword);

@@ -80,7 +80,7 @@ fn options_and_settings_have_keys_and_values() {
         "'properties.sasl.u",
         &["'properties.sasl.username'"],
     );
-    check("SET 'execution.r|", "'execution.r", &["'execution.runtime-mode'"]);
+    check("SET 'execution.run|", "'execution.run", &["'execution.runtime-mode'"]);
     check("SET 'execution.runtime-mode' = '|", "'", &["'streaming'", "'batch'"]);
     check("SELECT 'abc|", "'abc", &[]);
 }
