@@ -16,22 +16,22 @@
 #[allow(dead_code)]
 #[path = "../tests/common/mod.rs"]
 mod common;
+// The other benchmarks use the rest of it.
+#[allow(dead_code)]
+mod support;
 
 use std::fs;
 use std::process::{Command, Stdio};
-use std::ptr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use chrono::DateTime;
-use rdkafka::bindings::{
-    rd_kafka_consume_batch_queue, rd_kafka_message_destroy, rd_kafka_queue_destroy, rd_kafka_queue_get_consumer,
-};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use common::broker::{Broker, shared, unique_name};
 use common::records::Message;
+use support::{peak_memory_mb, take_batch};
 
 const PARTITIONS: i32 = 4;
 const KEYS: u64 = 10_000;
@@ -40,8 +40,6 @@ const RECORDS_PER_SECOND: u64 = 10_000;
 const WINDOW_SECONDS: u64 = 10;
 /// 2026-01-01 00:00:00 UTC.
 const FIRST_MS: u64 = 1_767_225_600_000;
-/// Pointers that librdkafka may fill in one call.
-const BATCH_MAX: usize = 8_192;
 
 fn main() {
     // Cargo adds `--bench`.
@@ -142,25 +140,6 @@ fn raw_drain(broker: &Broker, topic: &str, records: u64) -> Run {
     Run { wall_s: began.elapsed().as_secs_f64(), cpu_s: own_cpu() - cpu_before, peak_mb: None }
 }
 
-/// How many records came in one batch call. Not through Tidemill's own reader: that is what is measured.
-#[allow(unsafe_code)]
-fn take_batch(consumer: &BaseConsumer) -> u64 {
-    let mut messages = [ptr::null_mut(); BATCH_MAX];
-    let mut count = 0;
-    // SAFETY: the consumer outlives the queue's reference, which is given back at the end; the array has room for
-    // `BATCH_MAX` pointers; librdkafka writes as many valid messages as it says, and each is read and destroyed once.
-    unsafe {
-        let queue = rd_kafka_queue_get_consumer(consumer.client().native_ptr());
-        let filled = rd_kafka_consume_batch_queue(queue, 100, messages.as_mut_ptr(), BATCH_MAX);
-        for message in &messages[..usize::try_from(filled).unwrap_or(0)] {
-            count += u64::from((**message).len > 0);
-            rd_kafka_message_destroy(*message);
-        }
-        rd_kafka_queue_destroy(queue);
-    }
-    count
-}
-
 /// Runs the query by the program, as a user would, from a file.
 fn query(broker: &Broker, topic: &str, sink: &str) -> Run {
     let directory = tempfile::tempdir().expect("a directory");
@@ -232,11 +211,4 @@ fn cpu_seconds(first_field: usize) -> f64 {
     let (_, after_name) = stat.rsplit_once(')').expect("a name");
     let fields = after_name.split_whitespace().skip(first_field - 3).take(2);
     fields.map(|ticks| ticks.parse::<f64>().expect("a number")).sum::<f64>() / TICKS_PER_SECOND
-}
-
-/// The largest resident memory of a process so far; `None` once it has ended.
-fn peak_memory_mb(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix(" kB")?;
-    Some(kilobytes.trim().parse::<u64>().ok()? / 1024)
 }

@@ -13,6 +13,8 @@ pub mod catalog;
 
 pub mod formats;
 
+pub mod discovery;
+
 pub mod connectors;
 
 pub mod state;
@@ -22,3 +24,5 @@ pub mod plan;
 pub mod exec;
 
 pub mod runtime;
+
+pub mod completion;

@@ -109,13 +109,25 @@ pub struct View {
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     tables: BTreeMap<String, Table>,
+    /// Tables that nobody declared: made of the topics of their names.
+    inferred: BTreeMap<String, Table>,
     views: BTreeMap<String, View>,
 }
 
 impl Catalog {
-    /// The table of this name.
+    /// The table of this name, declared or made of a topic.
     pub fn table(&self, name: &str) -> Option<&Table> {
+        self.tables.get(name).or_else(|| self.inferred.get(name).filter(|_| !self.views.contains_key(name)))
+    }
+
+    /// The table of this name, if it was declared: one that may be written to.
+    pub fn declared_table(&self, name: &str) -> Option<&Table> {
         self.tables.get(name)
+    }
+
+    /// Adds a table made of a topic. Declared tables and views of its name come before it.
+    pub fn add_inferred(&mut self, table: Table) {
+        self.inferred.insert(table.name.clone(), table);
     }
 
     /// The view of this name.
@@ -154,6 +166,17 @@ impl Catalog {
         Ok(())
     }
 
+    /// Makes every Kafka table that says nothing of its own end where its topics end when it is opened.
+    pub fn end_topics_now(&mut self) {
+        for table in self.tables.values_mut().chain(self.inferred.values_mut()) {
+            let options = &mut table.options;
+            let is_unbounded = options.get("scan.bounded.mode").is_none_or(|m| m.eq_ignore_ascii_case("unbounded"));
+            if options.get("connector") == Some("kafka") && is_unbounded {
+                options.set("scan.bounded.mode", "latest-offset");
+            }
+        }
+    }
+
     /// Forgets a table; `false` when there was none.
     pub fn drop_table(&mut self, name: &str) -> bool {
         self.tables.remove(name).is_some()
@@ -168,6 +191,7 @@ impl Catalog {
     pub fn unknown(&self, name: &str) -> Error {
         let names = self.tables.keys().chain(self.views.keys()).map(String::as_str);
         let error = Error::statement(format!("there is no table or view \"{name}\""));
+        let error = Error { unknown_table: Some(name.into()), ..error };
         match super::options::nearest(name, names) {
             Some(near) => error.hint(format!("did you mean \"{near}\"?")),
             None => error.hint("CREATE TABLE declares one; SHOW TABLES lists those that exist"),

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tidemill::connectors::kafka;
@@ -31,6 +32,7 @@ Examples:
   tidemill demo                           Something to look at
   tidemill -c \"SELECT 1 + 1\"              One statement or several
   tidemill -b localhost:9092 run jobs.sql A file; its jobs run until Ctrl-C
+  tidemill check jobs.sql                 Mistakes and plans, without running anything
   tidemill test tests/*.sql               Tests of queries; nothing else is needed
   tidemill -b localhost:9092 -o csv -c \"SELECT * FROM t LIMIT 10\" > t.csv
   tidemill -b host:9093 -X security.protocol=SASL_SSL -X sasl.mechanism=PLAIN ..
@@ -45,6 +47,7 @@ A first session, with nothing installed:
 Environment:
   TIDEMILL_BROKERS   Bootstrap servers, if there is no -b.
   KAFKA_BROKERS      The same, if TIDEMILL_BROKERS is not set.
+  TIDEMILL_PROFILE   The profile, if there is no --profile.
   RUST_LOG           What is logged, such as `tidemill=debug`; before -v and -q.
   NO_COLOR           No colours.
 
@@ -54,6 +57,7 @@ Exit codes:
   2    a mistake in how the program was called
   3    the broker cannot be reached, or lacks something
   4    a job failed on its data
+  124  ended by --timeout
   130  ended by Ctrl-C, after jobs were stopped cleanly; 143 by SIGTERM";
 
 /// What can be written on the command line.
@@ -97,8 +101,18 @@ pub enum Command {
     /// sources end by themselves, others run until Ctrl-C or SIGTERM, which let them write what they have. The first
     /// error ends everything.
     Run {
-        /// Files of statements, executed in this order as one session; `-` is standard input
-        #[arg(required = true, value_name = "FILE")]
+        /// Files of statements, executed in this order as one session; `-` is standard input, and a folder stands for
+        /// its files that end in .sql, by their names
+        #[arg(required = true, value_name = "FILE|FOLDER")]
+        files: Vec<PathBuf>,
+    },
+    /// Look at statements without running them: every mistake, and the plan of every job
+    ///
+    /// Tables and views are declared as in a run. Nothing is read but samples of topics whose columns are not declared,
+    /// and nothing is written. Plans go to standard output; with a mistake the exit code is 1.
+    Check {
+        /// Files of statements, read in this order as one session; `-` is standard input, a folder its .sql files
+        #[arg(required = true, value_name = "FILE|FOLDER")]
         files: Vec<PathBuf>,
     },
     /// Run tests of queries: SQL files with records, and with the rows that are expected of them
@@ -118,6 +132,31 @@ pub enum Command {
         #[arg(long, value_name = "N", default_value_t = 3, value_parser = workers)]
         workers: usize,
     },
+    /// Explain the code of an error, such as TM0301; without one, list all
+    ExplainError {
+        /// The code, as it stands behind an error
+        #[arg(value_name = "CODE")]
+        code: Option<String>,
+    },
+    /// Show the configuration: flags, environment, profile and file together; secrets are masked
+    Config {
+        /// Show where each value comes from, too
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Check what jobs need: the broker, TLS, the login, permissions, transactions, the disk, the clock
+    Doctor,
+    /// Print the completion of a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        folder: PathBuf,
+    },
     /// Show what this is for: real flights through a topic, a windowed query and an output topic
     ///
     /// Needs nothing installed. With -b it uses your broker, and creates topics there.
@@ -133,9 +172,37 @@ pub struct Common {
     #[arg(short, long, global = true, value_name = "HOST:PORT,..")]
     pub brokers: Option<String>,
 
+    /// A profile of the configuration file [env: TIDEMILL_PROFILE]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub profile: Option<String>,
+
+    /// The configuration file [env: TIDEMILL_CONFIG] [default: ~/.config/tidemill/config.toml]
+    #[arg(long = "config", global = true, value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+
     /// A property for all Kafka clients, by librdkafka's name, such as `security.protocol=SSL`
     #[arg(short = 'X', long = "property", global = true, value_name = "KEY=VALUE")]
     pub properties: Vec<String>,
+
+    /// A value for `${NAME}` in statements; may be given several times
+    #[arg(long = "var", global = true, value_name = "NAME=VALUE")]
+    pub variables: Vec<String>,
+
+    /// Show so many rows of each result, and end its query then
+    #[arg(long, global = true, value_name = "ROWS")]
+    pub limit: Option<u64>,
+
+    /// End everything cleanly after this time, such as `30 s` or `5 min`, with exit code 124
+    #[arg(long, global = true, value_name = "TIME", value_parser = time)]
+    pub timeout: Option<Duration>,
+
+    /// End queries and jobs when they have read what topics held when they began
+    #[arg(long, global = true)]
+    pub until_caught_up: bool,
+
+    /// Write errors to standard error as JSON objects, one per line
+    #[arg(long, global = true)]
+    pub json_errors: bool,
 
     /// How rows are written to standard output [default: table on a terminal, otherwise jsonl]
     #[arg(short, long, global = true, value_enum, value_name = "FORM")]
@@ -158,16 +225,41 @@ fn workers(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A length of time, as settings write it.
+fn time(text: &str) -> Result<Duration, String> {
+    match tidemill::catalog::options::parse_duration(text) {
+        Some(time) if !time.is_zero() => Ok(time),
+        _ => Err("expected a time such as '30 s' or '5 min'".to_owned()),
+    }
+}
+
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Form {
     /// Columns for people
     Table,
+    /// A line per value, for wide rows
+    Vertical,
     /// One JSON object per row and line
-    #[value(alias = "json", alias = "ndjson")]
+    #[value(alias = "ndjson")]
     Jsonl,
+    /// One JSON array of objects per result
+    Json,
     /// Comma-separated values with a header
     Csv,
+    /// Tab-separated values with a header
+    Tsv,
+    /// A table as Markdown writes it
+    #[value(alias = "md")]
+    Markdown,
+}
+
+impl Form {
+    /// The form that a setting names: one of ours, or Flink's word for a table.
+    pub fn named(name: &str) -> Option<Self> {
+        let is_flinks = ["tableau", "changelog"].iter().any(|word| name.eq_ignore_ascii_case(word));
+        if is_flinks { Some(Self::Table) } else { Self::from_str(name, true).ok() }
+    }
 }
 
 /// A text to execute: written out, or in a file.

@@ -70,7 +70,8 @@ pub fn run(config: &Config) -> Result<(), Stop> {
     lines.sort_unstable();
     voice.say(&format!("The first of the {} on the topic {}:\n", count(info.rows_out, "record"), stage.output));
     let shown = rows(&lines[..lines.len().min(ROWS_SHOWN)])?;
-    Output { form: Form::Table, ..config.output }.rows(&shown)?;
+    let table = Output { form: Form::Table, ..config.output.clone() };
+    table.write(&table.rows(&shown)?)?;
     voice.say(&format!("\n{}", closing_line(&info)));
     if let Some(hint) = stage.farewell() {
         voice.say(&hint);

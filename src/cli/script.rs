@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tidemill::error::{Error, Result};
 
@@ -28,8 +28,27 @@ pub struct Text {
 /// With a file among them, tables need a broker that is named: a job that is kept in a file is not for trying out.
 pub fn run(pieces: Vec<Piece>, config: &Config, signals: Signals) -> Result<(), Stop> {
     let embedded_if_none = !pieces.iter().any(|piece| matches!(piece, Piece::File(_)));
-    let texts: Vec<_> = pieces.into_iter().map(read).collect::<Result<_>>()?;
+    let texts = read_all(pieces)?;
     execute(&texts, config, signals, embedded_if_none)
+}
+
+/// Looks at texts without running them; every mistake is told.
+pub fn check(pieces: Vec<Piece>, config: &Config, signals: Signals) -> Result<(), Stop> {
+    let texts: Vec<_> = read_all(pieces)?;
+    let mut session = Session::open(config, signals, false)?;
+    session.only_checks = true;
+    let mut code = 0;
+    for text in &texts {
+        match session.run_all(text.place.as_deref(), &text.text) {
+            Ok(()) => {}
+            Err(Stop::Told(found)) => code = found,
+            Err(stop) => return Err(stop),
+        }
+    }
+    match code {
+        0 => Ok(()),
+        code => Err(Stop::Told(code)),
+    }
 }
 
 /// Executes standard input.
@@ -47,6 +66,41 @@ fn execute(texts: &[Text], config: &Config, signals: Signals, embedded_if_none: 
     let result = result.and_then(|()| session.wait_for_jobs());
     session.close();
     result
+}
+
+/// Reads texts; a folder stands for its files of statements.
+fn read_all(pieces: Vec<Piece>) -> Result<Vec<Text>> {
+    let mut texts = Vec::new();
+    for piece in pieces {
+        match piece {
+            Piece::File(path) if path.is_dir() => {
+                for file in statements_in(&path)? {
+                    texts.push(read(Piece::File(file))?);
+                }
+            }
+            piece => texts.push(read(piece)?),
+        }
+    }
+    Ok(texts)
+}
+
+/// The files of statements in a folder, by their names; hidden ones are left out.
+fn statements_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let name = folder.display().to_string();
+    let unreadable = |error: io::Error| unreadable(&name, folder, &error);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        let is_hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if !is_hidden && path.is_file() && path.extension().is_some_and(|extension| extension == "sql") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        return Err(Error::usage(format!("there are no .sql files in {name}")).hint("name files, or another folder"));
+    }
+    Ok(files)
 }
 
 /// Reads a text.

@@ -8,13 +8,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGALRM, SIGINT, SIGTERM};
 use signal_hook::iterator;
 use signal_hook::low_level;
 use tidemill::error::{Error, Result};
 
 /// Between two looks at a signal that nobody has cleared.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Not sent by anybody: the time that everything may take is over.
+pub const TIME_LIMIT: i32 = SIGALRM;
+
+/// How long a clean end may take after the time limit.
+const CLEAN_END_MAX: Duration = Duration::from_secs(30);
 
 /// What arrived. Cloning gives another handle on the same.
 #[derive(Clone, Default)]
@@ -61,6 +67,17 @@ impl Signals {
         };
         thread::Builder::new().name("signals".to_owned()).spawn(listen).map_err(failed)?;
         Ok(signals)
+    }
+
+    /// Asks for an end after this time, and insists on it later.
+    pub fn limit_time(&self, time: Duration) {
+        let own = self.clone();
+        thread::spawn(move || {
+            thread::sleep(time);
+            own.received(TIME_LIMIT);
+            thread::sleep(CLEAN_END_MAX);
+            own.received(TIME_LIMIT);
+        });
     }
 
     /// The signal that asks for an end, if one has come.
@@ -138,8 +155,12 @@ fn end(signal: i32) {
     low_level::exit(exit_code(signal).into());
 }
 
-/// The exit code of a program that a signal has ended: 130 for Ctrl-C, 143 for SIGTERM.
+/// The exit code of a program that a signal has ended: 130 for Ctrl-C, 143 for SIGTERM; 124 when its time is over, as
+/// with `timeout`.
 pub fn exit_code(signal: i32) -> u8 {
+    if signal == TIME_LIMIT {
+        return 124;
+    }
     u8::try_from(128 + signal).unwrap_or(u8::MAX)
 }
 

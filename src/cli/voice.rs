@@ -5,8 +5,9 @@
 use std::io::{self, Write};
 
 use tidemill::error::Error;
+pub use tidemill::runtime::words::{count, grouped};
 use tidemill::runtime::{Job, JobInfo};
-use tidemill::sql::diagnostics::{escape_lines, render};
+use tidemill::sql::diagnostics::{escape_lines, place_of, render};
 
 /// How to speak.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +16,8 @@ pub struct Voice {
     pub is_quiet: bool,
     /// Use colours.
     pub color: bool,
+    /// Errors are JSON objects, one per line.
+    pub is_json: bool,
 }
 
 impl Voice {
@@ -34,6 +37,9 @@ impl Voice {
 
     /// An error, with the part of `text` that it points at. `place` is what the text is called.
     pub fn error(self, place: Option<&str>, error: &Error, text: &str) {
+        if self.is_json {
+            return line(&json(place, error, text));
+        }
         let place = place.map_or(String::new(), |place| format!("{}: ", escape_lines(place)));
         line(&format!("{place}{}", render(error, text, self.color)));
     }
@@ -60,6 +66,21 @@ impl Voice {
     }
 }
 
+/// An error for programs. serde_json writes control characters of ASCII as escapes; the rest is made safe before.
+fn json(place: Option<&str>, error: &Error, text: &str) -> String {
+    let at = error.span.as_ref().map(|span| place_of(text, span.start));
+    let fields = serde_json::json!({
+        "place": place.map(|place| escape_lines(place)),
+        "code": error.code(),
+        "message": escape_lines(&error.message),
+        "hint": error.hint.as_deref().map(escape_lines),
+        "line": at.map(|(line, _)| line),
+        "column": at.map(|(_, column)| column),
+        "exit_code": error.exit_code(),
+    });
+    serde_json::json!({ "error": fields }).to_string()
+}
+
 /// Writes a line that is safe to show.
 fn line(text: &str) {
     // Nobody listens: nothing to do about it.
@@ -79,22 +100,4 @@ fn ending(info: &JobInfo) -> String {
     }
     parts.push(format!("{}.{} s", info.elapsed_ms / 1_000, info.elapsed_ms % 1_000 / 100));
     format!("{}: {}: {}", info.name, info.status, parts.join(", "))
-}
-
-/// `1 row`, `1,000 rows`.
-pub fn count(count: u64, noun: &str) -> String {
-    format!("{} {noun}{}", grouped(count), if count == 1 { "" } else { "s" })
-}
-
-/// A number with its thousands apart.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }

@@ -162,11 +162,30 @@ pub fn open_sink(table: &Table, defaults: &Defaults) -> Result<Arc<dyn Sink>> {
     }
 }
 
-/// Whether the rows of a table are to be written in transactions.
-pub fn wants_transactions(table: &Table) -> Result<bool> {
+/// What a crash may leave of what is written to a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Each row is there once.
+    ExactlyOnce,
+    /// Each row is there, some may be there twice.
+    AtLeastOnce,
+    /// Whatever there is.
+    None,
+}
+
+/// What a table asks for, if it asks for anything.
+pub fn delivery(table: &Table) -> Result<Option<Delivery>> {
     match connector_of(table)? {
-        "kafka" | "upsert-kafka" => kafka::wants_transactions(table),
-        _ => Ok(false),
+        "kafka" | "upsert-kafka" => kafka::delivery(table),
+        _ => Ok(None),
+    }
+}
+
+/// The brokers of the cluster that a table is on; `None` if it is on none that outlives this process.
+pub fn kafka_brokers(table: &Table, defaults: &Defaults) -> Result<Option<String>> {
+    match connector_of(table)? {
+        "kafka" | "upsert-kafka" => kafka::brokers_of(table, defaults),
+        _ => Ok(None),
     }
 }
 

@@ -281,3 +281,89 @@ impl Fragment {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array};
+
+    use super::*;
+    use crate::exec::End;
+
+    thread_local! {
+        static TIME_MS: Cell<u64> = const { Cell::new(0) };
+    }
+
+    fn timer() -> Duration {
+        Duration::from_millis(TIME_MS.get())
+    }
+
+    fn pass_ms(ms: u64) {
+        TIME_MS.set(TIME_MS.get() + ms);
+    }
+
+    /// Gives every second row at once, and one at each boundary.
+    struct Half;
+
+    impl Operator for Half {
+        fn on_batch(&mut self, _: usize, batch: RecordBatch, out: &mut Output) -> Result<()> {
+            pass_ms(3);
+            out.batches.push(batch.slice(0, batch.num_rows() / 2));
+            Ok(())
+        }
+
+        fn on_boundary(&mut self, _: &Boundary, progress: Progress, out: &mut Output) -> Result<Progress> {
+            pass_ms(5);
+            out.batches.push(rows(1));
+            Ok(progress)
+        }
+
+        fn state_size(&self) -> StateSize {
+            StateSize { bytes: 7, ..StateSize::default() }
+        }
+    }
+
+    struct Slow;
+
+    impl Outlets for Slow {
+        fn rows(&mut self, _: Outlet, _: RecordBatch) -> Result<()> {
+            pass_ms(100);
+            Ok(())
+        }
+
+        fn progress(&mut self, _: Outlet, _: Progress) {}
+    }
+
+    fn rows(count: i64) -> RecordBatch {
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(0..count));
+        RecordBatch::try_from_iter([("n", column)]).unwrap()
+    }
+
+    #[test]
+    fn what_nodes_do_is_counted_and_measured() {
+        let mut fragment = Fragment::default();
+        let source = fragment.add(None, &[]);
+        let half = fragment.add(Some(Box::new(Half)), &[source]);
+        let sink = fragment.add(None, &[half]);
+        fragment.set_sink(sink);
+        fragment.send_out(sink, 0);
+        fragment.set_timer(timer);
+        for count in [10, 20] {
+            fragment.on_batch(source, rows(count), &mut Slow).unwrap();
+        }
+        fragment.add_time(source, Duration::from_millis(2));
+        let boundary = Boundary { sequence: 1, clock_ms: 0, checkpoint: None, end: End::GoesOn };
+        fragment.on_boundary(&boundary, &[(source, Progress::Active(0))], &mut Slow).unwrap();
+        let work =
+            |rows_in, rows_out, batches, ms| Work { rows_in, rows_out, batches, time: Duration::from_millis(ms) };
+        let reports: Vec<_> = fragment.report().map(|r| (r.work, r.state.bytes, r.is_passage)).collect();
+        let want = [
+            (work(30, 30, 2, 2), 0, true),
+            (work(30, 16, 2, 2 * 3 + 5), 7, false),
+            (work(16, 16, 3, 3 * 100), 0, true),
+        ];
+        assert_eq!(reports, want);
+    }
+}

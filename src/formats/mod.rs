@@ -41,6 +41,7 @@ pub use debezium::DebeziumEncoder;
 pub use json::JsonDecoder;
 pub use json_write::JsonEncoder;
 pub use raw::{RawDecoder, RawEncoder};
+pub(crate) use temporal::{is_date, moment_ms};
 
 /// The formats there are.
 pub const FORMATS: &[&str] = &["json", "csv", "raw", "debezium-json"];

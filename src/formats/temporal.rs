@@ -29,6 +29,18 @@ pub(super) fn parse_date(text: &str) -> Result<i32, Misfit> {
     i32::try_from(days).map_err(|_| Misfit::Range)
 }
 
+/// The time that a text says in milliseconds since the epoch, and whether it names its offset.
+pub(crate) fn moment_ms(text: &str) -> Option<(i64, bool)> {
+    let (seconds, nanos, offset) = moment(text.as_bytes())?;
+    let ms = (seconds - offset.unwrap_or(0)).checked_mul(1_000)?.checked_add(i64::from(nanos / 1_000_000))?;
+    is_admissible(ms).then_some((ms, offset.is_some()))
+}
+
+/// Whether a text is a date alone.
+pub(crate) fn is_date(text: &str) -> bool {
+    parse_date(text).is_ok()
+}
+
 /// Reads a time of day as milliseconds since midnight.
 pub(super) fn parse_time_ms(text: &str) -> Result<i32, Misfit> {
     let (seconds, nanos, rest) = time_prefix(text.as_bytes()).ok_or(Misfit::Type)?;

@@ -47,3 +47,17 @@ pub fn wait<T>(waiting: impl FnOnce() -> T) -> T {
 pub fn set_worker_clock(clock_ms: i64) {
     crate::exec::clock::set_ms(clock_ms);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_is_no_work() {
+        let pause = Duration::from_millis(30);
+        let (begin, worked_before, waited_before) = (now(), worked(), waited());
+        assert_eq!(wait(|| std::thread::sleep(pause)), ());
+        let (work, wait) = (worked().saturating_sub(worked_before), waited() - waited_before);
+        assert!(pause <= wait && work + pause <= begin.elapsed(), "{work:?} {wait:?}");
+    }
+}

@@ -8,7 +8,8 @@ use super::words::{bytes, count, grouped, instant, rate, span};
 use crate::plan::{StreamPlan, explain_with};
 
 /// The columns of `SHOW JOBS`.
-pub const COLUMNS: [&str; 7] = ["job", "status", "records/s", "rows/s", "to read", "watermark", "statement"];
+pub const COLUMNS: [&str; 8] =
+    ["job", "status", "records/s", "rows/s", "to read", "watermark", "restarts", "statement"];
 
 /// So much of a statement fits on a line with the rest.
 const STATEMENT_CHARS_MAX: usize = 60;
@@ -28,6 +29,7 @@ pub fn row(info: &JobInfo) -> Vec<String> {
         lately(info.rows_per_second),
         info.lag.map(grouped).unwrap_or_default(),
         info.watermark.map(instant).unwrap_or_default(),
+        grouped(info.restarts),
         shortened(&info.statement),
     ]
 }
@@ -54,6 +56,7 @@ pub fn describe(info: &JobInfo) -> String {
         ("state", state(info)),
         ("commit", commit(info)),
         ("checkpoint", checkpoint(info)),
+        ("restarts", restarts(info)),
     ];
     for (name, value) in lines {
         let mut name = name;
@@ -117,6 +120,13 @@ fn commit(info: &JobInfo) -> String {
 fn checkpoint(info: &JobInfo) -> String {
     let Some(last) = info.checkpoint else { return String::new() };
     format!("boundary {}, {} ago, took {}", last.sequence, span(last.age_ms), span(last.duration_ms))
+}
+
+fn restarts(info: &JobInfo) -> String {
+    match &info.last_restart {
+        Some(last) => format!("{}; the last {} ago: {}", grouped(info.restarts), span(last.age_ms), last.reason),
+        None => "none".to_owned(),
+    }
 }
 
 const PARTITION_COLUMNS: [&str; 7] = ["partition", "began at", "next", "end", "to read", "watermark", "state"];

@@ -1,4 +1,4 @@
-use super::super::info::{CheckpointInfo, CommitInfo, PartitionState};
+use super::super::info::{CheckpointInfo, CommitInfo, PartitionState, RestartInfo};
 use super::*;
 
 fn info() -> JobInfo {
@@ -48,6 +48,8 @@ fn info() -> JobInfo {
         }],
         commit: Some(CommitInfo { sequence: 665, age_ms: 120, duration_ms: 12 }),
         checkpoint: Some(CheckpointInfo { sequence: 600, age_ms: 13_120, duration_ms: 40, bytes: 2_048 }),
+        restarts: 2,
+        last_restart: Some(RestartInfo { age_ms: 180_000, reason: "the broker was away".to_owned() }),
         silent_ms: Some(4_200),
         elapsed_ms: 133_000,
         ..JobInfo::default()
@@ -69,6 +71,7 @@ windows     3 open; the next closes at 2013-01-01 10:10:00Z
 state       4.0 kB in memory, 2.0 kB in the log
 commit      boundary 665, 120 ms ago, took 12 ms
 checkpoint  boundary 600, 13 s ago, took 40 ms
+restarts    2; the last 3 min ago: the broker was away
 
 source clicks
   partition  began at  next   end  to read  watermark                 state
@@ -80,9 +83,12 @@ what became of the records
   per_minute  12,008  12,000         0     8                 0        0              0              0            0     1,204
 ";
     assert_eq!(describe(&info()), want);
-    let restored = JobInfo { commit: None, replay: Some((3, 20)), checkpoint: None, ..info() };
+    let restored = JobInfo { commit: None, replay: Some((3, 20)), checkpoint: None, last_restart: None, ..info() };
     let text = describe(&restored);
-    assert!(text.contains("\ncommit      none yet; going through boundary 3 of 20 again\n\nsource"), "{text}");
+    assert!(
+        text.contains("\ncommit      none yet; going through boundary 3 of 20 again\nrestarts    none\n\nsource"),
+        "{text}"
+    );
     let waits = JobInfo { under_way: Some((666, 3_000)), ..info() };
     assert!(describe(&waits).contains("took 12 ms; boundary 666 is under way for 3 s\n"));
 }
@@ -90,7 +96,7 @@ what became of the records
 #[test]
 fn a_job_is_a_line() {
     let statement = "INSERT INTO per_minute SELECT window_start, COUNT(*) FROM TU ..";
-    let want = ["per_minute", "running", "104", "0.3", "20", "2013-01-01 10:00:00Z", statement];
+    let want = ["per_minute", "running", "104", "0.3", "20", "2013-01-01 10:00:00Z", "2", statement];
     assert_eq!(row(&info()), want);
     let failed = JobInfo { status: "failed".to_owned(), error: Some("why".to_owned()), watermark: None, ..info() };
     assert_eq!(row(&failed)[1..6], ["failed (why)", "", "", "20", ""]);

@@ -48,9 +48,10 @@ fn of_job(info: &JobInfo) -> Option<String> {
     let trouble = || info.trouble.clone();
     let replay = || {
         let (at, until) = info.replay?;
+        let after = info.last_restart.as_ref().map(|last| format!(", after {}", last.reason)).unwrap_or_default();
         Some(format!(
-            "the job is being restored: it reads again what led to boundary {at} of {until}, and writes nothing before it \
-             is there"
+            "the job is being restored{after}: it reads again what led to boundary {at} of {until}, and writes nothing \
+             before it is there"
         ))
     };
     let under_way = || {
@@ -59,6 +60,13 @@ fn of_job(info: &JobInfo) -> Option<String> {
             "boundary {sequence} was called {} ago and is not committed: what came before it is still being computed, or \
              the sinks are slow to take it",
             span(age_ms)
+        ))
+    };
+    let overdue = || {
+        let overdue_ms = info.overdue_ms.filter(|overdue_ms| UNDER_WAY_MS_MIN <= *overdue_ms)?;
+        Some(format!(
+            "the sinks do not take the rows that are to be written: the next boundary is {} late",
+            span(overdue_ms)
         ))
     };
     // Workers tell what became of records at boundaries.
@@ -70,7 +78,7 @@ fn of_job(info: &JobInfo) -> Option<String> {
             (false, false) => None,
         }
     };
-    ended.or_else(trouble).or_else(replay).or_else(under_way).or_else(beginning)
+    ended.or_else(trouble).or_else(replay).or_else(under_way).or_else(overdue).or_else(beginning)
 }
 
 /// One statement of a job that runs.

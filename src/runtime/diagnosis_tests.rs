@@ -96,6 +96,10 @@ fn a_job_that_has_ended_or_is_hindered_says_nothing_else() {
         &["boundary 17 was called 40 s ago and is not committed: what came before it is still being computed, or the \
            sinks are slow to take it"],
     );
+    check(
+        &with(one_is_silent(), |info| info.overdue_ms = Some(40_000)),
+        &["the sinks do not take the rows that are to be written: the next boundary is 40 s late"],
+    );
     // A boundary takes a moment.
     assert_eq!(diagnose(&with(one_is_silent(), |info| info.under_way = Some((17, 400))), TEN).len(), 2);
     check(&JobInfo { status: "running".to_owned(), records_in: 1, ..JobInfo::default() }, &["1 record read so far"]);

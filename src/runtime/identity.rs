@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::progress::Restored;
 use super::rehearsal::sources_of;
+use super::session::Restore;
 use super::state::StoredState;
 use crate::catalog::Table;
 use crate::error::{Error, Result};
@@ -77,6 +78,22 @@ impl Identity {
             sources: sources_of(plan).map(|(_, node)| source(&node.table)).collect(),
             operators: (0..plan.nodes.len()).filter_map(|node| Operator::of(plan, node)).collect(),
         }
+    }
+
+    /// Tells jobs apart that nobody has named: their statements, views, tables and settings.
+    pub fn short(&self) -> &str {
+        &self.definition[..8]
+    }
+
+    /// What was left by a job, for one that this is; an error if it does not fit. `None` if it is to be given up.
+    pub fn fit(&self, job: &str, mut left: Restored, restore: Restore) -> Result<Option<Restored>> {
+        if restore == Restore::None {
+            return Ok(None);
+        }
+        let verdict = self.judge(&left.beginning.identity);
+        verdict.check(job, restore == Restore::Compatible)?;
+        verdict.apply(&mut left);
+        Ok(Some(left))
     }
 
     /// What becomes of the state of a job that was another one.
@@ -151,7 +168,7 @@ fn describe(plan: &StreamPlan, node: NodeId, text: &mut String) {
                 Step::Filter(predicate) => format!("filter {predicate} "),
                 Step::Project(exprs, schema) => format!("project {} as {} ", list(exprs), types(schema)),
                 Step::Conform(_) => "conform ".to_owned(),
-                Step::Branch(branch) => format!("branch {branch} "),
+                Step::Branch(number) => format!("branch {number} "),
             };
             steps.iter().map(step).collect()
         }

@@ -17,10 +17,6 @@ pub struct JobInfo {
     pub error: Option<String>,
     /// What is in the way at this moment, such as a broker that is away.
     pub trouble: Option<String>,
-    /// How often it has started over by itself, from its last commit.
-    pub restarts: u64,
-    /// Why it did so last.
-    pub last_restart: Option<String>,
     /// Why there is no output, or when there will be some: sentences, the most important first.
     pub diagnosis: Vec<String>,
     /// Records read.
@@ -69,10 +65,17 @@ pub struct JobInfo {
     pub commit: Option<CommitInfo>,
     /// The boundary that is on its way to its commit, and for how long (ms).
     pub under_way: Option<(u64, u64)>,
+    /// For how long no boundary has been called although one was due (ms): the sinks do not take what is to be written
+    /// before it.
+    pub overdue_ms: Option<u64>,
     /// The last checkpoint.
     pub checkpoint: Option<CheckpointInfo>,
     /// While the job goes through what an earlier run has committed: the boundary that it is at, and the last one.
     pub replay: Option<(u64, u64)>,
+    /// How often the job was taken up again by this process.
+    pub restarts: u64,
+    /// The last time, and why.
+    pub last_restart: Option<RestartInfo>,
     /// How long ago the last rows were written (ms).
     pub silent_ms: Option<u64>,
     /// How long the job ran, or has been running (ms).
@@ -88,6 +91,15 @@ pub struct CommitInfo {
     pub age_ms: u64,
     /// How long the commit took (ms), from when all rows were there.
     pub duration_ms: u64,
+}
+
+/// That a job was taken up again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RestartInfo {
+    /// How long ago (ms).
+    pub age_ms: u64,
+    /// What had gone wrong.
+    pub reason: String,
 }
 
 /// A checkpoint that is complete: a restart goes on from there.

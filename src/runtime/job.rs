@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::account::ms;
 use super::clock;
 use super::describe::analyze;
 use super::diagnosis::diagnose;
-use super::info::JobInfo;
+use super::info::{JobInfo, RestartInfo};
 use super::metrics::{JobMetrics, Layout};
 use crate::error::{Error, Result};
 use crate::exec::End;
@@ -71,7 +72,7 @@ struct Status {
     /// What the attempt counts that is under way.
     metrics: Arc<JobMetrics>,
     /// Attempts that were begun because the one before had come to nothing, and why the last of them was.
-    restarts: (u64, Option<String>),
+    restarts: (u64, Option<(Instant, String)>),
     /// Why no attempt is under way.
     waiting: Option<String>,
 }
@@ -111,7 +112,7 @@ impl JobState {
     /// An attempt has come to nothing, and there will be another one.
     pub(super) fn note_restart(&self, reason: &Error) {
         let mut now = self.status();
-        now.restarts = (now.restarts.0 + 1, Some(reason.message.clone()));
+        now.restarts = (now.restarts.0 + 1, Some((clock::now(), reason.message.clone())));
     }
 
     /// Waits before the next attempt, unless somebody says that it is to stop.
@@ -222,13 +223,14 @@ impl Job {
             _ => None,
         };
         let counted = now.metrics.info();
-        let (restarts, last_restart) = now.restarts.clone();
+        let (restarts, last) = now.restarts.clone();
+        let last_restart = last.map(|(at, reason)| RestartInfo { age_ms: ms(clock::now() - at), reason });
         let mut info = JobInfo {
             name: self.0.name.clone(),
             statement: self.0.statement.split_whitespace().collect::<Vec<_>>().join(" "),
             status: now.status.word().to_owned(),
             error,
-            elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            elapsed_ms: ms(elapsed),
             trouble: now.waiting.clone().or(counted.trouble.clone()),
             restarts,
             last_restart,

@@ -22,7 +22,7 @@ use crate::catalog::Table;
 use crate::connectors::{self, CancelToken, Defaults, JobLog, PartitionPlan, Source, Transactions};
 use crate::error::{Error, Result};
 use crate::exec::{Boundary, End, Extent};
-use crate::plan::{NodeId, Op, StreamPlan};
+use crate::plan::NodeId;
 use crate::state::{ChunkReader, Piece};
 use crate::time::WATERMARK_MIN;
 
@@ -100,7 +100,7 @@ impl Ledger {
             read_before: from.counters.sources.clone(),
         };
         if let Some(restored) = &unfinished {
-            ledger.take_up(restored)?;
+            ledger.take_up(restored).map_err(|e| ledger.explain(e))?;
         }
         Ok((ledger, unfinished))
     }
@@ -313,64 +313,26 @@ fn check_still_own(job: &str, name: &str, own: u64, last: Author) -> Result<()> 
     Ok(())
 }
 
-/// The transactions of a job whose sinks want them, and the log's name. This takes the log over from whoever had it, unless
-/// that is somebody younger than an earlier attempt of this process (`own`, or 0).
-pub fn transactions_of(
+/// What the log of a job is called.
+pub fn log_name(job: &str, session: &Session) -> Result<String> {
+    // The name of a job may be any; that of a topic may not.
+    let letter = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    let name = format!("{}{}", session.topic_prefix(), job.chars().map(letter).collect::<String>());
+    connectors::kafka::check_log_name(&name)?;
+    Ok(name)
+}
+
+/// What a job has come to, without taking its log over; `own` is the incarnation of an earlier attempt of this process, or 0.
+pub fn look(
     job: &str,
-    plan: &StreamPlan,
-    session: &Session,
+    name: &str,
+    table: &Table,
     defaults: &Defaults,
     cancel: CancelToken,
     own: u64,
-) -> Result<Option<(Transactions, String)>> {
-    let Some(table) = sink_in_transactions(plan)? else { return Ok(None) };
-    check_sources(plan)?;
-    let name = format!("{}{job}", session.topic_prefix());
-    connectors::kafka::check_log_name(&name)?;
-    if own != 0 {
-        let records = Transactions::look(table, &name, defaults, cancel.clone())?.unwrap_or_default();
-        check_still_own(job, &name, own, history(&name, job, &records)?.author)?;
-    }
-    let transactions = Transactions::open(table, &name, session.topic_replication()?, defaults, cancel)?;
-    Ok(Some((transactions, name)))
-}
-
-/// A table whose rows are to be written in transactions; then all of the job's are.
-fn sink_in_transactions(plan: &StreamPlan) -> Result<Option<&Table>> {
-    let mut wants = None;
-    let mut others = Vec::new();
-    for node in &plan.nodes {
-        let Op::Sink(sink) = &node.op else { continue };
-        match &sink.table {
-            Some(table) if connectors::wants_transactions(table)? => wants = wants.or(Some(table.as_ref())),
-            other => others.push(other.as_ref().map_or("SELECT", |table| table.name.as_str())),
-        }
-    }
-    match (wants, others.as_slice()) {
-        (Some(table), [other, ..]) => Err(Error::statement(format!(
-            "table {} is written exactly once, and {other}, which the same job writes to, is not",
-            table.name
-        ))
-        .hint("give all tables of the job 'sink.delivery-guarantee' = 'exactly-once', or none; only Kafka tables can")),
-        (wants, _) => Ok(wants),
-    }
-}
-
-/// A replay reads again what was read: only from topics is it known to be the same.
-fn check_sources(plan: &StreamPlan) -> Result<()> {
-    for source in plan.sources() {
-        let table = &source.table;
-        if connectors::connector_of(table)? != "kafka" {
-            return Err(Error::statement(format!(
-                "table {} is no topic, and what is made of it cannot be written exactly once yet",
-                table.name
-            ))
-            .hint("set 'sink.delivery-guarantee' = 'at-least-once' on the tables that the job writes to"));
-        }
-    }
-    if plan.nodes.iter().any(|node| matches!(node.op, Op::Static(_))) {
-        return Err(Error::statement("rows that a statement itself gives cannot be written exactly once yet")
-            .hint("set 'sink.delivery-guarantee' = 'at-least-once' on the tables that the job writes to"));
-    }
-    Ok(())
+) -> Result<Option<Restored>> {
+    let records = Transactions::look(table, name, defaults, cancel)?.unwrap_or_default();
+    let History { author, unfinished, .. } = history(name, job, &records)?;
+    check_still_own(job, name, own, author)?;
+    Ok(unfinished)
 }

@@ -27,6 +27,7 @@ pub struct JobMetrics {
     /// What earlier runs had counted.
     before: Mutex<Counters>,
     layout: Layout,
+    begun: Instant,
     /// Rows handed to sinks.
     pub rows_out: AtomicU64,
     /// What workers say, by stage and number: replaced at each boundary.
@@ -51,6 +52,8 @@ pub struct Layout {
     pub statements: Vec<StatementLayout>,
     /// What runs.
     pub plan: Option<Arc<StreamPlan>>,
+    /// Between two boundaries; `None` if there are none.
+    pub commit_interval: Option<Duration>,
 }
 
 /// Something that a job reads.
@@ -203,6 +206,7 @@ impl JobMetrics {
         Self {
             inputs,
             layout,
+            begun: clock::now(),
             rows_out: AtomicU64::new(0),
             before: Mutex::default(),
             workers: Mutex::default(),
@@ -436,6 +440,9 @@ impl JobMetrics {
             info.replay = Some((called, commits.replay_until));
         } else if commits.replay_until.max(committed) < called {
             info.under_way = Some((called, age_ms(at)));
+        } else if let Some(interval) = self.layout.commit_interval {
+            let before = commits.commit.map_or(self.begun, |(_, at, _)| at);
+            info.overdue_ms = age_ms(before).checked_sub(ms(interval)).filter(|overdue_ms| 0 < *overdue_ms);
         }
         info.silent_ms = commits.rows_since.map(age_ms);
     }

@@ -22,6 +22,7 @@ mod engine;
 mod events;
 mod exchange;
 mod failpoint;
+mod guarantee;
 mod identity;
 mod info;
 mod job;
@@ -43,13 +44,17 @@ mod shared;
 mod state;
 #[cfg(test)]
 mod tests;
+mod topic_rows;
 mod topology;
 pub mod words;
 mod worker;
 
-pub use engine::{Engine, EngineConfig, Outcome, Rows};
+pub use engine::{Engine, EngineConfig, Names, Outcome, Rows};
 pub use info::{
-    CheckpointInfo, CommitInfo, JobInfo, OperatorInfo, PartitionInfo, PartitionState, SourceInfo, StatementInfo, Terms,
+    CheckpointInfo, CommitInfo, JobInfo, OperatorInfo, PartitionInfo, PartitionState, RestartInfo, SourceInfo,
+    StatementInfo, Terms,
 };
 pub use job::{Job, JobStatus};
 pub use query::QueryStream;
+pub use session::{setting_keys, setting_values};
+pub use topic_rows::TopicRows;

@@ -619,14 +619,14 @@ fn run(plan: &Arc<StreamPlan>, asked: &Asked, case: &Case, how: How) -> Result<C
             bad += job.bad();
             let workers = rng.random_range(1..=4);
             let mut next = Rehearsal::restored(Arc::clone(plan), &partitions, workers, *clock_ms, state.clone())?;
-            for (source, of_source) in partitions.iter().enumerate() {
-                for partition in 0..*of_source {
+            for (source, read) in read.iter().enumerate() {
+                for (partition, read) in read.iter().enumerate() {
                     let (before, after) = (job.stage(source, partition), next.stage(source, partition));
                     after.advance_watermark(partition, before.watermark(partition));
                     if before.is_idle(partition) {
                         after.set_idle(partition);
                     }
-                    if case.ends_early && read[source][partition] == case.log[tables[source]][partition].len() {
+                    if case.ends_early && *read == case.log[tables[source]][partition].len() {
                         after.set_ended(partition);
                     }
                 }

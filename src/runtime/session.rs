@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono_tz::Tz;
 
 use crate::catalog::options::{invalid, nearest, parse_duration};
+use crate::catalog::secrets::{is_secret, shown};
 use crate::error::{Error, Result};
 use crate::plan::{LateRows, PlanSettings};
 use crate::time::IDLE_CLOCK_STEP_MS_MAX;
@@ -21,6 +22,7 @@ const TOPIC_PREFIX: &str = "state.topic-prefix";
 const RESTORE: &str = "execution.restore";
 
 const REPLICATION: &str = "state.replication";
+const UNTIL_CAUGHT_UP: &str = "execution.until-caught-up";
 
 /// Keys that mean something here.
 const KEYS: &[&str] = &[
@@ -38,7 +40,25 @@ const KEYS: &[&str] = &[
     "execution.runtime-mode",
     "execution.batch.late-rows",
     "sql-client.execution.result-mode",
+    UNTIL_CAUGHT_UP,
 ];
+
+/// The keys that can be set.
+pub fn setting_keys() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().copied()
+}
+
+/// The values that a key can have, where they are few.
+pub fn setting_values(key: &str) -> &'static [&'static str] {
+    match key {
+        "table.dml-sync" | UNTIL_CAUGHT_UP => &["true", "false"],
+        "execution.runtime-mode" => &["streaming", "batch"],
+        "execution.batch.late-rows" => &["drop", "keep"],
+        "sql-client.execution.result-mode" => &["table", "vertical", "jsonl", "json", "csv", "tsv", "markdown"],
+        "table.local-time-zone" => &["UTC", "Europe/Berlin", "America/New_York", "Asia/Tokyo"],
+        _ => &[],
+    }
+}
 
 /// Keys of Flink's that scripts set and that change nothing here, by their beginnings.
 const WITHOUT_MEANING: &[&str] = &[
@@ -109,9 +129,7 @@ impl Session {
 
     /// All that is set; values of keys that may hold secrets are hidden.
     pub fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.values
-            .iter()
-            .map(|(k, v)| (k.as_str(), if crate::sql::show::is_secret(k) { "******" } else { v.as_str() }))
+        self.values.iter().map(|(k, v)| (k.as_str(), shown(is_secret(k), v)))
     }
 
     /// Kafka client properties (`kafka.*`).
@@ -159,11 +177,20 @@ impl Session {
 
     /// Whether `INSERT` waits for its job's end.
     pub fn waits_for_jobs(&self) -> Result<bool> {
-        match self.values.get("table.dml-sync").map(String::as_str) {
+        self.flag("table.dml-sync")
+    }
+
+    /// Whether topics are read to where they end when a statement begins, unless their tables say otherwise.
+    pub fn until_caught_up(&self) -> Result<bool> {
+        self.flag(UNTIL_CAUGHT_UP)
+    }
+
+    fn flag(&self, key: &str) -> Result<bool> {
+        match self.values.get(key).map(String::as_str) {
             None => Ok(false),
             Some(v) if v.eq_ignore_ascii_case("true") => Ok(true),
             Some(v) if v.eq_ignore_ascii_case("false") => Ok(false),
-            Some(v) => Err(invalid("table.dml-sync", v, "'true' or 'false'")),
+            Some(v) => Err(invalid(key, v, "'true' or 'false'")),
         }
     }
 
@@ -230,6 +257,7 @@ impl Session {
         self.topic_replication()?;
         self.restore()?;
         self.waits_for_jobs()?;
+        self.until_caught_up()?;
         self.commit_interval()?;
         self.checkpoint_interval()?;
         self.plan_settings()?;

@@ -24,6 +24,10 @@ const LINE_CHARS_MAX: usize = 120;
 pub fn render(error: &Error, text: &str, color: bool) -> String {
     let paint = |code: &str, what: &str| if color { format!("\x1b[{code}m{what}\x1b[0m") } else { what.to_string() };
     let mut out = format!("{} {}", paint("1;31", "error:"), escape_lines(&error.message));
+    if let Some(code) = error.code() {
+        // Writing to a string cannot fail.
+        let _ = write!(out, " {}", paint("2", &format!("[{code}]")));
+    }
     if let Some(span) = &error.span {
         let start = floor(text, span.start);
         let end = floor(text, span.end).max(start);
@@ -50,6 +54,13 @@ pub fn render(error: &Error, text: &str, color: bool) -> String {
     out
 }
 
+/// The line and the column, both from 1, of a byte of a text.
+pub fn place_of(text: &str, at: usize) -> (usize, usize) {
+    let before = &text[..floor(text, at)];
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
 /// The line of a span, ready to be shown.
 struct Excerpt {
     /// The line's number, from 1.
@@ -68,8 +79,7 @@ impl Excerpt {
     fn new(text: &str, start: usize, end: usize) -> Self {
         let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
-        let number = text[..line_start].matches('\n').count() + 1;
-        let column = text[line_start..start].chars().count() + 1;
+        let (number, column) = place_of(text, start);
         // A window of the line that holds the span's start, a third of it before.
         let before: Vec<char> = text[line_start..start].chars().collect();
         let skipped = before.len().saturating_sub(LINE_CHARS_MAX / 3);

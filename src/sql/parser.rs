@@ -311,6 +311,9 @@ impl StatementParser<'_> {
             return Ok(Statement::DescribeJob(self.job()?));
         }
         let is_prefix = !matches!(self.parser.peek_nth_token_ref(1).token, Token::EOF | Token::Period);
+        if is_prefix && self.word("TOPIC") {
+            return Ok(Statement::DescribeTopic(self.text_or_name("the name of a topic")?));
+        }
         let _ = is_prefix && (self.word("TABLE") || self.word("EXTENDED"));
         Ok(Statement::Describe(self.object_name("the name of a table or view")?))
     }

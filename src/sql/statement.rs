@@ -52,6 +52,8 @@ pub enum Statement {
     DescribeJob(Option<String>),
     /// `EXPLAIN ANALYZE JOB [name]`.
     ExplainJob(Option<String>),
+    /// `DESCRIBE TOPIC 'name'`.
+    DescribeTopic(String),
     /// `SHOW ..`.
     Show(Show),
     /// `PRINT 'topic' [FROM BEGINNING] [LIMIT n]`.

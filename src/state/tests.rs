@@ -153,9 +153,9 @@ fn compare(windows: SlicedWindows, slice_ms: i64, seed: u64) -> usize {
             now += rng.random_range(0..3 * windows.length_ms());
         }
         watermark = watermark.max(now - behind - rng.random_range(0..=slice_ms));
-        fired_at_all += compare_fired(&mut panes, &mut kept, watermark);
+        fired_at_all += compare_fired(windows, &mut panes, &mut kept, watermark);
     }
-    fired_at_all += compare_fired(&mut panes, &mut kept, WATERMARK_MAX);
+    fired_at_all += compare_fired(windows, &mut panes, &mut kept, WATERMARK_MAX);
     assert_eq!((panes.open_windows(), kept.open_windows()), (0, 0));
     fired_at_all
 }
@@ -176,7 +176,7 @@ fn deltas(layout: &Arc<AggregateLayout>, pieces: &[Piece]) -> BTreeMap<PaneKey, 
     deltas
 }
 
-fn compare_fired(panes: &mut Panes, kept: &mut KeptPanes, watermark: TimeMs) -> usize {
+fn compare_fired(windows: SlicedWindows, panes: &mut Panes, kept: &mut KeptPanes, watermark: TimeMs) -> usize {
     let mut fired: [Vec<(WindowId, usize, Vec<String>)>; 2] = Default::default();
     let note = |to: &mut Vec<_>, fired: Fired| {
         // A window may have panes without it having rows.
@@ -186,7 +186,14 @@ fn compare_fired(panes: &mut Panes, kept: &mut KeptPanes, watermark: TimeMs) -> 
         Ok(())
     };
     let [of_panes, of_kept] = &mut fired;
-    panes.close_until(watermark, |f| note(of_panes, f)).unwrap();
+    let (next, mut first) = (panes.next_close(), None);
+    assert_eq!(next, kept.next_close());
+    let mut close = |f: Fired| {
+        first.get_or_insert(windows.bounds(f.window).1);
+        note(of_panes, f)
+    };
+    panes.close_until(watermark, &mut close).unwrap();
+    assert_eq!(first, next.filter(|end| end - 1 <= watermark));
     kept.advance(watermark, false, |f| note(of_kept, f)).unwrap();
     assert_eq!(fired[0], fired[1]);
     assert_eq!(panes.open_windows(), kept.open_windows());

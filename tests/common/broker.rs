@@ -21,6 +21,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::keeper::Keeper;
+use super::proxy::Proxy;
 use super::records::Message;
 
 /// How long a broker may take until it answers, on a machine that is busy compiling.
@@ -39,6 +40,8 @@ pub struct Broker {
     addresses: String,
     /// Where clients that log in connect to, if the process is ours.
     sasl_address: Option<String>,
+    /// Where clients are to connect to whom a proxy connects to the broker, and the broker's ports for these.
+    proxied: Vec<(TcpListener, u16)>,
     /// The process, if it is ours.
     node: Option<Node>,
 }
@@ -54,7 +57,9 @@ struct Node {
 pub fn shared() -> &'static Broker {
     static SHARED: OnceLock<Broker> = OnceLock::new();
     SHARED.get_or_init(|| match std::env::var("TIDEMILL_TEST_BROKERS") {
-        Ok(addresses) if !addresses.is_empty() => Broker { addresses, sasl_address: None, node: None },
+        Ok(addresses) if !addresses.is_empty() => {
+            Broker { addresses, sasl_address: None, proxied: Vec::new(), node: None }
+        }
         _ => Broker::start_own(),
     })
 }
@@ -62,8 +67,18 @@ pub fn shared() -> &'static Broker {
 impl Broker {
     /// Starts a broker for one test; it ends when this value is dropped, or with the process.
     pub fn start_own() -> Self {
+        Self::start_proxied(0)
+    }
+
+    /// The same, with so many more addresses, each to be reached by a [`Proxy`] only.
+    pub fn start_proxied(count: usize) -> Self {
+        Self::start_with(count, |_| {})
+    }
+
+    /// The same, with a directory for its data that something is done to before.
+    pub fn start_with(proxied: usize, prepare: impl Fn(&Path)) -> Self {
         for attempt in 1.. {
-            match Self::try_start() {
+            match Self::try_start(proxied, &prepare) {
                 Ok(broker) => return broker,
                 Err(reason) if attempt == START_ATTEMPTS => panic!("Kafka does not start: {reason}"),
                 Err(_) => {}
@@ -72,12 +87,17 @@ impl Broker {
         unreachable!("the last attempt returns or panics")
     }
 
-    fn try_start() -> Result<Self, String> {
+    fn try_start(proxied: usize, prepare: &dyn Fn(&Path)) -> Result<Self, String> {
         let java = java_command_line();
         let directory = new_directory();
-        let [client_port, controller_port, sasl_port] = free_ports();
+        prepare(&directory);
+        let ports = free_ports(3 + 2 * proxied);
+        let (client_port, sasl_port) = (ports[0], ports[2]);
+        let proxied: Vec<[u16; 2]> = ports[3..].chunks(2).map(|pair| [pair[0], pair[1]]).collect();
+        let listen = |[port, broker]: &[u16; 2]| TcpListener::bind(("127.0.0.1", *port)).map(|found| (found, *broker));
+        let listeners: Result<Vec<_>, _> = proxied.iter().map(listen).collect();
         let config = directory.join("server.properties");
-        fs::write(&config, server_properties(&directory, client_port, controller_port, sasl_port))
+        fs::write(&config, server_properties(&directory, [ports[0], ports[1], ports[2]], &proxied))
             .expect("a file in target/");
         let config = config.to_str().expect("the path of the repository is UTF-8");
         let log = directory.join("broker.log");
@@ -91,6 +111,7 @@ impl Broker {
         let mut broker = Self {
             addresses: format!("127.0.0.1:{client_port}"),
             sasl_address: Some(format!("127.0.0.1:{sasl_port}")),
+            proxied: listeners.map_err(|error| error.to_string())?,
             node: Some(node),
         };
         broker.try_serve()?;
@@ -106,6 +127,12 @@ impl Broker {
     /// ours.
     pub fn sasl_address(&self) -> Option<&str> {
         self.sasl_address.as_deref()
+    }
+
+    /// The network before one of the addresses of [`Broker::start_proxied`].
+    pub fn proxy(&self, number: usize) -> Proxy {
+        let (listener, broker) = &self.proxied[number];
+        Proxy::start(listener.try_clone().expect("a listener"), *broker)
     }
 
     /// A client configuration for this broker.
@@ -227,6 +254,11 @@ impl Broker {
         }
     }
 
+    /// Whether the broker's process has ended by itself.
+    pub fn has_exited(&self) -> bool {
+        self.node.as_ref().is_some_and(Node::has_exited)
+    }
+
     /// Freezes the broker: connections stay open, and nothing answers.
     pub fn pause(&mut self) {
         self.signal("STOP");
@@ -293,7 +325,14 @@ pub const SASL_USER: (&str, &str) = ("reader", "right-password");
 const CLUSTER_ID: &str = "dGlkZW1pbGwtdGVzdHMtMQ";
 
 /// One node, both broker and controller, small and quick to start.
-fn server_properties(directory: &Path, client_port: u16, controller_port: u16, sasl_port: u16) -> String {
+fn server_properties(directory: &Path, ports: [u16; 3], proxied: &[[u16; 2]]) -> String {
+    let [client_port, controller_port, sasl_port] = ports;
+    let list = |text: &dyn Fn(usize, [u16; 2]) -> String| {
+        proxied.iter().enumerate().map(|(number, ports)| text(number, *ports)).collect::<String>()
+    };
+    let listeners = list(&|number, [_, broker]| format!(",PROXIED{number}://127.0.0.1:{broker}"));
+    let advertised = list(&|number, [port, _]| format!(",PROXIED{number}://127.0.0.1:{port}"));
+    let protocols = list(&|number, _| format!(",PROXIED{number}:PLAINTEXT"));
     let (user, password) = SASL_USER;
     let data = directory.join("data");
     let data = data.display();
@@ -303,9 +342,9 @@ node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listeners=PLAINTEXT://127.0.0.1:{client_port},SASL_PLAINTEXT://127.0.0.1:{sasl_port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{client_port},SASL_PLAINTEXT://127.0.0.1:{sasl_port}
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{client_port},SASL_PLAINTEXT://127.0.0.1:{sasl_port},CONTROLLER://127.0.0.1:{controller_port}{listeners}
+advertised.listeners=PLAINTEXT://127.0.0.1:{client_port},SASL_PLAINTEXT://127.0.0.1:{sasl_port}{advertised}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT{protocols}
 sasl.enabled.mechanisms=PLAIN
 listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}=\"{password}\";
 log.dirs={data}
@@ -362,15 +401,15 @@ fn new_directory() -> PathBuf {
     directory
 }
 
-/// Three ports that nobody listens on at the moment.
+/// Ports that nobody listens on at the moment.
 ///
 /// They lie below the range from which systems take the ports of outgoing connections: while a test's broker is down, a
 /// client that tries its port again and again could otherwise be given that very port, and be connected to itself.
-fn free_ports() -> [u16; 3] {
+fn free_ports(count: usize) -> Vec<u16> {
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 10_000;
     let mut found = Vec::new();
-    while found.len() < 3 {
+    while found.len() < count {
         // A hasher's state is the standard library's source of chance.
         let chance = RandomState::new().hash_one(0) % u64::from(COUNT);
         let port = FIRST + u16::try_from(chance).expect("less than COUNT");
@@ -378,5 +417,5 @@ fn free_ports() -> [u16; 3] {
             found.push(port);
         }
     }
-    [found[0], found[1], found[2]]
+    found
 }

@@ -6,4 +6,5 @@ mod keeper;
 pub mod nexmark;
 pub mod oracle;
 pub mod program;
+pub mod proxy;
 pub mod records;

@@ -17,9 +17,19 @@ pub fn tidemill<S: AsRef<OsStr>>(arguments: &[S]) -> Finished {
 
 /// Starts `tidemill` with these arguments.
 pub fn start_tidemill<S: AsRef<OsStr>>(arguments: &[S]) -> Running {
+    start_tidemill_with(&[], arguments)
+}
+
+/// The same, with variables in its environment.
+pub fn start_tidemill_with<S: AsRef<OsStr>>(variables: &[(&str, &str)], arguments: &[S]) -> Running {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
     // What the machine's user has set must not reach the tests.
-    command.env_remove("TIDEMILL_BROKERS").env_remove("KAFKA_BROKERS").args(arguments);
+    command
+        .env_remove("TIDEMILL_BROKERS")
+        .env_remove("KAFKA_BROKERS")
+        .env("XDG_CONFIG_HOME", "/nowhere")
+        .args(arguments);
+    command.envs(variables.iter().copied());
     Running::start(&mut command)
 }
 
@@ -81,6 +91,16 @@ impl Running {
         let kill = format!("kill -s {name} {}", self.child.id());
         let status = Command::new("sh").args(["-c", &kill]).status().expect("a shell");
         assert!(status.success(), "{kill}");
+    }
+
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_none()
+    }
+
+    /// What it has printed to standard error so far.
+    pub fn said(&self) -> String {
+        self.output.text.lock().expect("no reader panics")[1].clone()
     }
 
     /// The process id.

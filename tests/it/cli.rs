@@ -144,16 +144,141 @@ fn rows_go_through_the_broker_inside_the_process() {
     assert_eq!((finished.code, finished.stdout.as_str()), (0, "{\"n\":1}\n{\"n\":2}\n"));
 }
 
+/// A query whose row holds what steers terminals, hides text, and means something to each form.
+const HOSTILE: &str =
+    "SELECT '\u{1b}[31m' || chr(155) || '\u{202e}' AS `a\u{1b}b`, '' AS e, 'x,\"y\"' AS q, 'p|<b>\t\n\\' AS m";
+
 #[test]
 fn results_of_every_form_hold_nothing_that_steers_a_terminal() {
-    let query = "SELECT '\u{1b}[31m' || chr(155) || '\u{202e}' AS `a\u{1b}b`, '' AS e, 'x,\"y\"' AS q";
-    let rows = |form: &str| tidemill(&["-q", "-o", form, "-c", query]).stdout;
-    assert_eq!(rows("jsonl"), "{\"a\\u001bb\":\"\\u001b[31m\\u009b\\u202e\",\"e\":\"\",\"q\":\"x,\\\"y\\\"\"}\n");
+    let rows = |form: &str| tidemill(&["-q", "-o", form, "-c", HOSTILE]).stdout;
+    let object =
+        "{\"a\\u001bb\":\"\\u001b[31m\\u009b\\u202e\",\"e\":\"\",\"q\":\"x,\\\"y\\\"\",\"m\":\"p|<b>\\t\\n\\\\\"}";
+    assert_eq!(rows("jsonl"), format!("{object}\n"));
+    assert_eq!(rows("json"), format!("[{object}]\n"));
     let table = rows("table");
-    assert!(table.contains(" a\\x1bb ") && table.contains("\\x1b[31m\\x9b\\u{202e} |   | x,\"y\""), "{table}");
-    assert!(!table.contains('\u{1b}'));
-    // For other programs CSV holds the data as it is.
-    assert_eq!(rows("csv"), "a\u{1b}b,e,q\n\u{1b}[31m\u{9b}\u{202e},\"\",\"x,\"\"y\"\"\"\n");
+    assert!(
+        table.contains(" a\\x1bb ") && table.contains("\\x1b[31m\\x9b\\u{202e} |   | x,\"y\" | p|<b>\\t\\n\\"),
+        "{table}"
+    );
+    let vertical = rows("vertical");
+    assert!(
+        vertical.starts_with("-[ 1 ]--") && vertical.contains("\na\\x1bb | \\x1b[31m\\x9b\\u{202e}\ne      | \n"),
+        "{vertical}"
+    );
+    let markdown = rows("markdown");
+    assert!(markdown.contains("| a\\\\x1bb | e | q | m |\n| --- | --- | --- | --- |\n"), "{markdown}");
+    assert!(markdown.contains("| p\\|&lt;b>\\\\t\\\\n\\\\ |\n"), "{markdown}");
+    for form in ["jsonl", "json", "table", "vertical", "markdown"] {
+        let text = rows(form);
+        let hostile = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!text.contains(hostile), "{form}: {text:?}");
+    }
+    // For other programs CSV and TSV hold the data as it is.
+    assert!(rows("csv").starts_with("a\u{1b}b,e,q,m\n\u{1b}[31m\u{9b}\u{202e},\"\",\"x,\"\"y\"\"\","));
+    assert_eq!(rows("tsv"), "a\u{1b}b\te\tq\tm\n\u{1b}[31m\u{9b}\u{202e}\t\tx,\"y\"\tp|<b>\\t\\n\\\\\n");
+}
+
+#[test]
+fn results_without_rows_and_with_nulls_have_a_form_too() {
+    let rows = |form: &str, query: &str| tidemill(&["-q", "-o", form, "-c", query]).stdout;
+    let none = "SELECT n FROM (VALUES (1)) AS t (n) WHERE n > 1";
+    for (form, want) in [
+        ("json", "[]\n"),
+        ("jsonl", ""),
+        ("csv", "n\n"),
+        ("tsv", "n\n"),
+        ("markdown", "| n |\n| --: |\n"),
+        ("vertical", ""),
+        ("table", " n\n---\n"),
+    ] {
+        assert_eq!(rows(form, none), want, "{form}");
+    }
+    let two = "SELECT n, s FROM (VALUES (1, 'a'), (2, NULL)) AS t (n, s)";
+    assert_eq!(rows("json", two), "[{\"n\":1,\"s\":\"a\"},\n{\"n\":2,\"s\":null}]\n");
+    assert_eq!(rows("tsv", two), "n\ts\n1\ta\n2\t\\N\n");
+    assert_eq!(rows("vertical", two).matches("s | NULL").count(), 1);
+    // A setting changes the form for what follows, also by Flink's word.
+    let finished =
+        tidemill(&["-q", "-o", "csv", "-c", "SET 'sql-client.execution.result-mode' = 'tableau'; SELECT 1 AS n"]);
+    assert_eq!(finished.stdout, " n\n---\n 1\n");
+    let wrong = tidemill(&["-c", "SET 'sql-client.execution.result-mode' = 'xml'"]);
+    check(&wrong, 1, &["there is no result mode 'xml'", "markdown"]);
+}
+
+#[test]
+fn variables_are_filled_in() {
+    let statement = "SELECT '${what}' AS ${name}";
+    let finished = tidemill(&["--var", "what=a = b", "--var", "name=n", "-c", statement]);
+    assert_eq!((finished.code, finished.stdout.as_str()), (0, "{\"n\":\"a = b\"}\n"));
+    let missing = tidemill(&["--var", "what=x", "--var", "nane=n", "-c", statement]);
+    check(&missing, 1, &["there is no variable name", "did you mean ${nane}?", "column 21"]);
+    let wrong = tidemill(&["--var", "hunter2", "-c", "SELECT 1"]);
+    check(&wrong, 2, &["NAME=VALUE"]);
+    assert!(!wrong.stderr.contains("hunter2"));
+}
+
+#[test]
+fn rows_and_time_have_limits() {
+    let statements = format!("{NUMBERS} SELECT n FROM numbers; SELECT n FROM (VALUES (1), (2), (3), (4)) AS t (n)");
+    let finished = tidemill(&["-q", "-o", "csv", "--limit", "3", "-c", &statements]);
+    assert_eq!((finished.code, finished.stdout.lines().count()), (0, 8), "{finished:#?}");
+    let finished = tidemill(&["--timeout", "1 s", "-c", &format!("{NUMBERS} SELECT n FROM numbers")]);
+    check(&finished, 124, &["the time limit is over"]);
+    assert!(finished.stdout.contains("{\"n\":"), "{finished:#?}");
+    check(&tidemill(&["--timeout", "soon", "-c", "SELECT 1"]), 2, &["'30 s'"]);
+}
+
+#[test]
+fn queries_end_when_they_have_caught_up() {
+    let unbounded = GREETINGS.replace(", 'scan.bounded.mode' = 'latest-offset'", "");
+    let statements = format!(
+        "{unbounded} INSERT INTO greetings VALUES ('a', 1), ('b', 2); SELECT who FROM greetings;
+         PRINT greetings FROM BEGINNING; PRINT greetings; SELECT 3 AS n"
+    );
+    let finished = tidemill(&["--until-caught-up", "-c", &statements]);
+    assert_eq!((finished.code, finished.stdout.lines().count()), (0, 5), "{finished:#?}");
+    assert!(finished.stdout.ends_with("{\"n\":3}\n"), "{finished:#?}");
+}
+
+#[test]
+fn errors_can_be_read_by_programs() {
+    let finished = tidemill(&["--json-errors", "-c", "SELECT 1 AS a;\n SELEC '\u{1b}'"]);
+    let line = finished.stderr.lines().last().expect("an error");
+    let error: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {finished:#?}"));
+    let error = &error["error"];
+    assert_eq!((error["line"].as_i64(), error["column"].as_i64()), (Some(2), Some(2)), "{error}");
+    assert_eq!(
+        (error["exit_code"].as_i64(), error["hint"].as_str()),
+        (Some(1), Some("did you mean SELECT?")),
+        "{error}"
+    );
+    let usage = tidemill(&["--json-errors", "run", "not-there.sql"]);
+    assert!(usage.stderr.starts_with("{\"error\":{") && usage.code == 2, "{usage:#?}");
+}
+
+#[test]
+fn a_folder_is_run_as_one_deployment_and_can_be_checked_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    write("10-tables.sql", &format!("{NUMBERS} CREATE VIEW even AS SELECT n FROM numbers WHERE MOD(n, 2) = 0;"));
+    write("20-jobs.sql", "SET 'pipeline.name' = 'one'; INSERT INTO nowhere SELECT n FROM even;");
+    write("notes.txt", "no SQL");
+    write(".hidden.sql", "no SQL");
+    let path = folder.path().to_str().unwrap();
+    let checked = tidemill(&["check", path]);
+    check(&checked, 0, &["view even is created"]);
+    assert!(checked.stdout.contains("numbers") && !checked.stderr.contains("started"), "{checked:#?}");
+    let running = start_tidemill(&["run", path]);
+    running.wait_for("job one started", WAIT);
+    running.signal("INT");
+    check(&running.finish(WAIT), 130, &["one: stopped: "]);
+
+    write("15-wrong.sql", "SELECT x FROM even; SELECT y FROM even; CREATE TABLE again AS SELECT n FROM even;");
+    let checked = tidemill(&["check", path]);
+    check(&checked, 1, &["15-wrong.sql: error: there is no column x", "15-wrong.sql: error: there is no column y"]);
+    check(&checked, 1, &["the option 'connector' is missing"]);
+    let empty = tempfile::tempdir().unwrap();
+    check(&tidemill(&["run", empty.path().to_str().unwrap()]), 2, &["there are no .sql files in"]);
 }
 
 #[test]

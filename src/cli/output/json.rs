@@ -1,4 +1,4 @@
-//! One JSON object per row and line, encoded as records of a topic are.
+//! One JSON object per row, encoded as records of a topic are: one per line, or all of them as one array.
 //!
 //! What JSON allows in a string and terminals or eyes may misread (DEL, the C1 range, marks that turn the direction of
 //! text) is written as `\uXXXX`, which means the same.
@@ -19,10 +19,13 @@ use super::RowWriter;
 pub struct JsonWriter {
     schema: SchemaRef,
     encoder: Box<dyn RowEncoder>,
+    /// Rows are elements of one array.
+    is_array: bool,
+    has_rows: bool,
 }
 
 impl JsonWriter {
-    pub fn new(schema: &SchemaRef) -> Result<Self> {
+    pub fn new(schema: &SchemaRef, is_array: bool) -> Result<Self> {
         let format = Format::from_options("json", &Options::default(), "")?;
         // What has no form in JSON (an interval, say) is written as text.
         let writable = |field: &Arc<Field>| {
@@ -34,7 +37,7 @@ impl JsonWriter {
         };
         let schema = Arc::new(Schema::new(schema.fields().iter().map(writable).collect::<Vec<_>>()));
         let encoder = format.encoder(&schema)?;
-        Ok(Self { schema, encoder })
+        Ok(Self { schema, encoder, is_array, has_rows: false })
     }
 }
 
@@ -50,8 +53,21 @@ impl RowWriter for JsonWriter {
         let mut rows = Encoded::default();
         self.encoder.encode(&batch, &mut rows)?;
         for i in 0..rows.len() {
+            if self.is_array {
+                out.extend_from_slice(if self.has_rows { b",\n" } else { b"[" });
+            }
+            self.has_rows = true;
             append_safe(rows.row(i).unwrap_or(b"null"), out);
-            out.push(b'\n');
+            if !self.is_array {
+                out.push(b'\n');
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        if self.is_array {
+            out.extend_from_slice(if self.has_rows { b"]\n" } else { b"[]\n" });
         }
         Ok(())
     }

@@ -1,14 +1,20 @@
-//! Rows to standard output: a table for people, JSON lines or CSV for programs.
+//! Rows to standard output: tables for people, JSON, CSV or TSV for programs.
 //!
 //! Rows are written as they come, and each batch goes out at once. Data may hold anything, so nothing that steers a
-//! terminal reaches one: tables are always escaped, JSON has escapes of its own for all of it, and CSV, which has none,
-//! is escaped on a terminal only.
+//! terminal reaches one: what is for people is always escaped, JSON has escapes of its own for all of it, and CSV and TSV,
+//! which have none, are escaped on a terminal only.
 
 mod csv;
 mod json;
+mod markdown;
+pub mod pager;
 mod table;
+mod tsv;
+mod vertical;
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -21,12 +27,14 @@ use super::Stop;
 use super::args::Form;
 
 /// Where rows go, and how.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Output {
     /// How rows are written.
     pub form: Form,
     /// Whether standard output is a terminal.
     pub is_terminal: bool,
+    /// A file that takes rows in the place of standard output.
+    pub file: Option<Arc<File>>,
 }
 
 /// Turns batches of one schema into text.
@@ -43,35 +51,69 @@ trait RowWriter {
 /// Prints the rows of one query.
 pub struct Printer {
     writer: Box<dyn RowWriter>,
+    output: Output,
     /// The text of one batch, kept for its memory.
     text: Vec<u8>,
     rows: u64,
 }
 
 impl Output {
+    /// Whether what is written is looked at on a terminal.
+    pub fn is_for_the_eyes(&self) -> bool {
+        self.is_terminal && self.file.is_none()
+    }
+
     /// A printer for rows that come as they come.
-    pub fn printer(self, schema: &SchemaRef) -> Result<Printer> {
-        let writer: Box<dyn RowWriter> = match self.form {
+    pub fn printer(&self, schema: &SchemaRef) -> Result<Printer> {
+        Ok(Printer { writer: self.writer(schema)?, output: self.clone(), text: Vec::new(), rows: 0 })
+    }
+
+    fn writer(&self, schema: &SchemaRef) -> Result<Box<dyn RowWriter>> {
+        let is_escaped = self.is_for_the_eyes();
+        Ok(match self.form {
             Form::Table => Box::new(table::TableWriter::new(schema)),
-            Form::Jsonl => Box::new(json::JsonWriter::new(schema)?),
-            Form::Csv => Box::new(csv::CsvWriter::new(schema, self.is_terminal)),
-        };
-        Ok(Printer { writer, text: Vec::new(), rows: 0 })
+            Form::Vertical => Box::new(vertical::VerticalWriter::new(schema)),
+            Form::Jsonl => Box::new(json::JsonWriter::new(schema, false)?),
+            Form::Json => Box::new(json::JsonWriter::new(schema, true)?),
+            Form::Csv => Box::new(csv::CsvWriter::new(schema, is_escaped)),
+            Form::Tsv => Box::new(tsv::TsvWriter::new(schema, is_escaped)),
+            Form::Markdown => Box::new(markdown::MarkdownWriter::new(schema)),
+        })
     }
 
-    /// Prints a finite result; answers the number of its rows.
-    pub fn rows(self, rows: &Rows) -> Result<u64, Stop> {
-        let mut printer = self.printer(&rows.schema)?;
+    /// A finite result as text.
+    pub fn rows(&self, rows: &Rows) -> Result<Vec<u8>> {
+        let mut writer = self.writer(&rows.schema)?;
         // One batch, so that a table's columns fit all rows.
-        let batch = arrow::compute::concat_batches(&rows.schema, &rows.batches).map_err(Error::from)?;
-        printer.batch(&batch)?;
-        printer.end()
+        let batch = arrow::compute::concat_batches(&rows.schema, &rows.batches)?;
+        let mut text = Vec::new();
+        if batch.num_rows() > 0 {
+            writer.write(&batch, &mut text)?;
+        }
+        writer.end(&mut text)?;
+        Ok(text)
     }
 
-    /// Prints a text that is a result: a plan, a statement.
-    pub fn text(self, text: &str) -> Result<(), Stop> {
-        let text = if self.is_terminal { escape_lines(text) } else { text.into() };
-        write_out(format!("{}\n", text.trim_end_matches('\n')).as_bytes())
+    /// A text that is a result (a plan, a statement), ready to be written.
+    pub fn text(&self, text: &str) -> Vec<u8> {
+        let text = if self.is_for_the_eyes() { escape_lines(text) } else { text.into() };
+        format!("{}\n", text.trim_end_matches('\n')).into_bytes()
+    }
+
+    /// Writes what has been made ready; it is out when this returns.
+    pub fn write(&self, text: &[u8]) -> Result<(), Stop> {
+        let (written, what) = match &self.file {
+            Some(file) => (file.as_ref().write_all(text), "the file"),
+            None => {
+                let mut stdout = io::stdout().lock();
+                (stdout.write_all(text).and_then(|()| stdout.flush()), "standard output")
+            }
+        };
+        written.map_err(|error| match error.kind() {
+            // Whoever read has seen enough: `.. | head`.
+            io::ErrorKind::BrokenPipe => Stop::OutputClosed,
+            _ => Error::usage(format!("cannot write to {what}: {error}")).into(),
+        })
     }
 }
 
@@ -84,25 +126,21 @@ impl Printer {
         self.rows += batch.num_rows() as u64;
         self.text.clear();
         self.writer.write(batch, &mut self.text)?;
-        write_out(&self.text)
+        self.output.write(&self.text)
+    }
+
+    /// The rows so far.
+    pub fn rows(&self) -> u64 {
+        self.rows
     }
 
     /// The end of the rows; answers how many there were.
     pub fn end(mut self) -> Result<u64, Stop> {
         self.text.clear();
         self.writer.end(&mut self.text)?;
-        write_out(&self.text)?;
+        self.output.write(&self.text)?;
         Ok(self.rows)
     }
-}
-
-fn write_out(text: &[u8]) -> Result<(), Stop> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
-        // Whoever read has seen enough: `.. | head`.
-        io::ErrorKind::BrokenPipe => Stop::OutputClosed,
-        _ => Error::usage(format!("cannot write to standard output: {error}")).into(),
-    })
 }
 
 /// How values are shown outside JSON: times as SQL writes them, with as many digits of a fraction as there are.

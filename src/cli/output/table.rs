@@ -17,7 +17,7 @@ use tidemill::sql::diagnostics::{escape, width};
 
 use super::{RowWriter, VALUES, formatters};
 
-const OPTIONS: FormatOptions<'static> = VALUES.with_null("NULL");
+pub(super) const OPTIONS: FormatOptions<'static> = VALUES.with_null("NULL");
 
 /// No column is padded to more than this: one long value must not push all others off the screen.
 const COLUMN_WIDTH_MAX: usize = 60;

@@ -22,6 +22,9 @@ use crate::error::{Error, Result};
 /// How long an abort may take when a producer ends.
 const ABORT_WAIT: Duration = Duration::from_secs(3);
 
+/// How long what was written may take to be with the broker before that.
+const SETTLE_WAIT: Duration = Duration::from_secs(1);
+
 /// How long a wait for an answer takes before reports of the client are served.
 const SLICE: Duration = Duration::from_millis(50);
 
@@ -161,12 +164,20 @@ fn may_try_again(error: &KafkaError) -> bool {
     matches!(error, KafkaError::Transaction(error) if error.is_retriable() && !error.is_fatal())
 }
 
+/// Whether everything that was written is with the broker. Else a question whether a partition may be written to may still
+/// be open, and librdkafka ends the process when the answer to one fails after its transaction was rolled back.
+fn is_settled(producer: &BaseProducer<Watcher>) -> bool {
+    producer.flush(SETTLE_WAIT).is_ok() && producer.client().context().undelivered().is_none()
+}
+
 impl Drop for TransactionalProducer {
     fn drop(&mut self) {
         if let (Some(calls), true, false) = (&self.calls, self.is_open, self.is_lost) {
             // Else readers would wait for the transaction until the coordinator gives it up. If this fails, they do.
             let _ = calls.send(Box::new(|producer| {
-                if let Err(error) = producer.abort_transaction(ABORT_WAIT) {
+                if !is_settled(producer) {
+                    tracing::debug!("a transaction is left to the coordinator");
+                } else if let Err(error) = producer.abort_transaction(ABORT_WAIT) {
                     tracing::debug!("a transaction was not rolled back: {error}");
                 }
             }));

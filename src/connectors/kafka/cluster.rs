@@ -54,6 +54,13 @@ impl Cluster {
         Ok(Self { properties, wait: ANSWER_WAIT, client: Some(client) })
     }
 
+    /// The same for a question that is not worth a long wait.
+    #[must_use]
+    pub fn waiting(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+
     /// How to reach the cluster.
     pub fn properties(&self) -> &ClientProperties {
         &self.properties
@@ -75,7 +82,7 @@ impl Cluster {
         }
     }
 
-    fn metadata(&self, topic: Option<&str>) -> Result<Metadata> {
+    pub(super) fn metadata(&self, topic: Option<&str>) -> Result<Metadata> {
         let start = Instant::now();
         let mut slice = SLICE;
         loop {
@@ -267,6 +274,13 @@ impl Cluster {
             .offsets_for_times(list, self.wait)
             .map_err(|e| self.failed(&e, "offsets for a time", start.elapsed()))?;
         Ok(in_order(&found, partitions))
+    }
+
+    /// The first or last offsets of partitions, as each entry of the list asks, in its place.
+    pub(super) fn offsets_at(&self, list: TopicPartitionList) -> Result<TopicPartitionList> {
+        let start = Instant::now();
+        let found = self.client().offsets_for_times(list, self.wait);
+        found.map_err(|e| self.failed(&e, "the offsets of its topics", start.elapsed()))
     }
 
     /// Per partition what the consumer group has committed, or `None` when it has not.

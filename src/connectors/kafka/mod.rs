@@ -28,15 +28,17 @@ mod sink;
 mod source;
 #[cfg(test)]
 mod tests;
+mod topics;
 mod transactions;
 mod upsert;
 
 pub(crate) use cluster::check_topic_name;
 pub use cluster::{Cluster, Topic};
 pub use embedded::Embedded;
-pub use properties::{ClientProperties, property_notice};
-pub use sink::{KafkaSink, wants_transactions};
+pub use properties::{ClientProperties, property_names, property_notice};
+pub use sink::{KafkaSink, brokers_of, delivery};
 pub use source::KafkaSource;
+pub use topics::{TopicReader, TopicSummary};
 pub use transactions::Transactions;
 
 use crate::catalog::Table;

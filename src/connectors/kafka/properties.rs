@@ -14,6 +14,7 @@ use rdkafka::error::KafkaError;
 
 use super::{EMBEDDED, Embedded};
 use crate::catalog::options::{Options, nearest};
+use crate::catalog::secrets;
 use crate::connectors::Defaults;
 use crate::error::{Error, Result};
 
@@ -253,12 +254,13 @@ impl ClientProperties {
         merged.extend(own);
         let mut properties = Self::default();
         for (key, value) in merged {
+            let value = secrets::resolve(&key, &value)?;
             match check(&key, &value)? {
                 Checked::Passed(key, value) => {
                     properties.pairs.insert(key, value);
                 }
                 Checked::Owned => {
-                    properties.owned.insert(key, value);
+                    properties.owned.insert(key, value.into_owned());
                 }
                 Checked::Ignored(notice) => tracing::debug!("{notice}"),
             }
@@ -325,6 +327,11 @@ impl ClientProperties {
         config.set_log_level(RDKafkaLogLevel::Info);
         config
     }
+}
+
+/// The names of client properties.
+pub fn property_names() -> &'static [&'static str] {
+    KNOWN
 }
 
 const BROKERS_HINT: &str =

@@ -26,13 +26,14 @@ use super::upsert::Upserts;
 use crate::catalog::options::invalid;
 use crate::catalog::{ColumnKind, Table};
 use crate::connectors::{
-    CancelToken, Defaults, EncodedRows, RecordHeaders, Sink, SinkEncoder, SinkRows, SinkWriter, TroubleProbe,
+    CancelToken, Defaults, Delivery, EncodedRows, RecordHeaders, Sink, SinkEncoder, SinkRows, SinkWriter, TroubleProbe,
 };
 use crate::error::{Error, Result};
 use crate::formats::{Encoded, RowEncoder};
 
-/// How long one wait for acknowledgements takes before progress is looked at.
-const SLICE: Duration = Duration::from_millis(1);
+/// How long one wait for acknowledgements takes before progress is looked at: at least, and at most.
+const SLICE_MIN: Duration = Duration::from_millis(1);
+const SLICE_MAX: Duration = Duration::from_millis(50);
 
 /// Records between two looks at acknowledgements that have come in.
 const RECORDS_PER_POLL: usize = 1_024;
@@ -78,7 +79,7 @@ impl KafkaSink {
                 .hint("make a table with exactly one 'topic' for the output"));
         }
         check_topic_name(topic)?;
-        wants_transactions(table)?;
+        delivery(table)?;
         Encoder::new(table)?;
         Self::open_topic(table, topic, defaults, false)
     }
@@ -142,7 +143,7 @@ impl Sink for KafkaSink {
     }
 
     fn writer(&self) -> Result<Box<dyn SinkWriter>> {
-        if self.beside.is_none() && wants_transactions(&self.table)? {
+        if self.beside.is_none() && delivery(&self.table)? == Some(Delivery::ExactlyOnce) {
             return Err(Error::statement(format!(
                 "table {} cannot be written exactly once in batch mode yet",
                 self.table.name
@@ -189,10 +190,23 @@ impl KafkaSink {
     }
 }
 
-/// Whether a table's rows are to be written in transactions.
-pub fn wants_transactions(table: &Table) -> Result<bool> {
-    let guarantees = ["at-least-once", "none", "exactly-once"];
-    Ok(table.options.choice("sink.delivery-guarantee", &guarantees)? == "exactly-once")
+/// What a table asks for.
+pub fn delivery(table: &Table) -> Result<Option<Delivery>> {
+    const KEY: &str = "sink.delivery-guarantee";
+    if table.options.get(KEY).is_none() {
+        return Ok(None);
+    }
+    Ok(Some(match table.options.choice(KEY, &["exactly-once", "at-least-once", "none"])? {
+        "exactly-once" => Delivery::ExactlyOnce,
+        "at-least-once" => Delivery::AtLeastOnce,
+        _ => Delivery::None,
+    }))
+}
+
+/// The brokers of a table's cluster; `None` for the embedded one.
+pub fn brokers_of(table: &Table, defaults: &Defaults) -> Result<Option<String>> {
+    let properties = ClientProperties::of_table(&table.options, defaults)?;
+    Ok(properties.embedded().is_none().then(|| properties.brokers().to_owned()))
 }
 
 /// Whether what the user set admits idempotence: librdkafka refuses the combination otherwise, and a script that asks
@@ -434,7 +448,7 @@ impl Lane {
         producer.client().context().set_waiting(true);
         // The client's own flush polls in slices of 100 ms, which would be the floor of every boundary.
         while producer.in_flight_count() > 0 {
-            producer.poll(SLICE);
+            producer.poll(patience.slice());
             self.check(producer)?;
             cancel.check()?;
             patience.complain(producer, &self.topic);
@@ -547,7 +561,7 @@ impl Lane {
                 Some(RDKafkaErrorCode::QueueFull) => {
                     record = refused;
                     producer.client().context().set_waiting(true);
-                    producer.poll(SLICE);
+                    producer.poll(patience.slice());
                     self.check(producer)?;
                     cancel.check()?;
                     patience.complain(producer, &self.topic);
@@ -591,6 +605,12 @@ struct Patience {
 impl Patience {
     fn new() -> Self {
         Self { since: Instant::now(), said: false }
+    }
+
+    /// How long the next wait takes before progress is looked at: short at first, and then a small part of what has passed.
+    /// The client waits in whole milliseconds and is busy for the rest, so that waits of one would keep a processor busy.
+    fn slice(&self) -> Duration {
+        (self.since.elapsed() / 8).clamp(SLICE_MIN, SLICE_MAX)
     }
 
     fn complain(&mut self, producer: &BaseProducer<Watcher>, topic: &str) {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, MutexGuard};
 
-use super::jobs::{select_name, sink_table, written};
+use super::jobs::{digest, select_name, sink_table, written};
 use super::{Engine, Outcome, State, done};
 use crate::connectors::{self, CancelToken};
 use crate::error::{Blame, Error, Result};
@@ -40,7 +40,7 @@ impl Engine {
             plans.push(sunk.map_err(|e| e.at(insert.query.span.clone()))?);
             sinks.push((Planner::sink_node(table), table));
         }
-        let name = state.free_name(inserts, text)?;
+        let name = state.free_name(inserts, &format!("{:04x}", digest(text) & 0xffff))?;
         drop(state);
         self.as_job(name, text, |shared| {
             // What is wrong with a sink is told before anything is read.

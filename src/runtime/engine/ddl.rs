@@ -8,12 +8,20 @@ use crate::catalog::{Column, ColumnKind, Table, View};
 use crate::connectors;
 use crate::error::{Error, Result};
 use crate::plan::Planner;
-use crate::sql::statement::{CreateTable, CreateView, Emit, Insert, ObjectKind};
+use crate::sql::statement::{CreateTable, CreateView, Emit, Insert, ObjectKind, Statement};
 use crate::sql::types::sql_type;
 
 impl Engine {
-    pub(super) fn create_table(&self, create: &CreateTable) -> Result<Outcome> {
+    /// Declares a table; `AS SELECT` runs as a job, or else is explained.
+    pub(super) fn create_table(&self, create: &CreateTable, runs: bool) -> Result<Outcome> {
         let mut table = create.table.clone();
+        let mut inferred = Vec::new();
+        if table.columns.is_empty() && create.like.is_none() && create.query.is_none() {
+            let exists = self.state().catalog.contains(&table.name);
+            if !exists {
+                inferred = self.infer_columns(&mut table)?;
+            }
+        }
         let mut state = self.state();
         if create.if_not_exists && state.catalog.contains(&table.name) {
             return done(format!("\"{}\" exists already", table.name));
@@ -31,16 +39,16 @@ impl Engine {
             }
             table.columns = plan.schema().fields().iter().map(|f| column_of(f)).collect();
         }
-        if table.columns.is_empty() {
-            return Err(Error::statement(format!("table {} has no columns", table.name))
-                .hint("columns cannot be inferred from a topic yet: name them, as in CREATE TABLE t (a BIGINT, b STRING) WITH (..)"));
-        }
-        let notices = connectors::options::check_options(&table)?;
+        let mut notices = connectors::options::check_options(&table)?;
+        notices.append(&mut inferred);
         planner.resolve_table(&mut table)?;
         state.catalog.add_table(table.clone())?;
         drop(state);
         if let Some(query) = &create.query {
             let insert = Insert { table: table.name.clone(), columns: Vec::new(), query: query.clone() };
+            if !runs {
+                return self.explain(&Statement::Insert(insert), false);
+            }
             return self.insert(&[insert], &format!("INSERT INTO {} {}", table.name, query.text)).inspect_err(|_| {
                 self.state().catalog.drop_table(&table.name);
             });

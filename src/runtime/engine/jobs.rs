@@ -7,6 +7,7 @@ use crate::catalog::{Catalog, Table, View};
 use crate::connectors::Defaults;
 use crate::error::{Blame, Error, Result};
 use crate::plan::{Op, Planner, SinkNode, StreamPlan, explain, reads_stream, split_limit};
+use crate::runtime::identity::Identity;
 use crate::runtime::launch::{Launch, compute, launch};
 use crate::runtime::query::{QueryStream, op_schema};
 use crate::runtime::session::Session;
@@ -15,10 +16,11 @@ use crate::sql::statement::{Insert, Query, Statement};
 impl Engine {
     /// The plan of inserts that run as one job.
     pub(super) fn plan_inserts(state: &State, inserts: &[Insert]) -> Result<StreamPlan> {
-        let planner = Planner::with_settings(&state.catalog, state.session.plan_settings()?);
+        let catalog = state.catalog_to_read()?;
+        let planner = Planner::with_settings(&catalog, state.session.plan_settings()?);
         let mut queries = Vec::new();
         for insert in inserts {
-            let table = sink_table(&state.catalog, insert)?;
+            let table = sink_table(&catalog, insert)?;
             let plan = planner.query(&insert.query)?;
             let plan = planner.into_sink(plan, table, &insert.columns).map_err(|e| e.at(insert.query.span.clone()))?;
             let plan = planner.continuous(plan, &insert.query)?;
@@ -34,8 +36,8 @@ impl Engine {
         }
         let plan = Self::plan_inserts(&state, inserts)?;
         let is_finite = !plan.nodes.iter().any(|n| matches!(n.op, Op::Source(_)));
-        let name = state.free_name(inserts, text)?;
         let definition = definition(&state.catalog, &state.session, text)?;
+        let name = state.free_name(inserts, Identity::of(&plan, &definition).short())?;
         let (session, defaults) = (state.session.clone(), state.defaults());
         drop(state);
         let (statement, plan, of_job) = (text.to_owned(), Arc::new(plan), session.clone());
@@ -60,7 +62,8 @@ impl Engine {
         if let Some(late) = state.session.batch()? {
             return self.query_batch(state, query, text, late);
         }
-        let planner = Planner::with_settings(&state.catalog, state.session.plan_settings()?);
+        let catalog = state.catalog_to_read()?;
+        let planner = Planner::with_settings(&catalog, state.session.plan_settings()?);
         let plan = planner.query(query)?;
         if !reads_stream(&plan)? {
             drop(state);
@@ -124,43 +127,14 @@ impl Engine {
         };
         Ok(Outcome::Text(explain(&plan)))
     }
-
-    /// Rows of a topic as they are: a table made for the occasion.
-    pub(super) fn print(&self, topic: &str, from_beginning: bool, limit: Option<usize>) -> Result<Outcome> {
-        let topic = topic.replace('\'', "''");
-        let mode = if from_beginning { "earliest-offset" } else { "latest-offset" };
-        let text = format!(
-            "CREATE TABLE topic (`partition` INT METADATA VIRTUAL, `offset` BIGINT METADATA VIRTUAL, \
-             `timestamp` TIMESTAMP_LTZ(3) METADATA VIRTUAL, `key` STRING, `value` STRING) WITH ('connector' = 'kafka', \
-             'topic' = '{topic}', 'key.format' = 'raw', 'key.fields' = 'key', 'value.format' = 'raw', \
-             'value.fields-include' = 'EXCEPT_KEY', 'scan.startup.mode' = '{mode}', 'scan.on-error' = 'skip'); \
-             SELECT * FROM topic"
-        );
-        let statements = crate::sql::parse_script(&text).map_err(|e| Error::bug(e.message))?;
-        let mut catalog = Catalog::default();
-        let [create, select] = statements.as_slice() else { return Err(Error::bug("PRINT is two statements")) };
-        let (Statement::CreateTable(create), Statement::Query(select)) = (&create.statement, &select.statement) else {
-            return Err(Error::bug("PRINT is a table and a query"));
-        };
-        catalog.add_table(create.table.clone())?;
-        let planner = Planner::new(&catalog);
-        let plan = planner.continuous(planner.query(select)?, select)?;
-        let sink = SinkNode { table: None, title: "PRINT".to_owned(), not_null: Vec::new() };
-        let plan = planner.lower(vec![(plan, sink)])?;
-        let (session, defaults) = {
-            let state = self.state();
-            (state.session.clone(), state.defaults())
-        };
-        self.stream(plan, &format!("PRINT '{topic}'"), &session, &defaults, 0, limit)
-    }
 }
 
 impl State {
     /// The name for a job of inserts; no other that runs has it.
-    pub(super) fn free_name(&self, inserts: &[Insert], text: &str) -> Result<String> {
+    pub(super) fn free_name(&self, inserts: &[Insert], mark: &str) -> Result<String> {
         let name = match self.session.job_name() {
             Some(name) => name.to_owned(),
-            None => job_name(inserts, text),
+            None => job_name(inserts, mark),
         };
         if self.jobs.iter().any(|j| j.name() == name && !j.status().has_ended()) {
             return Err(Error::statement(format!("a job named {name} is running already"))
@@ -172,11 +146,12 @@ impl State {
 
 /// The table that an insert writes to.
 pub(super) fn sink_table<'a>(catalog: &'a Catalog, insert: &Insert) -> Result<&'a Table> {
-    catalog.table(&insert.table).ok_or_else(|| {
+    catalog.declared_table(&insert.table).ok_or_else(|| {
         if catalog.view(&insert.table).is_some() {
             Error::statement(format!("{} is a view, which cannot be written to", insert.table))
         } else {
-            catalog.unknown(&insert.table)
+            // What is written to is declared: its format and its key are nobody's guess.
+            Error { unknown_table: None, ..catalog.unknown(&insert.table) }
         }
     })
 }
@@ -193,10 +168,12 @@ fn definition(catalog: &Catalog, session: &Session, text: &str) -> Result<String
     Ok(definition)
 }
 
-/// A job that was given no name is called after its sinks and its statement.
-fn job_name(inserts: &[Insert], text: &str) -> String {
+/// A job that was given no name is called after its sinks, and after what it is. The name can be that of a topic.
+fn job_name(inserts: &[Insert], mark: &str) -> String {
+    const LETTERS_MAX: usize = 100;
     let sinks = inserts.iter().map(|i| i.table.as_str()).collect::<Vec<_>>().join("-");
-    format!("{sinks}-{:04x}", digest(text) & 0xffff)
+    let letter = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    format!("{}-{mark}", sinks.chars().take(LETTERS_MAX).map(letter).collect::<String>())
 }
 
 /// What the job behind a query is called.
@@ -210,7 +187,7 @@ pub(super) fn written(rows: u64) -> Result<Outcome> {
 }
 
 /// FNV-1a over a statement's words: how it is laid out does not count.
-fn digest(text: &str) -> u64 {
+pub(super) fn digest(text: &str) -> u64 {
     let words = text.split_whitespace().flat_map(|word| word.bytes().chain([b' ']));
     words.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -4,7 +4,10 @@ mod batches;
 mod ddl;
 mod jobs;
 mod listing;
+mod topics;
 mod watching;
+
+pub use listing::Names;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,10 +18,11 @@ use arrow::datatypes::SchemaRef;
 use super::job::Job;
 use super::query::QueryStream;
 use super::session::Session;
+use super::topic_rows::TopicRows;
 use crate::catalog::Catalog;
 use crate::connectors::kafka::Embedded;
 use crate::connectors::{self, Defaults};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::{PlanSettings, StreamPlan};
 use crate::sql::Script;
 use crate::sql::statement::{Insert, Parsed, Statement};
@@ -56,6 +60,8 @@ pub enum Outcome {
     Started(Job),
     /// Rows that come as they come.
     Query(QueryStream),
+    /// Records of a topic as they come.
+    Topic(TopicRows),
 }
 
 /// The engine: a catalog, settings, and jobs. Cloning gives another handle on the same engine.
@@ -71,6 +77,8 @@ struct State {
     session: Session,
     defaults: Defaults,
     jobs: Vec<Job>,
+    /// What is to be said beside the next outcome.
+    notices: Vec<String>,
 }
 
 impl Engine {
@@ -83,7 +91,8 @@ impl Engine {
         let embedded = if wants_embedded { Some(Embedded::start()?) } else { None };
         let brokers = config.brokers.filter(|b| b != "embedded");
         let defaults = Defaults { brokers, properties: config.properties, embedded, ..Defaults::default() };
-        let state = State { catalog: Catalog::default(), session: Session::default(), defaults, jobs: Vec::new() };
+        let (catalog, session) = (Catalog::default(), Session::default());
+        let state = State { catalog, session, defaults, jobs: Vec::new(), notices: Vec::new() };
         Ok(Self(Arc::new(Inner { state: Mutex::new(state) })))
     }
 
@@ -113,13 +122,69 @@ impl Engine {
     }
 
     /// Executes one statement. Errors point into the text that it was parsed from.
+    ///
+    /// A name that no table has may be a topic's: then a table is made of what the topic holds, and what there is to say
+    /// about it is among the [notices](Self::take_notices).
     pub fn execute(&self, statement: &Parsed) -> Result<Outcome> {
-        self.dispatch(&statement.statement, &statement.text).map_err(|e| e.at(statement.span.clone()))
+        self.with_topics(statement, || self.dispatch(&statement.statement, &statement.text))
+    }
+
+    /// Looks at a statement without running it: tables and views are declared, queries and inserts are planned, and their
+    /// plan is the outcome.
+    pub fn check(&self, statement: &Parsed) -> Result<Outcome> {
+        self.with_topics(statement, || match &statement.statement {
+            Statement::CreateTable(create) => self.create_table(create, false),
+            Statement::Insert(_) | Statement::StatementSet(_) | Statement::Query(_) => {
+                self.explain(&statement.statement, false)
+            }
+            Statement::CreateView(_)
+            | Statement::Drop { .. }
+            | Statement::Explain { .. }
+            | Statement::Set(_)
+            | Statement::Reset(_) => self.dispatch(&statement.statement, &statement.text),
+            Statement::Describe(_)
+            | Statement::DescribeTopic(_)
+            | Statement::Show(_)
+            | Statement::Print { .. }
+            | Statement::StopJob { .. }
+            | Statement::DescribeJob(_)
+            | Statement::ExplainJob(_) => done(String::new()),
+        })
+    }
+
+    /// Does something with a statement, again and again while it reads topics that no table is declared for.
+    fn with_topics(&self, statement: &Parsed, act: impl Fn() -> Result<Outcome>) -> Result<Outcome> {
+        let mut inferred = Vec::new();
+        loop {
+            let error = match act() {
+                Ok(outcome) => return Ok(outcome),
+                Err(error) => error.at(statement.span.clone()).narrowed(&statement.text, statement.span.start),
+            };
+            let name = error.unknown_table.clone().filter(|_| reads_tables(&statement.statement));
+            match name {
+                Some(name) if !inferred.contains(&name) => match self.infer_topic(&name) {
+                    Ok(Some(true)) => inferred.push(name),
+                    Ok(None) => return Err(error),
+                    Ok(Some(false)) => return Err(self.with_nearest_topic(error, &name)),
+                    Err(other) => return Err(Error { span: error.span, ..other }),
+                },
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// What is to be said beside the outcome of the last statement; nothing the next time.
+    pub fn take_notices(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().notices)
+    }
+
+    fn notice(&self, notice: String) {
+        self.state().notices.push(notice);
     }
 
     fn dispatch(&self, statement: &Statement, text: &str) -> Result<Outcome> {
         match statement {
-            Statement::CreateTable(create) => self.create_table(create),
+            Statement::CreateTable(create) => self.create_table(create, true),
             Statement::CreateView(create) => self.create_view(create),
             Statement::Drop { kind, name, if_exists } => self.drop_object(*kind, name, *if_exists),
             Statement::Insert(insert) => self.insert(std::slice::from_ref(insert), text),
@@ -127,6 +192,7 @@ impl Engine {
             Statement::Query(query) => self.query(query, text),
             Statement::Explain { statement, analyze } => self.explain(statement, *analyze),
             Statement::Describe(name) => self.describe(name),
+            Statement::DescribeTopic(topic) => self.describe_topic(topic),
             Statement::Show(show) => self.show(show),
             Statement::Print { topic, from_beginning, limit } => self.print(topic, *from_beginning, *limit),
             Statement::DescribeJob(name) => self.describe_job(name.as_deref()),
@@ -192,6 +258,15 @@ impl Engine {
 }
 
 impl State {
+    /// The catalog as statements read it: with tables that end where their topics end now, if the session says so.
+    fn catalog_to_read(&self) -> Result<Catalog> {
+        let mut catalog = self.catalog.clone();
+        if self.session.until_caught_up()? {
+            catalog.end_topics_now();
+        }
+        Ok(catalog)
+    }
+
     /// What the engine was opened with, under what the session has set.
     fn defaults(&self) -> Defaults {
         let mut defaults = self.defaults.clone();
@@ -204,6 +279,20 @@ impl State {
             }
         }
         defaults
+    }
+}
+
+/// Whether a name in a statement that no table has may be meant as a topic's.
+fn reads_tables(statement: &Statement) -> bool {
+    match statement {
+        Statement::CreateTable(create) => create.query.is_some() || create.like.is_some(),
+        Statement::CreateView(_)
+        | Statement::Insert(_)
+        | Statement::StatementSet(_)
+        | Statement::Query(_)
+        | Statement::Explain { .. }
+        | Statement::Describe(_) => true,
+        _ => false,
     }
 }
 

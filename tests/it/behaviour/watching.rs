@@ -157,6 +157,20 @@ fn conditions_on_windows_leave_nothing() {
 }
 
 #[test]
+fn nobody_takes_the_rows() {
+    let engine = engine(shared());
+    let text = "CREATE TABLE numbers (n BIGINT) WITH ('connector' = 'datagen', 'rows-per-second' = '1000000');
+                SELECT n FROM numbers";
+    let Some(Outcome::Query(stream)) = execute(&engine, text).expect("a query").pop() else { panic!("no rows") };
+    until("rows wait", || {
+        let said = stream.job().info().diagnosis;
+        said[0]
+            .starts_with("the sinks do not take the rows that are to be written: the next boundary is ")
+            .then_some(())
+    });
+}
+
+#[test]
 fn a_broker_is_away() {
     let mut broker = Broker::start_own();
     let topic = broker.topic("watching-away", 1);

@@ -1,0 +1,332 @@
+//! A look at topics as they are: how much is in them, and their records one by one.
+//!
+//! For people who want to know what there is. Nothing here belongs to a job: readers have no group, commit nothing, and
+//! end when nobody looks any more. What is committed is all that is seen.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::Embedded;
+use super::batch::{Assignment, BatchConsumer, Event, Record, TimestampKind};
+use super::client::{self, Watcher};
+use super::cluster::Cluster;
+use super::properties::{ClientProperties, client_error};
+use crate::discovery::{Sample, TopicRecord};
+use crate::error::{Error, Result};
+
+/// Records of a topic that are looked at to find out what it holds.
+const SAMPLE_RECORDS: i64 = 1_000;
+
+/// Of each partition at least so many.
+const SAMPLE_RECORDS_PER_PARTITION_MIN: i64 = 20;
+
+/// Bytes of a sample after which no more is read.
+const SAMPLE_BYTES_MAX: usize = 8 << 20;
+
+/// How long reading a sample, or the newest records of all topics, may take.
+const LOOK_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Partitions whose newest records are read, at most, for a list of topics.
+const NEWEST_PARTITIONS_MAX: usize = 500;
+
+/// Records of a partition that are read in one go, at most.
+const READ_RECORDS_MAX: usize = 500;
+
+/// A transaction ends in a marker, behind the newest record.
+const NEWEST_RECORDS: i64 = 2;
+
+/// A topic, and how much is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSummary {
+    /// Its name.
+    pub name: String,
+    /// The number of its partitions.
+    pub partitions: usize,
+    /// The least number of replicas that one of its partitions has.
+    pub replication: usize,
+    /// The records in it, by its offsets: compaction and transactions make it an estimate. `None` if nobody can tell.
+    pub records: Option<u64>,
+    /// The greatest timestamp of its partitions' last records, as far as they were looked at.
+    pub newest_ms: Option<i64>,
+}
+
+/// Where a partition begins and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    low: i64,
+    high: i64,
+}
+
+impl Cluster {
+    /// All topics that this user may see, and how much is in them.
+    pub fn summaries(&self) -> Result<Vec<TopicSummary>> {
+        let metadata = self.metadata(None)?;
+        let topics = metadata.topics();
+        let ids: Vec<_> = topics.iter().flat_map(|t| t.partitions().iter().map(|p| (t.name(), p.id()))).collect();
+        // That offsets cannot be told is no reason not to list the topics.
+        let held = self.held(&ids).unwrap_or_default();
+        let newest = self.newest(&held);
+        let mut summaries: Vec<_> = topics
+            .iter()
+            .map(|topic| {
+                let name = topic.name();
+                let replicas = topic.partitions().iter().map(|p| p.replicas().len());
+                let counts = topic
+                    .partitions()
+                    .iter()
+                    .map(|p| held.get(&(name.to_owned(), p.id())).map(|held| (held.high - held.low).unsigned_abs()));
+                TopicSummary {
+                    name: name.to_owned(),
+                    partitions: topic.partitions().len(),
+                    replication: replicas.min().unwrap_or(0),
+                    records: counts.sum(),
+                    newest_ms: newest.get(name).copied(),
+                }
+            })
+            .collect();
+        summaries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(summaries)
+    }
+
+    /// Where partitions begin and end, by two questions for all of them.
+    fn held(&self, ids: &[(&str, i32)]) -> Result<BTreeMap<(String, i32), Held>> {
+        if ids.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let ask = |at: Offset| {
+            let mut list = TopicPartitionList::with_capacity(ids.len());
+            for (topic, partition) in ids {
+                list.add_partition_offset(topic, *partition, at).map_err(|e| Error::bug(e.to_string()))?;
+            }
+            self.offsets_at(list)
+        };
+        let (lows, highs) = (ask(Offset::Beginning)?, ask(Offset::End)?);
+        let offset = |list: &TopicPartitionList, (topic, partition): &(&str, i32)| match list
+            .find_partition(topic, *partition)?
+            .offset()
+        {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        };
+        let held = ids.iter().filter_map(|id| {
+            let (low, high) = (offset(&lows, id)?, offset(&highs, id)?);
+            Some(((id.0.to_owned(), id.1), Held { low, high: high.max(low) }))
+        });
+        Ok(held.collect())
+    }
+
+    /// Per topic the greatest timestamp of its last records.
+    fn newest(&self, held: &BTreeMap<(String, i32), Held>) -> BTreeMap<String, i64> {
+        let filled = held.iter().filter(|(_, held)| held.low < held.high).take(NEWEST_PARTITIONS_MAX);
+        let spans: Vec<_> = filled
+            .map(|((topic, partition), held)| Span {
+                topic,
+                partition: *partition,
+                start: held.low.max(held.high - NEWEST_RECORDS),
+                end: Some(held.high),
+            })
+            .collect();
+        let mut newest = BTreeMap::new();
+        let Ok(mut reader) = TopicReader::open(self.properties(), &spans) else { return newest };
+        // Whatever comes in time is shown; the list is worth showing without.
+        let _ = reader.read_all(|topic, record| {
+            if let Some(time) = record.timestamp_ms {
+                newest
+                    .entry(topic.to_owned())
+                    .and_modify(|newest: &mut i64| *newest = time.max(*newest))
+                    .or_insert(time);
+            }
+            true
+        });
+        newest
+    }
+
+    /// The newest records of a topic, some of each partition.
+    pub fn sample(&self, topic: &str) -> Result<Sample> {
+        let found = self.topic(topic)?;
+        let ids: Vec<_> = found.partitions.iter().map(|partition| (topic, *partition)).collect();
+        let held = self.held(&ids)?;
+        let share = SAMPLE_RECORDS / (ids.len() as i64).max(1);
+        let share = share.max(SAMPLE_RECORDS_PER_PARTITION_MIN);
+        let records_held = held.values().map(|held| (held.high - held.low).unsigned_abs()).sum();
+        // Where compaction has left nothing near the end, more of the partition is read.
+        let mut records = Vec::new();
+        for reach in [share, i64::MAX] {
+            let spans: Vec<_> = held
+                .iter()
+                .filter(|(_, held)| held.low < held.high)
+                .map(|((_, partition), held)| Span {
+                    topic,
+                    partition: *partition,
+                    start: held.low.max(held.high.saturating_sub(reach)),
+                    end: Some(held.high),
+                })
+                .collect();
+            if !records.is_empty() || spans.is_empty() {
+                break;
+            }
+            let mut bytes = 0;
+            TopicReader::open(self.properties(), &spans)?.read_all(|_, record| {
+                bytes += record.key.as_ref().map_or(0, Vec::len) + record.value.as_ref().map_or(0, Vec::len);
+                records.push(record);
+                bytes < SAMPLE_BYTES_MAX && (records.len() as i64) < SAMPLE_RECORDS.max(share * ids.len() as i64)
+            })?;
+        }
+        Ok(Sample { topic: topic.to_owned(), partitions: ids.len(), records_held, records })
+    }
+
+    /// Whether this user may use transactions here: one is prepared under a name of its own, and never begun.
+    pub fn try_transactions(&self) -> Result<()> {
+        let id = format!("tidemill-doctor-{}", std::process::id());
+        let config = self.properties().config(&[], &[("transactional.id", &id)]);
+        let watcher = Watcher::quiet("a look at transactions", self.brokers());
+        let producer: BaseProducer<Watcher> = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
+        let answer = producer.init_transactions(LOOK_WAIT_MAX);
+        client::end(producer);
+        answer.map_err(|error| {
+            Error::upstream(format!("the broker at {} does not begin transactions: {error}", self.brokers()))
+                .hint("grant WRITE and DESCRIBE on the transactional ids that begin with tidemill")
+        })
+    }
+
+    /// A reader of all partitions of a topic: from its beginning, or of what is written from now on; if it is bounded, to
+    /// where the topic ends now.
+    pub fn read_topic(&self, topic: &str, from_beginning: bool, is_bounded: bool) -> Result<TopicReader> {
+        let found = self.topic(topic)?;
+        let ids: Vec<_> = found.partitions.iter().map(|partition| (topic, *partition)).collect();
+        let held = self.held(&ids)?;
+        let span = |((_, partition), held): (&(String, i32), &Held)| Span {
+            topic,
+            partition: *partition,
+            start: if from_beginning { held.low } else { held.high },
+            end: is_bounded.then_some(held.high),
+        };
+        TopicReader::open(self.properties(), &held.iter().map(span).collect::<Vec<_>>())
+    }
+}
+
+/// What to read of a partition.
+struct Span<'a> {
+    topic: &'a str,
+    partition: i32,
+    start: i64,
+    end: Option<i64>,
+}
+
+/// Reads records of topics as they are.
+pub struct TopicReader {
+    batches: BatchConsumer<Watcher>,
+    /// By slot: the topic, the partition, and where it ends, if it is read to an end and has not come to it.
+    slots: Vec<(String, i32, Option<i64>)>,
+    /// Every partition is read to an end.
+    is_bounded: bool,
+    /// The in-process broker must outlive its clients.
+    _embedded: Option<Arc<Embedded>>,
+}
+
+impl TopicReader {
+    fn open(properties: &ClientProperties, spans: &[Span<'_>]) -> Result<Self> {
+        let config = properties.config(
+            &[("isolation.level", "read_committed"), ("fetch.wait.max.ms", "100")],
+            &[
+                ("group.id", "tidemill"),
+                ("enable.auto.commit", "false"),
+                ("enable.partition.eof", "true"),
+                ("allow.auto.create.topics", "false"),
+            ],
+        );
+        let watcher = Watcher::quiet("a look at a topic", properties.brokers());
+        let consumer: BaseConsumer<Watcher> = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
+        let assignments: Vec<_> = spans
+            .iter()
+            .map(|span| Assignment { topic: span.topic, partition: span.partition, start: span.start })
+            .collect();
+        let batches = BatchConsumer::new(consumer, &assignments)?;
+        let is_bounded = spans.iter().all(|span| span.end.is_some());
+        let end = |span: &Span<'_>| span.end.filter(|end| span.start < *end);
+        let slots = spans.iter().map(|span| (span.topic.to_owned(), span.partition, end(span))).collect();
+        Ok(Self { batches, slots, is_bounded, _embedded: properties.embedded().cloned() })
+    }
+
+    /// Whether every partition has been read to its end; never so when there is none.
+    pub fn has_ended(&self) -> bool {
+        self.is_bounded && self.slots.iter().all(|(.., end)| end.is_none())
+    }
+
+    /// Visits records with their topics, as far as they have arrived within `wait`: as few as none. The visit ends it by
+    /// `false`, and what follows comes the next time.
+    pub fn read(&mut self, wait: Duration, mut visit: impl FnMut(&str, TopicRecord) -> bool) -> Result<()> {
+        let mut seen = 0;
+        for round in 0..2 {
+            for (slot, (topic, partition, end)) in self.slots.iter_mut().enumerate() {
+                let mut goes_on = true;
+                self.batches.poll(slot, READ_RECORDS_MAX, |event| {
+                    if !goes_on {
+                        return ControlFlow::Break(());
+                    }
+                    match event {
+                        Event::Record(record) => {
+                            seen += 1;
+                            if end.is_some_and(|end| end <= record.offset() + 1) {
+                                *end = None;
+                            }
+                            goes_on = visit(topic, owned(*partition, &record));
+                        }
+                        Event::End(at) if end.is_some_and(|end| end <= at) => *end = None,
+                        Event::End(_) => {}
+                        // Outages end; what does not is told by the watcher.
+                        Event::Failed { code, text } => tracing::debug!("looking at {topic}: {code}: {text}"),
+                    }
+                    ControlFlow::Continue(())
+                });
+                if !goes_on {
+                    return Ok(());
+                }
+            }
+            if seen > 0 || round > 0 {
+                break;
+            }
+            self.batches.wait(wait);
+        }
+        let watcher = Consumer::client(self.batches.consumer()).context();
+        match watcher.cause() {
+            Some(cause) if client::is_hopeless(cause.code) => Err(watcher.unreachable(LOOK_WAIT_MAX)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads every partition to its end, or as far as it comes in time; until `visit` has seen enough.
+    fn read_all(&mut self, mut visit: impl FnMut(&str, TopicRecord) -> bool) -> Result<()> {
+        let start = Instant::now();
+        let mut goes_on = true;
+        while goes_on && self.slots.iter().any(|(.., end)| end.is_some()) && start.elapsed() < LOOK_WAIT_MAX {
+            self.read(Duration::from_millis(100), |topic, record| {
+                goes_on = visit(topic, record);
+                goes_on
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn owned(partition: i32, record: &Record<'_>) -> TopicRecord {
+    let mut headers = Vec::new();
+    record.headers(|name, value| {
+        headers.push((String::from_utf8_lossy(name).into_owned(), value.map(<[u8]>::to_vec)));
+    });
+    let (time, kind) = record.timestamp();
+    TopicRecord {
+        partition,
+        offset: record.offset(),
+        timestamp_ms: (kind != TimestampKind::None).then_some(time),
+        key: record.key().map(<[u8]>::to_vec),
+        value: record.payload().map(<[u8]>::to_vec),
+        headers,
+    }
+}
