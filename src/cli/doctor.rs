@@ -43,7 +43,7 @@ pub fn run(config: &Config) -> Result<(), Stop> {
     let mut findings = Findings::default();
     match config.brokers.as_deref() {
         None => {
-            findings.say("broker", "none", "none is named: -b, TIDEMILL_BROKERS or the configuration file names one")
+            findings.say("broker", "none", "none is named: -b, TIDEMILL_BROKERS or the configuration file names one");
         }
         Some("embedded") => findings.say("broker", "none", "the one inside the process; nothing is kept after exit"),
         Some(brokers) => look_at_brokers(&mut findings, brokers, config),
@@ -65,7 +65,7 @@ fn look_at_brokers(findings: &mut Findings, brokers: &str, config: &Config) {
         }
     }
     let brokers = Some(brokers.to_owned());
-    let defaults = Defaults { brokers, properties: config.properties.clone(), embedded: None, ..Defaults::default() };
+    let defaults = Defaults { brokers, properties: config.properties.clone(), ..Defaults::default() };
     let protocol = config.properties.get("security.protocol").map_or("PLAINTEXT", String::as_str);
     let login = match config.properties.get("sasl.username") {
         Some(user) => format!("{protocol}, as {user}"),

@@ -619,8 +619,8 @@ fn run(plan: &Arc<StreamPlan>, asked: &Asked, case: &Case, how: How) -> Result<C
             bad += job.bad();
             let workers = rng.random_range(1..=4);
             let mut next = Rehearsal::restored(Arc::clone(plan), &partitions, workers, *clock_ms, state.clone())?;
-            for (source, of_source) in partitions.iter().enumerate() {
-                for (partition, read) in read[source].iter().enumerate().take(*of_source) {
+            for (source, read) in read.iter().enumerate() {
+                for (partition, read) in read.iter().enumerate() {
                     let (before, after) = (job.stage(source, partition), next.stage(source, partition));
                     after.advance_watermark(partition, before.watermark(partition));
                     if before.is_idle(partition) {
