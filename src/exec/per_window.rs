@@ -157,11 +157,7 @@ impl Operator for PerWindow {
                 out.batches.push(take_record_batch(&all, &UInt32Array::from(rows.to_vec()))?);
             }
         }
-        Ok(match progress {
-            // The clock has been applied here; above, it is not applied again.
-            Progress::Idle { .. } => Progress::Idle { reached: watermark, advance: false },
-            Progress::Active(_) => Progress::Active(watermark),
-        })
+        Ok(progress.applied(watermark))
     }
 
     fn checkpoint(&mut self, extent: Extent, give: &mut dyn FnMut(Piece)) -> Result<()> {

@@ -124,11 +124,11 @@ fn attempt(
     let targets = open_sinks(plan, &topology, defaults)?;
 
     let sources = opened.iter().map(|o| Arc::clone(&o.source));
-    let (rejects, reject_writers) = RejectLanes::open(name, plan, sources, defaults, transactions)?;
+    let (rejects, mut reject_writers) = RejectLanes::open(name, plan, sources, defaults, transactions)?;
     let rejects = Arc::new(rejects);
 
     let layout = Layout { commit_interval: Some(commit_interval), ..metrics_layout(plan, &topology) };
-    let shared = Shared::new(Arc::clone(job), JobMetrics::new(layout), cancel);
+    let shared = Shared::new(Arc::clone(job), JobMetrics::new(layout), cancel.clone());
     let mut rows_out = None;
     let mut writers: Vec<Box<dyn SinkWriter>> = Vec::new();
     for target in &targets {
@@ -145,6 +145,7 @@ fn attempt(
         });
     }
 
+    writers.iter_mut().chain(&mut reject_writers).for_each(|writer| writer.cancel_by(&cancel));
     let troubles = writers.iter().chain(&reject_writers).filter_map(|w| w.trouble());
     shared.metrics.set_writers(troubles.chain(log.as_ref().map(Transactions::trouble)).collect());
 

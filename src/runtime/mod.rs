@@ -53,11 +53,12 @@ mod topology;
 pub mod words;
 mod worker;
 
-pub use engine::{Engine, EngineConfig, Outcome, Rows};
+pub use engine::{Engine, EngineConfig, Names, Outcome, Rows};
 pub use info::{
     CheckpointInfo, CommitInfo, JobInfo, OperatorInfo, PartitionInfo, PartitionState, RestartInfo, SourceInfo,
     StatementInfo, Terms,
 };
 pub use job::{Job, JobStatus};
 pub use query::QueryStream;
+pub use session::{setting_keys, setting_values};
 pub use topic_rows::TopicRows;

@@ -190,19 +190,19 @@ impl Sessions {
         Ok(())
     }
 
-    /// The earliest time at which a session may end: rows may yet prolong it. Only the first slice is looked at, as no
-    /// session of another one ends before its own; of many groups only the slice's start.
+    /// The earliest time at which a session may end: rows may yet prolong it. Only the first slice with any is looked
+    /// at, as no session of another one ends before its own; of many groups only the slice's start.
     pub fn next_close(&self) -> Option<TimeMs> {
-        let (slice, first) = self.slices.first_key_value()?;
-        let last = match first {
+        let last_of = |(slice, groups): (&SliceId, &Slice)| match groups {
             Slice::Open { base, delta } if base.len() + delta.len() <= LOOKED_AT_MAX => {
                 let lasts = base.spans().1.iter().chain(delta.spans().1);
-                // Groups that have been carried on have no time.
+                // Groups without a row have no time.
                 lasts.filter(|last| **last != TimeMs::MIN).min().copied()
             }
             Slice::Open { .. } => Some(self.axis.start_of(*slice)),
             Slice::Closed(closed) => closed.groups.last().map(|group| group.last),
         };
+        let last = self.slices.iter().find_map(last_of);
         last.map(|last| last.saturating_add(self.gap_ms))
     }
 

@@ -228,11 +228,7 @@ impl Operator for WindowAggregate {
             }
         }
         batcher.flush(out)?;
-        Ok(match progress {
-            // The clock has been applied here; above, it is not applied again.
-            Progress::Idle { .. } => Progress::Idle { reached: watermark, advance: false },
-            Progress::Active(_) => Progress::Active(watermark),
-        })
+        Ok(progress.applied(watermark))
     }
 
     fn checkpoint(&mut self, extent: Extent, give: &mut dyn FnMut(Piece)) -> Result<()> {
