@@ -55,6 +55,20 @@ pub struct Faults {
     pub lie: u32,
 }
 
+/// The kinds of faults.
+#[derive(Clone, Copy)]
+enum Fault {
+    Death,
+    Failure,
+    Unknown,
+    Expiry,
+    Repeat,
+    Lie,
+}
+
+/// How often which fault has happened, in the order of their kinds.
+pub type Happened = [u64; 6];
+
 /// See the module's head.
 pub struct Broker {
     partitions: [Partition; 3],
@@ -70,7 +84,7 @@ pub struct Broker {
     pub faults: Faults,
     rng: StdRng,
     /// Faults by their kinds, for a summary.
-    pub happened: [u64; 7],
+    pub happened: Happened,
 }
 
 /// Clients share it.
@@ -88,13 +102,13 @@ impl Broker {
             late: Vec::new(),
             faults,
             rng: StdRng::seed_from_u64(seed),
-            happened: [0; 7],
+            happened: Happened::default(),
         }))
     }
 
-    fn chance(&mut self, kind: usize, in_a_thousand: u32) -> bool {
+    fn chance(&mut self, kind: Fault, in_a_thousand: u32) -> bool {
         let happens = self.rng.random_range(0..1_000) < in_a_thousand;
-        self.happened[kind] += u64::from(happens);
+        self.happened[kind as usize] += u64::from(happens);
         happens
     }
 
@@ -156,7 +170,7 @@ impl Broker {
         if self.rng.random() {
             self.settle();
         }
-        if self.open.is_some() && self.chance(3, self.faults.expiry) {
+        if self.open.is_some() && self.chance(Fault::Expiry, self.faults.expiry) {
             self.init();
         }
     }
@@ -235,10 +249,10 @@ impl ModelLog {
         let mut broker = lock(&self.broker);
         broker.pass_time();
         let (death, failure) = (broker.faults.death, broker.faults.failure);
-        if lock(&self.client).is_dead || broker.chance(0, death) {
+        if lock(&self.client).is_dead || broker.chance(Fault::Death, death) {
             return Err(self.dies());
         }
-        if broker.chance(1, failure) {
+        if broker.chance(Fault::Failure, failure) {
             return Err(away());
         }
         Ok(broker)
@@ -299,20 +313,20 @@ impl JobLog for ModelLog {
         let mut broker = self.call()?;
         let epoch = lock(&self.client).epoch;
         let Faults { death, unknown, repeat, unnoticed, lie, .. } = broker.faults;
-        if broker.chance(2, unknown) {
+        if broker.chance(Fault::Unknown, unknown) {
             if broker.rng.random() {
                 // Whether it was fenced or not, nobody hears of it.
                 let _ = broker.end(epoch, Status::Committed);
             }
             return Err(away());
         }
-        let status = if broker.chance(6, lie) { Status::RolledBack } else { Status::Committed };
+        let status = if broker.chance(Fault::Lie, lie) { Status::RolledBack } else { Status::Committed };
         let done = broker.end(epoch, status);
-        if broker.chance(0, death) {
+        if broker.chance(Fault::Death, death) {
             return Err(self.dies());
         }
         let mut client = lock(&self.client);
-        if broker.chance(4, repeat) {
+        if broker.chance(Fault::Repeat, repeat) {
             broker.late.push(epoch);
             client.is_disturbed = !unnoticed;
         }

@@ -24,7 +24,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
-use super::broker_model::{Broker, Faults, ModelLog, OUTPUT, PROGRESS, SharedBroker, is_death};
+use super::broker_model::{Broker, Faults, Happened, ModelLog, OUTPUT, PROGRESS, SharedBroker, is_death};
 use super::events::ClockEvents;
 use super::identity::Identity;
 use super::ledger::{Ledger, check_not_younger};
@@ -366,7 +366,7 @@ fn check_numbers(broker: &Broker) -> Result<(), String> {
 }
 
 /// Lives through a history; the error is what should not have happened. Answers what has.
-fn live(plan: &Arc<StreamPlan>, faults: Faults, seed: u64) -> Result<[u64; 7], String> {
+fn live(plan: &Arc<StreamPlan>, faults: Faults, seed: u64) -> Result<Happened, String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let input = Input::new(&mut rng);
     let want = undisturbed(plan, &input).map_err(|e| e.to_string())?;
@@ -439,9 +439,9 @@ fn faults(seed: u64) -> Faults {
 }
 
 /// Lives through histories; answers how often what has happened, and what should not have, by seed.
-fn live_all(seeds: Range<u64>, faults: fn(u64) -> Faults) -> ([u64; 7], BTreeMap<u64, String>) {
+fn live_all(seeds: Range<u64>, faults: fn(u64) -> Faults) -> (Happened, BTreeMap<u64, String>) {
     let next = AtomicU64::new(seeds.start);
-    let all = Mutex::new(([0; 7], BTreeMap::new()));
+    let all = Mutex::new((Happened::default(), BTreeMap::new()));
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
@@ -476,7 +476,7 @@ fn whatever_happens_each_row_is_outside_once() {
     };
     let count = seeds.end - seeds.start;
     let (happened, failed) = live_all(seeds, faults);
-    let [deaths, failures, unknown, expired, repeated, _, undone] = happened;
+    let [deaths, failures, unknown, expired, repeated, undone] = happened;
     println!(
         "{count} histories: {deaths} deaths, {failures} failed calls, {unknown} commits of which nothing is known, {undone} \
          undone, {expired} transactions given up, {repeated} ends under way twice"
