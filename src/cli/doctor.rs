@@ -43,7 +43,7 @@ pub fn run(config: &Config) -> Result<(), Stop> {
     let mut findings = Findings::default();
     match config.brokers.as_deref() {
         None => {
-            findings.say("broker", "none", "none is named: -b, TIDEMILL_BROKERS or the configuration file names one")
+            findings.say("broker", "none", "none is named: -b, TIDEMILL_BROKERS or the configuration file names one");
         }
         Some("embedded") => findings.say("broker", "none", "the one inside the process; nothing is kept after exit"),
         Some(brokers) => look_at_brokers(&mut findings, brokers, config),

@@ -251,7 +251,7 @@ impl Session {
         let Statement::Set(Some((key, value))) = statement else { return Ok(()) };
         if key == RESULT_MODE {
             self.output.form = Form::named(value).ok_or_else(|| {
-                let forms = Form::value_variants().iter().filter_map(|f| f.to_possible_value());
+                let forms = Form::value_variants().iter().filter_map(ValueEnum::to_possible_value);
                 let names = forms.map(|form| form.get_name().to_owned()).collect::<Vec<_>>().join(", ");
                 Error::statement(format!("there is no result mode '{value}'")).hint(format!("there are {names}"))
             })?;
