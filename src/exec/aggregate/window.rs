@@ -12,7 +12,6 @@ use super::rows::Rows;
 use super::sliced_windows;
 use crate::error::Result;
 use crate::exec::{Boundary, End, Extent, Lineage, Operator, Output, StateSize};
-use crate::limits::BATCH_ROWS_MAX;
 use crate::plan::{AggregateNode, Emission, Hidden};
 use crate::sql::statement::Emit;
 use crate::state::{Admission, Fired, GroupTable, KeptPanes, PaneKey, Panes, Piece, PieceKind, Spill, clock_of};
@@ -125,19 +124,20 @@ impl Changing {
     }
 }
 
-/// Rows of closed windows that are given out at once, about.
-const ROWS_AT_ONCE: usize = 16 * BATCH_ROWS_MAX;
+/// Bytes of rows of closed windows that are given out at once, about.
+const BYTES_AT_ONCE: usize = 8 << 20;
 
 /// Gives out rows of windows that the watermark has closed, but not more than a few; `false` when those were the last ones.
 fn give_closed(panes: &mut Panes, results: &Results, out: &mut Output) -> Result<bool> {
     let mut batcher = Batcher::new(&results.schema);
-    let mut rows = 0;
+    let mut bytes = 0;
     let mut is_more = true;
-    while is_more && rows < ROWS_AT_ONCE {
+    while is_more && bytes < BYTES_AT_ONCE {
         match panes.next_fired()? {
             Some(fired) if 0 < fired.rows => {
-                rows += fired.rows;
-                batcher.add(results.batch(&fired, None)?, out)?;
+                let batch = results.batch(&fired, None)?;
+                bytes += batch.get_array_memory_size();
+                batcher.add(batch, out)?;
             }
             fired => is_more = fired.is_some(),
         }
