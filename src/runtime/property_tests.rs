@@ -614,14 +614,14 @@ fn run(plan: &Arc<StreamPlan>, asked: &Asked, case: &Case, how: How) -> Result<C
             let workers = rng.random_range(1..=4);
             let mut next =
                 Rehearsal::restored(Arc::clone(plan), &partitions, workers, *clock_ms, state.clone(), spill)?;
-            for (source, of_source) in partitions.iter().enumerate() {
-                for partition in 0..*of_source {
+            for (source, of_source) in read.iter().enumerate() {
+                for (partition, &come) in of_source.iter().enumerate() {
                     let (before, after) = (job.stage(source, partition), next.stage(source, partition));
                     after.advance_watermark(partition, before.watermark(partition));
                     if before.is_idle(partition) {
                         after.set_idle(partition);
                     }
-                    if case.ends_early && read[source][partition] == case.log[tables[source]][partition].len() {
+                    if case.ends_early && come == case.log[tables[source]][partition].len() {
                         after.set_ended(partition);
                     }
                 }
@@ -750,7 +750,7 @@ fn check(asked: &Asked, case: &Case, seed: u64) -> Result<Became, String> {
         });
         let first = run(&prepared.plan, asked, case, hows[0]).map_err(|e| format!("{:?}: {e}", hows[0]))?;
         // Another cut with one worker, and another number of workers.
-        let spills = (seed % 3 < 2).then_some(seed % 3 == 0);
+        let spills = (seed % 3 < 2).then_some(seed.is_multiple_of(3));
         let other = How { workers: 1 + (seed % 4) as usize, seed: !seed, restarts: true, spills };
         for how in [other, hows[1 + (seed / 4 % 4) as usize]] {
             let again = run(&prepared.plan, asked, case, how).map_err(|e| format!("{how:?}: {e}"))?;

@@ -66,7 +66,7 @@ impl Resting {
     pub(super) fn put(&mut self, stored: Stored, layout: &AggregateLayout, to: Option<&Spill>) -> Result<()> {
         match (stored, to) {
             (Stored::Spilled(rows), Some(to)) if rows.bytes() < to.dealt_bytes_min() => {
-                self.disk.push(Chunk { part: None, rows })
+                self.disk.push(Chunk { part: None, rows });
             }
             (Stored::Spilled(rows), Some(to)) => self.write(&rows.read()?, layout, to)?,
             (stored, _) => self.memory.push(stored.load()?),

@@ -76,9 +76,8 @@ fn a_window_that_memory_cannot_hold_is_right() {
             peak
         };
         let (unlimited, limited) = (peak(""), peak("SET 'state.memory.limit' = '16 MB';"));
-        let count = format!(
-            "SELECT COUNT(*) FROM TUMBLE(i, ts, INTERVAL '1' MINUTE) WHERE k <> '' GROUP BY window_start, window_end"
-        );
+        let count =
+            "SELECT COUNT(*) FROM TUMBLE(i, ts, INTERVAL '1' MINUTE) WHERE k <> '' GROUP BY window_start, window_end";
         let (_, nothing) = run(&format!("SET 'parallelism.default' = '{workers}'; {} {count};", source(&topic)));
         eprintln!(
             "{workers} workers: {limited} MB with a limit of 16 MB, {unlimited} MB without, {nothing} MB without state"
