@@ -132,7 +132,7 @@ fn checkpoint(broker: &Broker, log: &str, records: u64) -> Option<Vec<(i32, i64)
     broker.partition_count(log)?;
     let progress = progress(broker, log);
     let checkpoints = progress.into_iter().map(|mut record| record["checkpoint"].take()).filter(|c| !c.is_null());
-    let last: Value = checkpoints.last()?;
+    let last: Value = checkpoints.into_iter().next_back()?;
     let number = |value: &Value| value.as_i64().expect("a number");
     let partitions = last["sources"][0].as_array().expect("partitions");
     let positions: Vec<(i32, i64)> =

@@ -8,7 +8,7 @@
 --         {"window_start":"2013-01-01 10:40:00","window_end":"2013-01-01 12:10:00","carrier":"AA","flights":11,"delayed":0,"mean_delay":-0.27}
 
 -- The watermark waits for half an hour only. A flight that left later than that is too late for some of its windows,
--- or for all of them: it is counted, and SHOW JOBS and the closing line say so. Which rows those are is decided in each
+-- or for all of them: it is counted, and DESCRIBE JOB and the closing line say so. Which rows those are is decided in each
 -- partition by itself, so every run gives the same rows.
 CREATE TABLE flights (
   scheduled TIMESTAMP_LTZ(3),

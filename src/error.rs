@@ -4,6 +4,7 @@
 //! broker, the producer of the data, or us. Surfaces map the blame to an exit code in one place
 //! ([`Error::exit_code`]); the text is a sentence, the hint says what to do or write instead.
 
+pub mod codes;
 mod wording;
 
 use std::fmt;
@@ -99,6 +100,27 @@ impl Error {
     #[must_use]
     pub fn at(mut self, span: Range<usize>) -> Self {
         self.span.get_or_insert(span);
+        self
+    }
+
+    /// Its code, if it is one of the common errors: `TM0101`. `tidemill explain-error` explains it.
+    pub fn code(&self) -> Option<&'static str> {
+        codes::of(self).map(|code| code.code)
+    }
+
+    /// Points at what the sentence names, if that stands within what it points at already. `text` is a part of the
+    /// submitted text that starts at its byte `start`.
+    #[must_use]
+    pub(crate) fn narrowed(mut self, text: &str, start: usize) -> Self {
+        let within = self.span.as_ref().and_then(|s| Some(s.start.checked_sub(start)?..s.end.checked_sub(start)?));
+        if let Some(pointed) = within.clone().and_then(|within| text.get(within))
+            && let (Some(subject), Some(span)) = (codes::subject(&self.message, pointed), &mut self.span)
+        {
+            // A name in its quotes is pointed at as exactly as can be.
+            if subject.len() + 2 < span.len() {
+                *span = span.start + subject.start..span.start + subject.end;
+            }
+        }
         self
     }
 

@@ -24,3 +24,5 @@ pub mod plan;
 pub mod exec;
 
 pub mod runtime;
+
+pub mod completion;

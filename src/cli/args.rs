@@ -47,6 +47,7 @@ A first session, with nothing installed:
 Environment:
   TIDEMILL_BROKERS   Bootstrap servers, if there is no -b.
   KAFKA_BROKERS      The same, if TIDEMILL_BROKERS is not set.
+  TIDEMILL_PROFILE   The profile, if there is no --profile.
   RUST_LOG           What is logged, such as `tidemill=debug`; before -v and -q.
   NO_COLOR           No colours.
 
@@ -131,6 +132,31 @@ pub enum Command {
         #[arg(long, value_name = "N", default_value_t = 3, value_parser = workers)]
         workers: usize,
     },
+    /// Explain the code of an error, such as TM0301; without one, list all
+    ExplainError {
+        /// The code, as it stands behind an error
+        #[arg(value_name = "CODE")]
+        code: Option<String>,
+    },
+    /// Show the configuration: flags, environment, profile and file together; secrets are masked
+    Config {
+        /// Show where each value comes from, too
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Check what jobs need: the broker, TLS, the login, permissions, transactions, the disk, the clock
+    Doctor,
+    /// Print the completion of a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        folder: PathBuf,
+    },
     /// Show what this is for: real flights through a topic, a windowed query and an output topic
     ///
     /// Needs nothing installed. With -b it uses your broker, and creates topics there.
@@ -145,6 +171,14 @@ pub struct Common {
     /// [env: TIDEMILL_BROKERS, then KAFKA_BROKERS]
     #[arg(short, long, global = true, value_name = "HOST:PORT,..")]
     pub brokers: Option<String>,
+
+    /// A profile of the configuration file [env: TIDEMILL_PROFILE]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub profile: Option<String>,
+
+    /// The configuration file [env: TIDEMILL_CONFIG] [default: ~/.config/tidemill/config.toml]
+    #[arg(long = "config", global = true, value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
 
     /// A property for all Kafka clients, by librdkafka's name, such as `security.protocol=SSL`
     #[arg(short = 'X', long = "property", global = true, value_name = "KEY=VALUE")]

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use tidemill::connectors::Defaults;
 use tidemill::connectors::kafka::ClientProperties;
 use tidemill::error::{Blame, Error, Result};
@@ -11,22 +13,24 @@ use tidemill::runtime::EngineConfig;
 
 use super::args::{Common, Form};
 use super::output::Output;
+use super::settings::{Origin, Settings};
 use super::variables::Variables;
 use super::voice::Voice;
 
 /// Bootstrap servers under a name of ours, and under one that other programs use.
-const BROKER_VARIABLES: [&str; 2] = ["TIDEMILL_BROKERS", "KAFKA_BROKERS"];
-
-/// Properties that name bootstrap servers.
-const BROKER_PROPERTIES: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
+const BROKER_VARIABLES: [&str; 3] = ["TIDEMILL_BROKERS", "KAFKA_BROKERS", "KAFKA_BOOTSTRAP_SERVERS"];
 
 /// The flags, resolved.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Bootstrap servers: -b, else -X, else the environment.
+    /// Bootstrap servers.
     pub brokers: Option<String>,
     /// Kafka client properties, without bootstrap servers.
     pub properties: BTreeMap<String, String>,
+    /// What SET is to set at the start.
+    pub set: BTreeMap<String, String>,
+    /// Where all of this comes from.
+    pub settings: Settings,
     /// Where rows go, and how.
     pub output: Output,
     /// What is said on standard error, and how.
@@ -44,21 +48,47 @@ pub struct Config {
 impl Config {
     /// Resolves the flags. Reads the environment through `variable`.
     pub fn new(common: &Common, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        let mut properties = properties(&common.properties)?;
-        let named = BROKER_PROPERTIES.iter().filter_map(|key| properties.remove(*key)).next();
-        let variables = || BROKER_VARIABLES.iter().filter_map(|name| variable(name)).find(|v| !v.trim().is_empty());
-        let brokers = common.brokers.clone().or(named).or_else(variables).map(|b| b.trim().to_owned());
+        let mut settings = Settings::default();
+        if let Some(brokers) = &common.brokers {
+            settings.add("brokers", brokers.trim(), Origin::Flag);
+        }
+        for (key, value) in properties(&common.properties)? {
+            settings.add(&format!("properties.{key}"), &value, Origin::Flag);
+        }
+        let given = |name: &&'static str| Some((*name, variable(name).filter(|value| !value.trim().is_empty())?));
+        if let Some((name, value)) = BROKER_VARIABLES.iter().find_map(given) {
+            settings.add("brokers", value.trim(), Origin::Environment(name));
+        }
+        let named = common.config_file.clone().or_else(|| given(&"TIDEMILL_CONFIG").map(|(_, value)| value.into()));
+        let own = || folder(|name| variable(name).map(PathBuf::from)).map(|folder| folder.join("config.toml"));
+        let profile = common.profile.clone().or_else(|| given(&"TIDEMILL_PROFILE").map(|(_, value)| value));
+        if let Some(path) = named.clone().or_else(own) {
+            settings.add_file(&path, named.is_some(), profile.as_deref())?;
+        }
+        let brokers = settings.get("brokers").map(str::to_owned);
         if brokers.as_deref() == Some("") {
             return Err(Error::usage("-b names no servers").hint("write -b host:9092, or -b embedded"));
         }
+        let properties = settings.with_prefix("properties.");
+        check(&properties)?;
+        let configured = settings.get("output").map(|name| {
+            Form::from_str(name, true).map_err(|_| {
+                Error::usage(format!("the configuration's output = \"{name}\" is no form"))
+                    .hint("for instance output = \"table\"")
+            })
+        });
         let is_terminal = std::io::stdout().is_terminal();
-        let form = common.output.unwrap_or(if is_terminal { Form::Table } else { Form::Jsonl });
+        // A script that reads rows must not be surprised by what the user likes to look at.
+        let configured = configured.transpose()?.filter(|_| is_terminal);
+        let form = common.output.or(configured).unwrap_or(if is_terminal { Form::Table } else { Form::Jsonl });
         let color = std::io::stderr().is_terminal()
             && variable("NO_COLOR").is_none_or(|v| v.is_empty())
             && variable("TERM").is_none_or(|term| term != "dumb");
         Ok(Self {
             brokers,
             properties,
+            set: settings.with_prefix("set."),
+            settings,
             output: Output { form, is_terminal, file: None },
             voice: Voice { is_quiet: common.quiet, color, is_json: common.json_errors },
             variables: Variables::new(&common.variables)?,
@@ -74,7 +104,15 @@ impl Config {
     }
 }
 
-/// The `KEY=VALUE` pairs of -X, checked.
+/// The folder of the user's configuration: `$XDG_CONFIG_HOME/tidemill`, else `~/.config/tidemill`.
+pub fn folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    // A relative path is to be ignored, says the standard for these folders.
+    let config = variable("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
+    let home = || Some(variable("HOME").filter(|path| path.is_absolute())?.join(".config"));
+    Some(config.or_else(home)?.join("tidemill"))
+}
+
+/// The `KEY=VALUE` pairs of -X.
 fn properties(pairs: &[String]) -> Result<BTreeMap<String, String>> {
     let mut properties = BTreeMap::new();
     for pair in pairs {
@@ -86,7 +124,6 @@ fn properties(pairs: &[String]) -> Result<BTreeMap<String, String>> {
         let key = key.strip_prefix("properties.").unwrap_or(key);
         properties.insert(key.to_owned(), value.to_owned());
     }
-    check(&properties)?;
     Ok(properties)
 }
 
@@ -94,12 +131,13 @@ fn properties(pairs: &[String]) -> Result<BTreeMap<String, String>> {
 fn check(properties: &BTreeMap<String, String>) -> Result<()> {
     // Which servers does not matter here, only that some are named.
     let brokers = Some("localhost:9092".to_owned());
-    let defaults = Defaults { brokers, properties: properties.clone(), embedded: None };
+    let defaults = Defaults { brokers, properties: properties.clone(), ..Defaults::default() };
     let plain = |text: String| text.replace("'properties.", "'");
     match ClientProperties::of_defaults(&defaults) {
         Ok(_) => Ok(()),
-        Err(Error { message, hint, .. }) => {
-            Err(Error { hint: hint.map(plain), ..Error::new(Blame::Usage, format!("-X: {}", plain(message))) })
-        }
+        Err(Error { message, hint, .. }) => Err(Error {
+            hint: hint.map(plain),
+            ..Error::new(Blame::Usage, format!("the properties of Kafka's client (-X): {}", plain(message)))
+        }),
     }
 }

@@ -94,7 +94,12 @@ impl Stage {
     fn new(config: &Config) -> Result<Self> {
         let named = config.brokers.clone().filter(|brokers| brokers != EMBEDDED);
         let embedded = if named.is_none() { Some(Embedded::start()?) } else { None };
-        let defaults = Defaults { brokers: named, properties: config.properties.clone(), embedded: embedded.clone() };
+        let defaults = Defaults {
+            brokers: named,
+            properties: config.properties.clone(),
+            embedded: embedded.clone(),
+            ..Defaults::default()
+        };
         let properties = ClientProperties::of_defaults(&defaults)?;
         let servers = properties.brokers().to_owned();
         let mut client = ClientConfig::new();
@@ -163,7 +168,9 @@ impl Stage {
             embedded_if_none: false,
         })?;
         let topic = |name: &str| format!("'topic' = '{name}'");
-        let program = PROGRAM.replace(&topic(INPUT), &topic(&self.input)).replace(&topic(OUTPUT), &topic(&self.output));
+        // Nobody takes this job up again, so it needs no log of its progress.
+        let output = format!("{}, 'sink.delivery-guarantee' = 'none'", topic(&self.output));
+        let program = PROGRAM.replace(&topic(INPUT), &topic(&self.input)).replace(&topic(OUTPUT), &output);
         let mut job = None;
         for outcome in engine.run(&program) {
             if let Outcome::Started(started) = outcome? {

@@ -7,20 +7,25 @@
 pub mod args;
 pub mod config;
 mod demo;
+mod doctor;
+mod live;
 mod log;
 pub mod output;
-mod script;
+pub mod script;
 pub mod session;
+mod settings;
 pub mod signals;
 mod test;
 mod variables;
 pub mod voice;
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use tidemill::error::{Blame, Error};
+use clap::CommandFactory;
+use tidemill::error::{Blame, Error, codes};
+use tidemill::runtime::Rows;
 
 use args::{Arguments, Command, Piece};
 use config::Config;
@@ -73,6 +78,8 @@ pub fn main() -> ExitCode {
         }
         Err(Stop::Signal(signal)) => ExitCode::from(signals::exit_code(signal)),
         Err(Stop::Failed(error)) => {
+            // It points into a text that nobody has any more.
+            let error = Error { span: None, ..error };
             voice.error(None, &error, "");
             ExitCode::from(error.exit_code())
         }
@@ -90,6 +97,15 @@ fn run(command: Option<Command>, pieces: Vec<Piece>, config: Config) -> Result<(
             let pieces = pieces.into_iter().chain(files.into_iter().map(Piece::File)).collect();
             script::run(pieces, &config, signals)
         }
+        Some(Command::Config { origin }) => show_config(&config, origin),
+        Some(Command::Doctor) => signals.harmless(|| doctor::run(&config)),
+        Some(Command::Completions { shell }) => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "tidemill", &mut text);
+            config.output.write(&text)
+        }
+        Some(Command::Man { folder }) => write_manuals(&folder),
+        Some(Command::ExplainError { code }) => explain_error(code.as_deref(), &config.output),
         Some(Command::Check { files }) => {
             let pieces = pieces.into_iter().chain(files.into_iter().map(Piece::File)).collect();
             script::check(pieces, &config, signals)
@@ -102,6 +118,42 @@ fn run(command: Option<Command>, pieces: Vec<Piece>, config: Config) -> Result<(
         // Not from a file that someone keeps: as forgiving as the shell.
         None => script::run_input(&config, signals),
     }
+}
+
+/// Shows the configuration, secrets masked.
+fn show_config(config: &Config, with_origin: bool) -> Result<(), Stop> {
+    let titles: &[&str] = if with_origin { &["key", "value", "origin"] } else { &["key", "value"] };
+    let rows = config.settings.rows().into_iter().map(|row| row[..titles.len()].to_vec()).collect();
+    config.output.write(&config.output.rows(&Rows::of_text(titles, rows)?)?)
+}
+
+/// Writes the manual pages: one for the program, one for each command.
+fn write_manuals(folder: &Path) -> Result<(), Stop> {
+    let written = std::fs::create_dir_all(folder).and_then(|()| {
+        let command = Arguments::command().disable_help_subcommand(true);
+        clap_mangen::generate_to(command, folder)
+    });
+    written.map_err(|error| Error::usage(format!("cannot write to {}: {error}", folder.display())).into())
+}
+
+/// Explains an error's code, or lists all codes.
+fn explain_error(name: Option<&str>, output: &output::Output) -> Result<(), Stop> {
+    let text = match name {
+        Some(name) => {
+            codes::named(name).map(|code| format!("{}\n\n{}\n", code.code, code.explanation)).ok_or_else(|| {
+                Error::usage(format!("there is no error {name}")).hint("`tidemill explain-error` lists the codes")
+            })?
+        }
+        None => {
+            let line = |code: &codes::Code| {
+                format!("{}  {}\n", code.code, code.explanation.lines().next().unwrap_or_default())
+            };
+            let mut lines: Vec<_> = codes::CODES.iter().map(line).collect();
+            lines.sort();
+            lines.concat()
+        }
+    };
+    output.write(text.as_bytes())
 }
 
 /// How standard input is written as a file.

@@ -2,19 +2,21 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 use clap::ValueEnum;
 use tidemill::error::{Blame, Error};
-use tidemill::runtime::{Engine, Job, JobStatus, Outcome, QueryStream, Rows, TopicRows};
+use tidemill::runtime::{Engine, Job, JobStatus, Outcome, Rows, clock};
 use tidemill::sql::Script;
+use tidemill::sql::diagnostics::width;
 use tidemill::sql::statement::{Parsed, Statement};
 
 use super::Stop;
 use super::args::Form;
 use super::config::Config;
+use super::live::LiveRows;
 use super::output::{Output, pager};
 use super::signals::Signals;
 use super::variables::Variables;
@@ -35,6 +37,11 @@ pub struct Session {
     /// Rows of a result that are shown, at most.
     limit: Option<u64>,
     variables: Variables,
+    /// Say how long statements take.
+    pub tells_time: bool,
+    /// Files that include each other.
+    pub depth: u32,
+    expansion: Expansion,
     /// Only look at what statements would do.
     pub only_checks: bool,
     voice: Voice,
@@ -52,6 +59,13 @@ impl Session {
     pub fn open(config: &Config, signals: Signals, embedded_if_none: bool) -> Result<Self, Stop> {
         let engine = signals.harmless(|| Engine::open(config.engine(embedded_if_none)))?;
         let is_broker_a_surprise = config.brokers.is_none() && embedded_if_none;
+        for (key, value) in &config.set {
+            let quoted = |text: &str| text.replace('\'', "''");
+            let statement = format!("SET '{}' = '{}'", quoted(key), quoted(value));
+            let unset =
+                |e: Error| Error::usage(format!("the configuration's set.{key}: {e}")).hint(e.hint.unwrap_or_default());
+            engine.run(&statement).try_for_each(|outcome| outcome.map(drop)).map_err(unset)?;
+        }
         if config.until_caught_up {
             engine.run("SET 'execution.until-caught-up' = 'true'").try_for_each(|outcome| outcome.map(drop))?;
         }
@@ -60,6 +74,9 @@ impl Session {
             output: config.output.clone(),
             limit: config.limit,
             variables: config.variables.clone(),
+            tells_time: false,
+            depth: 0,
+            expansion: Expansion::Off,
             only_checks: false,
             voice: config.voice,
             signals,
@@ -121,8 +138,58 @@ impl Session {
         }
     }
 
+    /// How rows are shown: `on` a line per value, `off` as before, `auto` by their width; else the other way round.
+    /// Answers what is to be said.
+    pub fn expand(&mut self, how: Option<&str>) -> Result<&'static str, Error> {
+        let (expansion, sentence) = match how {
+            Some("auto") => (Expansion::Auto, "rows that are wider than the screen have a line per value"),
+            Some("on") => (Expansion::On, "rows have a line per value"),
+            Some("off") => (Expansion::Off, "rows are shown in columns"),
+            None if self.expansion == Expansion::On => (Expansion::Off, "rows are shown in columns"),
+            None => (Expansion::On, "rows have a line per value"),
+            Some(_) => return Err(Error::statement("\\x takes on, off or auto")),
+        };
+        self.expansion = expansion;
+        Ok(sentence)
+    }
+
+    /// From now on rows go to a file, or again to standard output.
+    pub fn redirect(&mut self, file: Option<&str>) -> Result<(), Error> {
+        let open = |name| File::create(name).map_err(|e| Error::usage(format!("cannot write {name}: {e}")));
+        self.output.file = file.map(open).transpose()?.map(Arc::new);
+        Ok(())
+    }
+
+    /// The output as commands of the shell have it.
+    fn expanded(&self) -> Output {
+        let form = if self.expansion == Expansion::On { Form::Vertical } else { self.output.form };
+        Output { form, ..self.output.clone() }
+    }
+
+    fn rows_as_text(&self, rows: &Rows) -> Result<Vec<u8>, Error> {
+        let text = self.expanded().rows(rows)?;
+        let is_too_wide = || {
+            let columns = pager::screen().map_or(usize::MAX, |(_, columns)| columns);
+            String::from_utf8_lossy(&text).lines().any(|line| columns < width(line))
+        };
+        if self.expansion == Expansion::Auto && self.output.form == Form::Table && is_too_wide() {
+            return Output { form: Form::Vertical, ..self.output.clone() }.rows(rows);
+        }
+        Ok(text)
+    }
+
     /// Executes a statement and shows what comes of it.
     fn statement(&mut self, parsed: &Parsed) -> Result<(), Stop> {
+        let start = clock::now();
+        let result = self.executed(parsed);
+        if self.tells_time {
+            let ms = start.elapsed().as_millis();
+            self.voice.say(&format!("time: {}.{:03} s", ms / 1_000, ms % 1_000));
+        }
+        result
+    }
+
+    fn executed(&mut self, parsed: &Parsed) -> Result<(), Stop> {
         if let Some(signal) = self.signals.pending() {
             return Err(Stop::Signal(signal));
         }
@@ -139,7 +206,7 @@ impl Session {
             }
             Outcome::Rows(rows) => {
                 let rows = self.limited(rows);
-                self.show(&self.output.rows(&rows)?)?;
+                self.show(&self.rows_as_text(&rows)?)?;
                 self.tell_count(rows.batches.iter().map(|batch| batch.num_rows() as u64).sum());
                 Ok(())
             }
@@ -184,7 +251,7 @@ impl Session {
         let Statement::Set(Some((key, value))) = statement else { return Ok(()) };
         if key == RESULT_MODE {
             self.output.form = Form::named(value).ok_or_else(|| {
-                let forms = Form::value_variants().iter().filter_map(|f| f.to_possible_value());
+                let forms = Form::value_variants().iter().filter_map(ValueEnum::to_possible_value);
                 let names = forms.map(|form| form.get_name().to_owned()).collect::<Vec<_>>().join(", ");
                 Error::statement(format!("there is no result mode '{value}'")).hint(format!("there are {names}"))
             })?;
@@ -224,7 +291,7 @@ impl Session {
 
     /// Shows the rows of a query, or of a topic, as they come, until it ends or a signal ends it.
     fn show_live(&self, stream: &mut dyn LiveRows) -> Result<(), Stop> {
-        let mut printer = self.output.printer(&stream.schema())?;
+        let mut printer = self.expanded().printer(&stream.schema())?;
         let mut stopped_by = None;
         let mut told = None;
         while let Some(batch) = stream.next_within(TURN)? {
@@ -313,50 +380,11 @@ impl Session {
     }
 }
 
-/// Rows that come as they come.
-trait LiveRows {
-    fn schema(&self) -> SchemaRef;
-
-    /// The next rows, an empty batch if there are none within `wait`, or the end.
-    fn next_within(&mut self, wait: Duration) -> Result<Option<RecordBatch>, Error>;
-
-    /// No more is wanted.
-    fn stop(&mut self);
-
-    /// What is to be said about the rows so far.
-    fn note(&self) -> Option<String> {
-        None
-    }
-}
-
-impl LiveRows for QueryStream {
-    fn schema(&self) -> SchemaRef {
-        Self::schema(self).clone()
-    }
-
-    fn next_within(&mut self, wait: Duration) -> Result<Option<RecordBatch>, Error> {
-        Self::next_within(self, wait)
-    }
-
-    fn stop(&mut self) {
-        Self::stop(self);
-    }
-}
-
-impl LiveRows for TopicRows {
-    fn schema(&self) -> SchemaRef {
-        Self::schema(self).clone()
-    }
-
-    fn next_within(&mut self, wait: Duration) -> Result<Option<RecordBatch>, Error> {
-        Self::next_within(self, wait)
-    }
-
-    fn stop(&mut self) {
-        Self::stop(self);
-    }
-
-    fn note(&self) -> Option<String> {
-        Some(self.formats())
-    }
+/// Whether rows have a line per value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expansion {
+    Off,
+    On,
+    /// Where they are wider than the screen.
+    Auto,
 }

@@ -48,22 +48,3 @@ impl Variables {
         Ok(PLACE.replace_all(text, |place: &Captures| self.0.get(&place[1]).cloned().unwrap_or_default()))
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_stand_where_their_names_stood() {
-        let variables = Variables::new(&["t=orders".to_owned(), "x.y=a=b".to_owned()]).unwrap();
-        assert_eq!(
-            variables.fill("SELECT '${x.y}' FROM ${t} -- ${env:T} $t").unwrap(),
-            "SELECT 'a=b' FROM orders -- ${env:T} $t"
-        );
-        let error = variables.fill("SELECT ${tt}").unwrap_err();
-        assert_eq!((error.message.as_str(), error.span), ("there is no variable tt", Some(7..12)));
-        for wrong in ["t", "=x", "a b=c"] {
-            assert!(Variables::new(&[wrong.to_owned()]).is_err(), "{wrong}");
-        }
-    }
-}

@@ -71,6 +71,7 @@ fn json(place: Option<&str>, error: &Error, text: &str) -> String {
     let at = error.span.as_ref().map(|span| place_of(text, span.start));
     let fields = serde_json::json!({
         "place": place.map(|place| escape_lines(place)),
+        "code": error.code(),
         "message": escape_lines(&error.message),
         "hint": error.hint.as_deref().map(escape_lines),
         "line": at.map(|(line, _)| line),

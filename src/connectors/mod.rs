@@ -30,7 +30,7 @@ pub mod print;
 mod rejects;
 
 pub use job_log::JobLog;
-pub use rejects::{Keep, OnError, Policies, Policy, RawRecord, RawRecords, Rejects, Undecoded};
+pub use rejects::{Keep, OnError, Policies, Policy, RawRecord, RawRecords, Rejects, Undecoded, matches_pattern};
 
 /// The connectors that exist here.
 pub const CONNECTORS: &[&str] = &["kafka", "upsert-kafka", "filesystem", "datagen", "print", "blackhole"];
@@ -48,6 +48,9 @@ pub struct Defaults {
     /// The broker inside this process, if one was started: for tables whose servers are `embedded`, or for all
     /// tables when no server is named anywhere.
     pub embedded: Option<Arc<Embedded>>,
+    /// What the names of topics begin with in which jobs keep what they have come to: no pattern means these. Empty if
+    /// there are none.
+    pub own_topics: String,
 }
 
 /// Names only: values may be secret.
@@ -422,6 +425,9 @@ pub trait SinkWriter: Send {
 
     /// A boundary: when this returns, everything written before is outside, or an error says that it is not.
     fn flush(&mut self) -> Result<()>;
+
+    /// Whoever waits for the outside looks at this token, and ends with an error when it is cancelled.
+    fn cancel_by(&mut self, _cancel: &CancelToken) {}
 
     /// Tells, also while the writer is at work, why it gets no further, if that is known: a sentence.
     fn trouble(&self) -> Option<TroubleProbe> {

@@ -102,6 +102,55 @@ const DATAGEN_FIELD: &[&str] =
 
 const PRINT: &[&str] = &["print-identifier", "standard-error"];
 
+/// The options of a connector; without one, the options that name it.
+pub fn option_keys(connector: Option<&str>) -> Vec<String> {
+    let Some(connector) = connector else { return vec!["connector".to_owned()] };
+    let (own, prefixes): (&[&str], &[&str]) = match connector {
+        "kafka" => (KAFKA, &["", "value.", "key."]),
+        "upsert-kafka" => (UPSERT_KAFKA, &["value.", "key."]),
+        "filesystem" => (FILESYSTEM, &[""]),
+        "datagen" => (DATAGEN, &[]),
+        "print" => (PRINT, &[]),
+        _ => (&[], &[]),
+    };
+    let has_effect = |key: &&&str| !formats::OPTION_KEYS_WITHOUT_EFFECT.contains(key);
+    let formats =
+        prefixes.iter().flat_map(|p| formats::OPTION_KEYS.iter().filter(has_effect).map(move |k| format!("{p}{k}")));
+    let clients = kafka::property_names().iter().filter(|_| matches!(connector, "kafka" | "upsert-kafka"));
+    let clients = clients.map(|name| format!("properties.{name}"));
+    own.iter().chain(ENGINE).map(|key| (*key).to_owned()).chain(formats).chain(clients).collect()
+}
+
+/// The values that an option can have, where they are few.
+pub fn option_values(key: &str) -> Vec<&'static str> {
+    match key {
+        "connector" => super::CONNECTORS.to_vec(),
+        "format" | "value.format" | "key.format" => formats::FORMATS.to_vec(),
+        "value.fields-include" => vec!["ALL", "EXCEPT_KEY"],
+        "scan.startup.mode" => {
+            vec!["earliest-offset", "latest-offset", "group-offsets", "timestamp", "specific-offsets"]
+        }
+        "scan.bounded.mode" => vec!["unbounded", "latest-offset", "group-offsets", "timestamp", "specific-offsets"],
+        "scan.on-error" => vec!["fail", "skip", "dead-letter"],
+        "scan.watermark.idle-advance" => vec!["clock", "none"],
+        "sink.delivery-guarantee" => vec!["exactly-once", "at-least-once", "none"],
+        "sink.partitioner" => vec!["default", "fixed", "round-robin"],
+        "properties.security.protocol" => vec!["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"],
+        "properties.sasl.mechanism" => vec!["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"],
+        key if key.ends_with("timestamp-format.standard") => vec!["SQL", "ISO-8601"],
+        key if key.ends_with("raw.endianness") => vec!["big-endian", "little-endian"],
+        key if key.starts_with("fields.") && key.ends_with(".kind") => vec!["random", "sequence", "event-time"],
+        "standard-error" | "csv.skip-header" => vec!["true", "false"],
+        key if ["ignore-parse-errors", "ignore-null-fields", "fail-on-missing-field", "disable-quote-character"]
+            .iter()
+            .any(|end| key.ends_with(end)) =>
+        {
+            vec!["true", "false"]
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// Checks that every option of a table is known, and returns a notice for each that is accepted but changes nothing.
 pub fn check_options(table: &Table) -> Result<Vec<String>> {
     let connector = connector_of(table)?;

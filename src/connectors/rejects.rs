@@ -108,15 +108,18 @@ impl Rejects {
     }
 }
 
+/// Whether a table reads a topic because its pattern matches.
+pub fn matches_pattern(options: &Options, topic: &str) -> bool {
+    let pattern = options.get("topic-pattern").and_then(|p| regex::Regex::new(&format!("^(?:{p})$")).ok());
+    pattern.is_some_and(|pattern| pattern.is_match(topic))
+}
+
 /// The topic that an option names: not one that the table reads, or it would read again what it has turned away.
 fn topic(options: &Options, key: &str) -> Result<Option<String>> {
     let Some(name) = options.get(key).map(str::trim) else { return Ok(None) };
     check_topic_name(name).map_err(|e| Error { message: format!("'{key}': {}", e.message), ..e })?;
     let listed = options.get("topic").is_some_and(|topics| topics.split(';').any(|t| t.trim() == name));
-    let matched = options
-        .get("topic-pattern")
-        .and_then(|pattern| regex::Regex::new(&format!("^(?:{pattern})$")).ok())
-        .is_some_and(|pattern| pattern.is_match(name));
+    let matched = matches_pattern(options, name);
     if listed || matched {
         let by = if listed { "'topic'" } else { "'topic-pattern'" };
         return Err(Error::statement(format!("'{key}' = '{name}' is a topic that the table itself reads, by {by}"))

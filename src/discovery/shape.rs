@@ -217,6 +217,10 @@ pub fn time_of(value: &Value) -> Option<TimeMs> {
 
 /// Whether a name is one that people give to times.
 pub fn is_named_like_a_time(name: &str) -> bool {
+    // `createdAt` and `created_at`, but not `format`.
+    if ["At", "Ts", "AT", "TS"].iter().any(|end| name.ends_with(end)) {
+        return true;
+    }
     let name = name.to_lowercase();
     ["time", "date", "_at", "_ts", "when"].iter().any(|part| name.contains(part)) || matches!(&*name, "ts" | "at" | "t")
 }
@@ -262,6 +266,7 @@ mod tests {
         check(&["\"2013-01-01T10:00:00Z\"", "\"2013-01-01T10:00:00+02:00\""], "t", "TIMESTAMP_LTZ(3)");
         check(&["\"2013-01-01T10:00:00Z\"", "\"2013-01-01T10:00:00\""], "t", "STRING");
         check(&["1700000000000"], "created_at", "TIMESTAMP_LTZ(3)");
+        check(&["1700000000000"], "createdAt", "TIMESTAMP_LTZ(3)");
         check(&["1700000000000"], "amount", "BIGINT");
         check(&["1700000000"], "created_at", "BIGINT");
         check(&["[1, 2]", "[]"], "l", "ARRAY<BIGINT>");

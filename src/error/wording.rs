@@ -67,6 +67,9 @@ fn unknown_column(column: &Column, known: &[Column]) -> Worded {
             format!("did you mean {near}? Names are told apart by their case")
         }
         Some(near) => format!("did you mean {near}?"),
+        None if ["window_start", "window_end", "window_time"].contains(&&*column.name) => {
+            "TUMBLE, HOP, CUMULATE and SESSION give it: FROM TUMBLE(t, ts, INTERVAL '1' MINUTE)".to_owned()
+        }
         None if known.is_empty() => return (message, None),
         None => {
             let more = if COLUMNS_LISTED_MAX < known.len() { ", .." } else { "" };
@@ -105,6 +108,11 @@ struct Known {
 static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {
     const CAST: &str = "convert with CAST(x AS type)";
     let rows = [
+        (
+            r#"column "(?:[^".]+\.)?(window_(?:start|end|time))" must (?:appear|be)"#,
+            "the column $1 is neither grouped by nor aggregated",
+            "a window is named by its start and its end: GROUP BY window_start, window_end, ..",
+        ),
         (
             r#"column "(?:[^".]+\.)?([^"]+)" must (?:appear|be)"#,
             "the column $1 is neither grouped by nor aggregated",
@@ -172,7 +180,11 @@ static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {
         (r"Unsupported CAST from (.+) to (.+)", "$1 cannot be cast to $2", ""),
         (r"Cannot cast string '(?s)(.*)' to value of (.+) type", "'$1' is no $2", "TRY_CAST gives NULL instead"),
         (r"Can't cast value (.+) to type (.+)", "$1 does not fit $2", "TRY_CAST gives NULL instead"),
-        (r"Error parsing timestamp from '(?s)(.*?)': (.+)", "'$1' is no TIMESTAMP", "TRY_CAST gives NULL instead"),
+        (
+            r"Error parsing timestamp from '(?s)(.*?)': (.+)",
+            "'$1' is no TIMESTAMP",
+            "write TIMESTAMP '2024-01-31 10:00:00'; TRY_CAST gives NULL instead",
+        ),
     ];
     let known = |(pattern, message, hint): (&str, &'static str, &'static str)| Known {
         pattern: Regex::new(pattern).expect("a constant pattern"),

@@ -20,7 +20,7 @@ use super::{Output, Rejected, Rejection, RowOrigin};
 use crate::connectors::{Keep, OnError, PartitionId, RawRecord, SourceRows, Undecoded};
 use crate::error::{Error, Result};
 use crate::plan::{Hidden, SourceNode};
-use crate::time::{Progress, TimeMs, WATERMARK_MAX, WATERMARK_MIN, is_admissible, iso_utc};
+use crate::time::{Moves, Progress, TimeMs, WATERMARK_MAX, WATERMARK_MIN, is_admissible, iso_utc};
 
 /// What happened to the records of a batch in the source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -426,7 +426,8 @@ impl SourceStage {
             None => {
                 // Those that have ended do not count: other workers do not know of them.
                 let reached = open().map(|p| p.watermark).max().unwrap_or(WATERMARK_MIN);
-                Progress::Idle { reached, advance: self.advance_when_idle && !self.is_away }
+                let moves = if self.advance_when_idle && !self.is_away { Moves::WithClock } else { Moves::Not };
+                Progress::Idle { reached, moves }
             }
         }
     }

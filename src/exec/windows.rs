@@ -317,11 +317,7 @@ impl SessionJudge {
 /// later than other windows close: whatever is above must not be ahead of its last instant.
 pub(super) fn session_progress(input: Progress, watermark: TimeMs) -> Progress {
     let reached = if watermark == WATERMARK_MAX { watermark } else { watermark.saturating_sub(1) };
-    match input {
-        // The clock has been applied here; above, it is not applied again.
-        Progress::Idle { .. } => Progress::Idle { reached, advance: false },
-        Progress::Active(_) => Progress::Active(reached),
-    }
+    input.applied(reached)
 }
 
 /// A timestamp column as milliseconds. Event times are never null: sources see to that.

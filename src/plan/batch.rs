@@ -37,7 +37,9 @@ use super::batch_functions::{AFTER, bigint, checked, shown, ties, windows_of};
 use super::context::{Planner, ScannedTable};
 use super::lower::in_order;
 use super::optimize;
-use super::per_window::{bound_behind, is_latest_first, joins_windows, names_window_behind, window_function};
+use super::per_window::{
+    bound_behind, is_latest_first, joins_windows, names_window_behind, order_counts, window_function,
+};
 use super::stream::{Hidden, SourceNode};
 use super::windows::AssignWindows;
 use crate::error::{Error, Result};
@@ -247,8 +249,8 @@ impl Batching<'_> {
         let mut aggregates = Vec::new();
         for expr in self.exprs(&aggregate.aggr_expr, input.schema())? {
             let expr = in_order(expr, Hidden { time: true, tie: true, ..Hidden::default() });
-            let (expr, is_wide) = wide_sum(expr, input.schema())?;
-            narrow.push(is_wide);
+            let (expr, fits) = wide_sum(expr, input.schema())?;
+            narrow.push(fits);
             aggregates.push(expr);
         }
         let plan = LogicalPlan::Aggregate(Aggregate::try_new(input.into(), group, aggregates)?);
@@ -263,7 +265,7 @@ impl Batching<'_> {
             Ok(if is_same { key.clone() } else { cast(key.clone(), data_type.clone()) })
         });
         let keys = keys.collect::<Result<Vec<_>>>()?;
-        let values = values.iter().zip(narrow).map(|(value, is_wide)| narrowed(value.clone(), is_wide));
+        let values = values.iter().zip(narrow).map(|(value, fits)| narrowed(value.clone(), fits));
         let exprs = keys.iter().cloned().chain(values).collect();
         with_hidden(plan, named(exprs, &aggregate.schema), of_keys(keys, window))
     }
@@ -297,14 +299,18 @@ impl Batching<'_> {
                 }
                 _ => expr,
             };
-            let (expr, is_wide) = wide_sum(rows_in_order(expr, latest_first), input.schema())?;
+            let expr = match window_function(asked) {
+                Some(f) if order_counts(f)? => rows_in_order(expr, latest_first),
+                _ => expr,
+            };
+            let (expr, fits) = wide_sum(expr, input.schema())?;
             functions.push(expr);
-            narrow.push(is_wide);
+            narrow.push(fits);
         }
         let plan = LogicalPlan::Window(Window::try_new(functions, input.into())?);
         let values = plan.schema().columns();
         let values = values[values.len() - narrow.len()..].iter();
-        exprs.extend(values.zip(narrow).map(|(value, is_wide)| narrowed(Expr::Column(value.clone()), is_wide)));
+        exprs.extend(values.zip(narrow).map(|(value, fits)| narrowed(Expr::Column(value.clone()), fits)));
         with_hidden(plan, named(exprs, &window.schema), carried())
     }
 
@@ -656,9 +662,6 @@ fn ties_ordered(mut sorts: Vec<SortExpr>, ascending: bool) -> Vec<SortExpr> {
     sorts
 }
 
-/// Functions that say of equal rows that they are equal.
-const TIES_COUNT: [&str; 4] = ["rank", "dense_rank", "percent_rank", "cume_dist"];
-
 /// A function with `OVER` whose value depends on which of two equal rows comes first is told by event time and tie.
 fn rows_in_order(expr: Expr, latest_first: bool) -> Expr {
     match expr {
@@ -668,45 +671,55 @@ fn rows_in_order(expr: Expr, latest_first: bool) -> Expr {
         }
         Expr::WindowFunction(mut function) => {
             let params = &mut function.params;
-            let by_rows = match &function.fun {
-                WindowFunctionDefinition::WindowUDF(f) => !TIES_COUNT.contains(&f.name()),
-                // With RANGE, rows that are equal for the query are one.
-                WindowFunctionDefinition::AggregateUDF(_) => params.window_frame.units == WindowFrameUnits::Rows,
-            };
-            if by_rows {
-                params.order_by = ties_ordered(std::mem::take(&mut params.order_by), !latest_first);
-            }
+            params.order_by = ties_ordered(std::mem::take(&mut params.order_by), !latest_first);
             Expr::WindowFunction(function)
         }
         other => other,
     }
 }
 
-/// A `SUM` of `BIGINT` over 38 digits, and whether it is one.
-fn wide_sum(expr: Expr, schema: &DFSchema) -> Result<(Expr, bool)> {
-    let wide = DataType::Decimal128(38, 0);
+/// What a wide value must fit into.
+enum Narrow {
+    Bigint,
+    Decimal(DataType),
+}
+
+/// A `SUM` of `BIGINT` over 38 digits, or a `SUM` or `AVG` of decimals over 76, and what its value must fit into.
+fn wide_sum(expr: Expr, schema: &DFSchema) -> Result<(Expr, Option<Narrow>)> {
+    let of_type = expr.get_type(schema)?;
+    let (name, args) = match &expr {
+        Expr::Alias(alias) => return wide_sum(alias.expr.as_ref().clone(), schema),
+        Expr::AggregateFunction(f) => (f.func.name(), &f.params.args),
+        Expr::WindowFunction(f) => match &f.fun {
+            WindowFunctionDefinition::AggregateUDF(udf) => (udf.name(), &f.params.args),
+            WindowFunctionDefinition::WindowUDF(_) => return Ok((expr, None)),
+        },
+        _ => return Ok((expr, None)),
+    };
+    let [arg] = args.as_slice() else { return Ok((expr, None)) };
+    let (wide, narrow) = match (name, arg.get_type(schema)?) {
+        ("sum", integer) if integer.is_signed_integer() => (DataType::Decimal128(38, 0), Narrow::Bigint),
+        ("sum" | "avg", DataType::Decimal128(_, scale)) => (DataType::Decimal256(66, scale), Narrow::Decimal(of_type)),
+        _ => return Ok((expr, None)),
+    };
+    let args = vec![cast(arg.clone(), wide)];
     Ok(match expr {
-        Expr::Alias(alias) => wide_sum(*alias.expr, schema)?,
-        Expr::AggregateFunction(mut f) if f.func.name() == "sum" && is_bigint(&f.params.args, schema)? => {
-            f.params.args = f.params.args.into_iter().map(|arg| cast(arg, wide.clone())).collect();
-            (Expr::AggregateFunction(f), true)
+        Expr::AggregateFunction(mut f) => {
+            f.params.args = args;
+            (Expr::AggregateFunction(f), Some(narrow))
         }
-        Expr::WindowFunction(mut f) if is_sum(&f) && is_bigint(&f.params.args, schema)? => {
-            f.params.args = f.params.args.into_iter().map(|arg| cast(arg, wide.clone())).collect();
-            (Expr::WindowFunction(f), true)
+        Expr::WindowFunction(mut f) => {
+            f.params.args = args;
+            (Expr::WindowFunction(f), Some(narrow))
         }
-        other => (other, false),
+        other => (other, None),
     })
 }
 
-fn is_sum(function: &WindowFunction) -> bool {
-    matches!(&function.fun, WindowFunctionDefinition::AggregateUDF(f) if f.name() == "sum")
-}
-
-fn is_bigint(args: &[Expr], schema: &DFSchema) -> Result<bool> {
-    Ok(matches!(args, [arg] if arg.get_type(schema)?.is_signed_integer()))
-}
-
-fn narrowed(value: Expr, is_wide: bool) -> Expr {
-    if is_wide { bigint(value) } else { value }
+fn narrowed(value: Expr, narrow: Option<Narrow>) -> Expr {
+    match narrow {
+        Some(Narrow::Bigint) => bigint(value),
+        Some(Narrow::Decimal(data_type)) => cast(value, data_type),
+        None => value,
+    }
 }

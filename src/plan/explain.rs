@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
+use chrono_tz::Tz;
 use regex::{Captures, Regex};
 
 use super::stream::{AggregateNode, Emission, Hidden, NodeId, Op, OutputColumn, Step, StreamPlan};
@@ -49,8 +50,10 @@ fn readable(text: &str) -> String {
                 if parts.get(1).is_some() { " ORDER BY [event time" } else { ", event time" }
             },
         );
-    let text = INDEX.replace_all(&text, "$1");
-    sql_words(&text)
+    // What stands between quotes is a text of the query.
+    let parts = text.split('\'').enumerate();
+    let parts = parts.map(|(at, part)| if at % 2 == 0 { INDEX.replace_all(part, "$1") } else { part.into() });
+    sql_words(&parts.collect::<Vec<_>>().join("'"))
 }
 
 fn describe(plan: &StreamPlan, id: NodeId, depth: usize, notes: &dyn Fn(NodeId) -> Vec<String>, text: &mut String) {
@@ -92,7 +95,7 @@ fn describe(plan: &StreamPlan, id: NodeId, depth: usize, notes: &dyn Fn(NodeId) 
         }
         Op::Windows(windows) => {
             let how = if windows.repeat { "each row in each of its windows" } else { "by slices" };
-            let name = windows.session_gap_ms.map_or_else(|| sliced(&windows.windows), session);
+            let name = windows.session_gap_ms.map_or_else(|| sliced(&windows.windows, windows.zone), session);
             format!("Windows: {name} over {} ({how})", plan.nodes[node.inputs[0]].visible.field(windows.time).name())
         }
         Op::Sessions(sessions) => {
@@ -214,7 +217,7 @@ fn slice_length(windows: &SlicedWindows) -> String {
 
 fn lengths(windows: &Windows) -> String {
     match windows.shape {
-        WindowShape::Sliced(windows) => sliced(&windows),
+        WindowShape::Sliced(sliced_windows) => sliced(&sliced_windows, windows.zone),
         WindowShape::Session { gap_ms } => session(gap_ms),
     }
 }
@@ -233,10 +236,11 @@ fn milliseconds(ms: i64) -> String {
     }
 }
 
-fn sliced(windows: &SlicedWindows) -> String {
+/// The windows' lengths, and the zone of their days and months, or that on whose clocks their bounds are shown.
+fn sliced(windows: &SlicedWindows, shown: Tz) -> String {
     let length = |slices: i64| match windows.axis {
         Axis::Fixed { slice_ms, .. } => milliseconds(slices * slice_ms),
-        Axis::Calendar { unit: CalendarUnit::Day, count, zone, .. } => format!("{} d of {zone}", slices * count),
+        Axis::Calendar { unit: CalendarUnit::Day, count, .. } => format!("{} d", slices * count),
         Axis::Calendar { unit: CalendarUnit::Month, count, .. } => format!("{} months", slices * count),
     };
     let mut text = match windows.run {
@@ -248,5 +252,45 @@ fn sliced(windows: &SlicedWindows) -> String {
     if offset_ms != 0 {
         let _ = write!(text, " offset {}", milliseconds(offset_ms));
     }
+    match windows.axis {
+        Axis::Calendar { zone, .. } if zone != Tz::UTC => text += &format!(" of {zone}"),
+        _ if shown != Tz::UTC => text += &format!(" shown in {shown}"),
+        _ => {}
+    }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_the_query_stay_as_they_are() {
+        let rows = [
+            ("Filter: k@0 = 'a@1' AND n@12 > 3", "Filter: k = 'a@1' AND n > 3"),
+            ("k@0 = 'it''s b@2' OR k@0 = ''", "k = 'it''s b@2' OR k = ''"),
+        ];
+        for (text, want) in rows {
+            assert_eq!(readable(text), want);
+        }
+    }
+
+    #[test]
+    fn windows_tell_their_zone() {
+        let zone = Tz::Europe__Berlin;
+        let days = SlicedWindows::hop_calendar(zone, CalendarUnit::Day, 1, 3, 0);
+        let months = SlicedWindows::hop_calendar(zone, CalendarUnit::Month, 1, 1, 0);
+        let utc = SlicedWindows::hop_calendar(Tz::UTC, CalendarUnit::Month, 1, 1, 0);
+        let hours = SlicedWindows::hop_ms(3_600_000, 3_600_000, 60_000);
+        let rows = [
+            (days, zone, "HOP 1 d in 3 d of Europe/Berlin"),
+            (months, zone, "TUMBLE 1 months of Europe/Berlin"),
+            (utc, Tz::UTC, "TUMBLE 1 months"),
+            (hours, zone, "TUMBLE 1 h offset 1 min shown in Europe/Berlin"),
+            (hours, Tz::UTC, "TUMBLE 1 h offset 1 min"),
+        ];
+        for (windows, shown, want) in rows {
+            assert_eq!(sliced(&windows, shown), want);
+        }
+    }
 }

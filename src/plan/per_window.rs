@@ -17,6 +17,7 @@ use datafusion::logical_expr::{
     WindowFunctionDefinition,
 };
 
+use super::lower::ORDERED;
 use super::marks::{Bound, bound_of, column_behind, is_bound, is_event_time, unmarked};
 use super::refusal::{Clause, Refusal, refuse};
 use crate::time::{Run, WindowShape, Windows};
@@ -70,6 +71,7 @@ impl PerWindow {
         let mut found: Option<Windows> = None;
         for expr in &window.window_expr {
             let Some(function) = window_function(expr) else { return plan_err!("OVER without a function") };
+            order_counts(function)?;
             let bounds = function.params.partition_by.iter().filter_map(|e| bound_behind(&window.input, e));
             let bounds: Vec<(Bound, Windows)> = bounds.collect();
             match bounds.iter().find(|(bound, windows)| names_window(*bound, windows)) {
@@ -210,7 +212,11 @@ impl PerWindow {
     /// What is done, for people to read.
     pub fn title(&self) -> String {
         match &self.work {
-            LogicalPlan::Join(join) => format!("{} join per window", join.join_type),
+            LogicalPlan::Join(join) => {
+                let on = join.on.iter().map(|(left, right)| format!("{left} = {right}"));
+                let all: Vec<String> = on.chain(join.filter.iter().map(ToString::to_string)).collect();
+                format!("{} join per window ON {}", join.join_type, all.join(" AND "))
+            }
             LogicalPlan::Window(window) => {
                 let list: Vec<String> = window.window_expr.iter().map(ToString::to_string).collect();
                 format!("Over per window: {}", list.join(", "))
@@ -352,6 +358,27 @@ pub fn is_latest_first(order_by: &[Sort], input: &LogicalPlan) -> bool {
     index.is_some_and(|index| is_event_time(input, index))
 }
 
+/// Whether the value of a function OVER depends on which of two rows comes first that the query's order leaves equal.
+pub fn order_counts(function: &WindowFunction) -> Result<bool> {
+    let frame = &function.params.window_frame;
+    let is_whole = frame.start_bound.is_unbounded() && frame.end_bound.is_unbounded();
+    match &function.fun {
+        WindowFunctionDefinition::WindowUDF(udf) => Ok(!TIES_COUNT.contains(&udf.name())),
+        WindowFunctionDefinition::AggregateUDF(udf) => match frame.units {
+            _ if is_whole => Ok(ORDERED.contains(&udf.name())),
+            WindowFrameUnits::Rows => Ok(true),
+            // Rows that are equal for the query come together, and would have no order among them.
+            _ if ORDERED.contains(&udf.name()) => {
+                refuse(format!("{} OVER would list rows that ORDER BY leaves equal in no order", udf.name().to_uppercase()))
+                    .hint("write ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW (or AND UNBOUNDED FOLLOWING) behind the ORDER BY")
+                    .clause(Clause::Over)
+                    .into()
+            }
+            _ => Ok(false),
+        },
+    }
+}
+
 /// Gives a function whose value depends on the order of rows one that does not depend on luck, among the rows of one
 /// window. The result keeps its name.
 fn break_ties(expr: Expr, input: &LogicalPlan, tie_breakers: &[Expr], window: &Expr) -> Result<Expr> {
@@ -359,15 +386,7 @@ fn break_ties(expr: Expr, input: &LogicalPlan, tie_breakers: &[Expr], window: &E
     let broken = expr
         .transform(|e| match e {
             Expr::WindowFunction(mut function) => {
-                let by_rows = match &function.fun {
-                    WindowFunctionDefinition::WindowUDF(udf) => !TIES_COUNT.contains(&udf.name()),
-                    // With RANGE, rows that are equal for the query are one.
-                    WindowFunctionDefinition::AggregateUDF(_) => {
-                        function.params.window_frame.units == WindowFrameUnits::Rows
-                            && !function.params.order_by.is_empty()
-                    }
-                };
-                if by_rows {
+                if order_counts(&function)? {
                     let ascending = !is_latest_first(&function.params.order_by, input);
                     let more = tie_breakers.iter().map(|e| Sort::new(e.clone(), ascending, false));
                     function.params.order_by.extend(more);

@@ -9,9 +9,9 @@ use datafusion::logical_expr::{Expr, FetchType, LogicalPlan, LogicalPlanBuilder,
 use sqlparser::ast;
 
 use super::context::Planner;
-use super::stream::SinkNode;
+use super::stream::{Op, SinkNode, StreamPlan};
 use crate::catalog::{Column, ColumnKind, Table};
-use crate::connectors::accepts_changes;
+use crate::connectors::{Rejects, accepts_changes, matches_pattern};
 use crate::error::{Error, Result};
 use crate::sql::types::sql_type;
 
@@ -108,6 +108,41 @@ pub(super) fn check_takes_changes(table: &Table) -> Result<()> {
         "write only final rows: leave the EMIT clause (and 'table.exec.emit.allow-lateness') out; or let the table hold \
          changes: 'connector' = 'upsert-kafka' with a PRIMARY KEY, or 'format' = 'debezium-json'",
     ))
+}
+
+/// Refuses a table whose pattern matches a topic that the same job writes to: it would read what it has written.
+pub(super) fn check_patterns(plan: &StreamPlan) -> Result<()> {
+    let mut outputs: Vec<(&Table, &str, &str)> = Vec::new();
+    for node in &plan.nodes {
+        match &node.op {
+            Op::Sink(SinkNode { table: Some(table), .. }) => {
+                outputs.extend(table.options.get("topic").map(|topic| (table.as_ref(), "topic", topic.trim())));
+            }
+            Op::Source(source) => {
+                let Rejects { late_topic, dead_letter_topic, .. } = &source.rejects;
+                let of = [("scan.late.topic", late_topic), ("scan.dead-letter.topic", dead_letter_topic)];
+                let of =
+                    of.into_iter().filter_map(|(key, topic)| Some((source.table.as_ref(), key, topic.as_deref()?)));
+                outputs.extend(of);
+            }
+            _ => {}
+        }
+    }
+    // Tables that name other brokers are of another cluster.
+    let brokers = |table: &Table| table.options.get("properties.bootstrap.servers").map(str::trim).map(str::to_owned);
+    for table in plan.sources().map(|source| &source.table) {
+        let reads = |(of, _, topic): &&(&Table, &str, &str)| {
+            matches_pattern(&table.options, topic) && brokers(of) == brokers(table)
+        };
+        if let Some((of, key, topic)) = outputs.iter().find(reads) {
+            let (reader, writer) = (&table.name, &of.name);
+            return Err(Error::statement(format!(
+                "the 'topic-pattern' of table {reader} matches \"{topic}\", which this job writes to ('{key}' of {writer})"
+            ))
+            .hint("the job would read what it has written: narrow the pattern, or name another topic"));
+        }
+    }
+    Ok(())
 }
 
 /// A value as another type. Rows become rows field by field in their order, whatever the fields are called: `ROW(1, 'a')`

@@ -1,20 +1,24 @@
 //! Lines from the terminal.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
 
 use rustyline::completion::Completer;
-use rustyline::config::{Behavior, Config};
+use rustyline::config::{Behavior, ColorMode, CompletionType, Config};
 use rustyline::error::ReadlineError;
-use rustyline::highlight::Highlighter;
+use rustyline::highlight::{CmdKind, Highlighter};
 use rustyline::hint::Hinter;
 use rustyline::history::FileHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
-use rustyline::{Editor, Helper};
+use rustyline::{Context, Editor, Helper};
+use tidemill::completion::complete;
 use tidemill::sql::is_complete;
 
+use super::colours::coloured;
 use super::commands;
 use super::history::History;
+use super::known::Knowledge;
 
 const PROMPT: &str = "tidemill> ";
 
@@ -24,18 +28,36 @@ pub struct LineEditor {
     history: History,
 }
 
-/// What the line editor knows of the language: where a statement ends.
-struct Statements;
+/// What the line editor knows of the language: where a statement ends, what may stand at the cursor, colours.
+struct Statements {
+    knowledge: Knowledge,
+    has_colours: bool,
+}
 
 impl Completer for Statements {
     type Candidate = String;
+
+    fn complete(&self, line: &str, at: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
+        self.knowledge.want_topics_in(line);
+        let known = self.knowledge.now();
+        Ok(complete(&known, &line[..at], &line[at..]))
+    }
 }
 
 impl Hinter for Statements {
     type Hint = String;
 }
 
-impl Highlighter for Statements {}
+impl Highlighter for Statements {
+    fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
+        // The shell's own commands are no SQL.
+        if !self.has_colours || line.starts_with('\\') { Cow::Borrowed(line) } else { coloured(line) }
+    }
+
+    fn highlight_char(&self, _: &str, _: usize, _: CmdKind) -> bool {
+        self.has_colours
+    }
+}
 
 impl Helper for Statements {}
 
@@ -49,7 +71,7 @@ impl Validator for Statements {
 
 impl LineEditor {
     /// Opens the terminal, and the user's history as far as that works.
-    pub fn open(is_output_terminal: bool) -> rustyline::Result<Self> {
+    pub fn open(is_output_terminal: bool, has_colours: bool, knowledge: Knowledge) -> rustyline::Result<Self> {
         // With rows redirected to a file, the prompt must not go there.
         let behavior = if is_output_terminal { Behavior::Stdio } else { Behavior::PreferTerm };
         let config = Config::builder()
@@ -58,9 +80,11 @@ impl LineEditor {
             .max_history_size(History::ENTRIES_MAX)?
             .history_ignore_dups(true)?
             .history_ignore_space(true)
+            .completion_type(CompletionType::List)
+            .color_mode(if has_colours { ColorMode::Enabled } else { ColorMode::Disabled })
             .build();
         let mut editor = Editor::with_config(config)?;
-        editor.set_helper(Some(Statements));
+        editor.set_helper(Some(Statements { knowledge, has_colours }));
         let history = History::open();
         history.load(&mut editor);
         Ok(Self { editor, history })

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustyline::history::FileHistory;
 use rustyline::{Editor, Helper};
-use tidemill::sql::show::is_secret;
+use tidemill::catalog::secrets::is_secret;
 
 /// Where the history is, if it is anywhere.
 pub struct History {
@@ -57,7 +57,8 @@ impl History {
     }
 }
 
-fn path(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+/// `$XDG_STATE_HOME/tidemill/history` or its like.
+pub fn path(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     // A relative path is to be ignored, says the standard for these folders.
     let state = variable("XDG_STATE_HOME").filter(|path| path.is_absolute());
     let state = state.or_else(|| Some(variable("HOME").filter(|path| path.is_absolute())?.join(".local/state")))?;

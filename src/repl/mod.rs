@@ -4,29 +4,46 @@
 //! in the foreground; jobs run on in the background, and how one ended is said before the next prompt. The shell's own
 //! commands ([`commands`]) need no `;`. What was typed is kept per user ([`history`]), unless it holds a secret.
 
+mod colours;
 mod commands;
 mod editor;
 mod history;
+mod known;
+
+use std::path::PathBuf;
 
 use rustyline::error::ReadlineError;
 use tidemill::error::Error;
 use tidemill::runtime::Engine;
 
 use crate::cli::Stop;
-use crate::cli::config::Config;
+use crate::cli::args::Piece;
+use crate::cli::config::{Config, folder};
+use crate::cli::script;
 use crate::cli::session::Session;
 use crate::cli::signals::{Signals, is_interrupt};
 use crate::cli::voice::{Voice, count};
 use commands::Command;
 use editor::LineEditor;
+use known::Knowledge;
+
+/// Where what was typed is kept, if it is anywhere.
+pub fn history_path() -> Option<PathBuf> {
+    history::path(|name| std::env::var_os(name).map(PathBuf::from))
+}
 
 /// Opens the shell and serves it until its end.
 pub fn run(config: &Config, signals: Signals) -> Result<(), Stop> {
-    let mut editor = LineEditor::open(config.output.is_terminal).map_err(|e| terminal_error(&e))?;
     let mut session = Session::open(config, signals.clone(), true)?;
+    let knowledge = Knowledge::of(&session.engine);
+    let editor = LineEditor::open(config.output.is_terminal, config.voice.color, knowledge.clone());
+    let mut editor = editor.map_err(|e| terminal_error(&e))?;
     session.counts_rows = true;
     greet(&session, config.voice);
-    let result = serve(&mut editor, &mut session, &signals, config.voice);
+    let result = run_start_file(&mut session, config.voice).and_then(|goes_on| match goes_on {
+        true => serve(&mut editor, &mut session, &knowledge, &signals, config.voice),
+        false => Ok(()),
+    });
     say_goodbye(&session.engine, config.voice);
     session.close();
     result
@@ -51,7 +68,13 @@ fn say_goodbye(engine: &Engine, voice: Voice) {
     }
 }
 
-fn serve(editor: &mut LineEditor, session: &mut Session, signals: &Signals, voice: Voice) -> Result<(), Stop> {
+fn serve(
+    editor: &mut LineEditor,
+    session: &mut Session,
+    knowledge: &Knowledge,
+    signals: &Signals,
+    voice: Voice,
+) -> Result<(), Stop> {
     loop {
         // Failures were told; here they end nothing.
         let _ = session.tell_ends();
@@ -67,20 +90,102 @@ fn serve(editor: &mut LineEditor, session: &mut Session, signals: &Signals, voic
             Err(ReadlineError::Eof) => return Ok(()),
             Err(error) => return Err(terminal_error(&error)),
         };
-        match commands::parse(&text) {
-            Some(Command::Quit) => return Ok(()),
-            Some(Command::Help) => voice.say(commands::HELP),
-            Some(Command::Unknown(name)) => {
-                let error = Error::statement(format!("there is no command \\{name}")).hint("\\? lists what there is");
-                voice.error(None, &error, "");
-            }
-            None => match session.run(None, &text) {
-                Ok(()) | Err(Stop::Told(_)) => {}
-                Err(Stop::Signal(signal)) if is_interrupt(signal) => voice.say("interrupted"),
-                Err(stop) => return Err(stop),
-            },
+        if !obey(session, &text, voice)? {
+            return Ok(());
         }
         signals.clear();
+        knowledge.refresh();
+    }
+}
+
+/// Does what was typed; `false` when the shell is to end.
+fn obey(session: &mut Session, text: &str, voice: Voice) -> Result<bool, Stop> {
+    let refuse = |error: Error| voice.error(None, &error, "");
+    let Some(command) = commands::parse(text) else { return execute(session, None, text, voice).map(|()| true) };
+    match command {
+        Command::Quit => return Ok(false),
+        Command::Help => voice.say(commands::HELP),
+        Command::Statement(statement) => execute(session, None, &statement, voice)?,
+        Command::Expanded(how) => match session.expand(how.as_deref()) {
+            Ok(sentence) => voice.say(sentence),
+            Err(error) => refuse(error),
+        },
+        Command::Timing(how) => {
+            session.tells_time = how.unwrap_or(!session.tells_time);
+            voice.say(if session.tells_time { "timing is on" } else { "timing is off" });
+        }
+        Command::Include(file) => match script::read(Piece::File(file.into())) {
+            Ok(script) => return obey_file(session, &script, voice),
+            Err(error) => refuse(error),
+        },
+        Command::Output(file) => match session.redirect(file.as_deref()) {
+            Ok(()) => {}
+            Err(error) => refuse(error),
+        },
+        Command::Wrong(what) => refuse(Error::statement(what).hint("\\? lists what there is")),
+        Command::Unknown(name) => {
+            refuse(Error::statement(format!("there is no command \\{name}")).hint("\\? lists what there is"));
+        }
+    }
+    Ok(true)
+}
+
+fn execute(session: &mut Session, place: Option<&str>, text: &str, voice: Voice) -> Result<(), Stop> {
+    match session.run(place, text) {
+        Ok(()) | Err(Stop::Told(_)) => Ok(()),
+        Err(Stop::Signal(signal)) if is_interrupt(signal) => {
+            voice.say("interrupted");
+            Ok(())
+        }
+        Err(stop) => Err(stop),
+    }
+}
+
+/// Does what a file says: statements, and lines that are commands of the shell.
+fn obey_file(session: &mut Session, script: &script::Text, voice: Voice) -> Result<bool, Stop> {
+    // A file may include others; one that includes itself comes to an end here.
+    const DEPTH_MAX: u32 = 16;
+    session.depth += 1;
+    let result = if session.depth > DEPTH_MAX {
+        voice.error(None, &Error::statement("files include each other without end"), "");
+        Ok(true)
+    } else {
+        obey_parts(session, script, voice)
+    };
+    session.depth -= 1;
+    result
+}
+
+fn obey_parts(session: &mut Session, script: &script::Text, voice: Voice) -> Result<bool, Stop> {
+    let place = script.place.as_deref();
+    let mut statements = String::new();
+    for line in script.text.split_inclusive('\n') {
+        // A backslash within a statement is a part of it.
+        if line.starts_with('\\') && tidemill::sql::is_complete(&statements) {
+            execute(session, place, &std::mem::take(&mut statements), voice)?;
+            if !obey(session, line, voice)? {
+                return Ok(false);
+            }
+        } else {
+            statements.push_str(line);
+        }
+    }
+    execute(session, place, &statements, voice)?;
+    Ok(true)
+}
+
+/// Does what the user's own file says, if there is one: `rc.sql` in the folder of the configuration.
+fn run_start_file(session: &mut Session, voice: Voice) -> Result<bool, Stop> {
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let Some(file) = folder(variable).map(|folder| folder.join("rc.sql")).filter(|file| file.is_file()) else {
+        return Ok(true);
+    };
+    match script::read(Piece::File(file)) {
+        Ok(script) => obey_file(session, &script, voice),
+        Err(error) => {
+            voice.error(None, &error, "");
+            Ok(true)
+        }
     }
 }
 

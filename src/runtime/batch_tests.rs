@@ -256,6 +256,8 @@ fn what_does_not_fit_fails() {
         "SELECT n + 1 FROM a",
         "SELECT count(*) FROM a WHERE n * 2 > 3",
         "SELECT twice FROM a",
+        "SELECT sum(CAST('60000000000000000000000000000000000000' AS DECIMAL(38, 0))) FROM a",
+        "SELECT avg(CAST('6000000000000000000000000000000000000' AS DECIMAL(38, 0))) FROM a",
     ] {
         let error = try_run(query, PlanSettings::default(), LateRows::Drop, &records).err();
         let error = error.unwrap_or_else(|| panic!("{query} gives rows"));

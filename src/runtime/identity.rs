@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::progress::Restored;
 use super::rehearsal::sources_of;
+use super::session::Restore;
 use super::state::StoredState;
 use crate::catalog::Table;
 use crate::error::{Error, Result};
@@ -82,6 +83,17 @@ impl Identity {
     /// Tells jobs apart that nobody has named: their statements, views, tables and settings.
     pub fn short(&self) -> &str {
         &self.definition[..8]
+    }
+
+    /// What was left by a job, for one that this is; an error if it does not fit. `None` if it is to be given up.
+    pub fn fit(&self, job: &str, mut left: Restored, restore: Restore) -> Result<Option<Restored>> {
+        if restore == Restore::None {
+            return Ok(None);
+        }
+        let verdict = self.judge(&left.beginning.identity);
+        verdict.check(job, restore == Restore::Compatible)?;
+        verdict.apply(&mut left);
+        Ok(Some(left))
     }
 
     /// What becomes of the state of a job that was another one.

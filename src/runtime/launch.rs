@@ -17,7 +17,7 @@ use super::exchange::{Aligned, Message};
 use super::guarantee::Guarantee;
 use super::identity::Identity;
 use super::job::{Job, JobState};
-use super::ledger::{Ledger, open_log};
+use super::ledger::{Ledger, log_name, look};
 use super::metrics::{InputLayout, JobMetrics, Layout, ReadCounts, StatementLayout};
 use super::outlets::{SinkLane, WorkerOutlets};
 use super::progress::Restored;
@@ -88,30 +88,32 @@ fn attempt(
     let cancel = CancelToken::default();
     let is_first = *own == 0;
     let guarantee = Guarantee::of(plan, defaults)?;
-    let log = match guarantee.log_table() {
-        Some(table) => Some(open_log(name, table, session, defaults, cancel.clone(), *own)?),
-        None => None,
-    };
     // What was to be given up is, once there is a new beginning.
     let restore = match session.restore()? {
         Restore::None if !is_first => Restore::Strict,
         restore => restore,
     };
-    let (mut ledger, restored) = match &log {
-        Some((transactions, log)) => {
-            let (log, log_name) = (Arc::new(transactions.clone()), log);
-            let identity = Identity::of(plan, definition);
-            let (ledger, restored) = Ledger::open(name, log_name, log, identity, restore, checkpoint_interval, own)?;
-            (Some(ledger), restored)
+    let (mut ledger, mut restored, mut log) = (None, None, None);
+    if let Some(table) = guarantee.log_table() {
+        let (identity, topic) = (Identity::of(plan, definition), log_name(name, session)?);
+        if let Some(left) = look(name, &topic, table, defaults, cancel.clone(), *own)?
+            && is_first
+        {
+            // Somebody may be running the job: he is not stopped by what cannot go on in his place.
+            let left = identity.fit(name, left, restore)?;
+            open_sources(plan, defaults, left.as_ref())?;
+            open_sinks(plan, &Topology::new(Arc::clone(plan), 1), defaults)?;
         }
-        None => (None, None),
-    };
+        let transactions = Transactions::open(table, &topic, session.topic_replication()?, defaults, cancel.clone())?;
+        let of_job = Arc::new(transactions.clone());
+        let opened = Ledger::open(name, &topic, of_job, identity, restore, checkpoint_interval, own)?;
+        (ledger, restored, log) = (Some(opened.0), opened.1, Some(transactions));
+    }
     if restored.is_none() && !is_first {
         return Ok(None);
     }
-    let log = log.as_ref().map(|(transactions, _)| transactions);
     // Rows that may be there twice are written beside the log's transactions.
-    let transactions = log.filter(|_| matches!(guarantee, Guarantee::ExactlyOnce(_)));
+    let transactions = log.as_ref().filter(|_| matches!(guarantee, Guarantee::ExactlyOnce(_)));
     let opened = open_sources(plan, defaults, restored.as_ref())?;
     let partitions = opened.iter().map(|o| o.source.partitions().len()).max().unwrap_or(1);
     let workers = match session.workers()? {
@@ -122,11 +124,11 @@ fn attempt(
     let targets = open_sinks(plan, &topology, defaults)?;
 
     let sources = opened.iter().map(|o| Arc::clone(&o.source));
-    let (rejects, reject_writers) = RejectLanes::open(name, plan, sources, defaults, transactions)?;
+    let (rejects, mut reject_writers) = RejectLanes::open(name, plan, sources, defaults, transactions)?;
     let rejects = Arc::new(rejects);
 
     let layout = Layout { commit_interval: Some(commit_interval), ..metrics_layout(plan, &topology) };
-    let shared = Shared::new(Arc::clone(job), JobMetrics::new(layout), cancel);
+    let shared = Shared::new(Arc::clone(job), JobMetrics::new(layout), cancel.clone());
     let mut rows_out = None;
     let mut writers: Vec<Box<dyn SinkWriter>> = Vec::new();
     for target in &targets {
@@ -143,8 +145,9 @@ fn attempt(
         });
     }
 
+    writers.iter_mut().chain(&mut reject_writers).for_each(|writer| writer.cancel_by(&cancel));
     let troubles = writers.iter().chain(&reject_writers).filter_map(|w| w.trouble());
-    shared.metrics.set_writers(troubles.chain(log.map(Transactions::trouble)).collect());
+    shared.metrics.set_writers(troubles.chain(log.as_ref().map(Transactions::trouble)).collect());
 
     let beginning = restored.as_ref().map(|r| &r.beginning);
     let from = beginning.map_or_else(|| (0, super::clock::wall_ms()), |b| (b.boundary, b.clock_ms));

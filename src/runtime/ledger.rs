@@ -14,7 +14,7 @@ use super::events::ClockEvents;
 use super::failpoint;
 use super::identity::{Identity, Verdict};
 use super::metrics::{Counters, JobMetrics, ReadCounts};
-use super::progress::{Author, Beginning, History, Position, Recorded, Restored, Start, history};
+use super::progress::{Author, Beginning, History, Position, Recorded, Restored, Start, history, last_author};
 use super::session::{Restore, Session};
 use super::shared::Reached;
 use super::state::StoredState;
@@ -26,11 +26,14 @@ use crate::plan::NodeId;
 use crate::state::{ChunkReader, Piece, Spill};
 use crate::time::WATERMARK_MIN;
 
-/// How long somebody younger may take from fencing us to saying so.
-const SUCCESSOR_WAIT: Duration = Duration::from_secs(5);
+/// How long somebody younger may take from fencing us to saying so. Where a test has no threads, nobody can.
+const SUCCESSOR_WAIT: Duration = if cfg!(test) { Duration::ZERO } else { Duration::from_secs(5) };
 
-/// Between two looks for it.
+/// Between two looks at the log.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// How often what somebody else has written is looked at again, if it makes no sense.
+const LOOKS: u32 = 3;
 
 /// See the module's head.
 pub struct Ledger {
@@ -62,9 +65,15 @@ impl Ledger {
         own: &mut u64,
     ) -> Result<(Self, Option<Restored>)> {
         failpoint::reach("after-fence");
-        let History { author: before, mut unfinished, .. } = history(name, job, &log.read()?)?;
-        check_still_own(job, name, *own, before)?;
+        let records = log.read()?;
+        let History { author: before, mut unfinished, .. } = history(name, job, &records)?;
         let is_first = *own == 0;
+        if !is_first {
+            check_not_younger(job, *own, &records)?;
+            if before == Author::default() {
+                return Err(gone(job, name));
+            }
+        }
         if is_first && restore == Restore::None && unfinished.take().is_some() {
             tracing::warn!("{job}: it begins anew, and what it had come to is given up: 'execution.restore' is 'none'");
         } else if is_first && unfinished.is_none() && before != Author::default() {
@@ -111,7 +120,8 @@ impl Ledger {
         let (from, last) = (restored.beginning.boundary, restored.last());
         let state = if from == 0 { String::new() } else { format!(", with the state of boundary {from}") };
         tracing::info!("{job}: it goes on from boundary {last}, as process {}{state}", author.incarnation);
-        self.log.commit(author.takes_up(job, last)?)
+        self.log.commit(author.takes_up(job, last)?)?;
+        self.renew_if_disturbed(last)
     }
 
     /// The state at the checkpoint that a job goes on from.
@@ -149,7 +159,7 @@ impl Ledger {
         let identity = self.identity.clone();
         let beginning = Beginning { clock_ms, identity, sources, ..Beginning::default() };
         let record = self.author.begins(&self.job, beginning)?;
-        self.log.commit(record).map_err(|e| self.explain(e))?;
+        self.log.commit(record).and_then(|()| self.renew_if_disturbed(0)).map_err(|e| self.explain(e))?;
         // What an earlier generation has left.
         self.checkpoints.let_go_of_all();
         Ok(())
@@ -188,7 +198,12 @@ impl Ledger {
         failpoint::reach("before-commit");
         self.log.commit(record).map_err(|e| self.explain(e))?;
         failpoint::reach("after-commit");
-        if let Some(complete) = complete {
+        // First, as what is let go of must be known to be there in another form.
+        let is_known = match boundary.end {
+            End::GoesOn => self.renew_if_disturbed(boundary.sequence).map(|()| true).map_err(|e| self.explain(e))?,
+            _ => !self.log.is_disturbed(),
+        };
+        if let Some(complete) = complete.filter(|_| is_known) {
             tracing::debug!(
                 "{}: the checkpoint of boundary {} is complete after {:?}",
                 self.job,
@@ -198,9 +213,6 @@ impl Ledger {
             let bytes = complete.at.state.iter().map(|stored| stored.bytes).sum();
             metrics.note_checkpoint(complete.at.boundary, complete.took, bytes);
             self.checkpoints.let_go(complete.before);
-        }
-        if boundary.end == End::GoesOn && self.log.is_disturbed() {
-            self.renew(boundary.sequence).map_err(|e| self.explain(e))?;
         }
         Ok(())
     }
@@ -237,33 +249,31 @@ impl Ledger {
     }
 
     /// After a disturbance: a new producer, and a look whether the log is as it should be.
-    fn renew(&self, sequence: u64) -> Result<()> {
+    fn renew_if_disturbed(&self, sequence: u64) -> Result<()> {
+        if !self.log.is_disturbed() {
+            return Ok(());
+        }
         // Somebody younger is not to be fenced. What was committed last may not be visible yet: the broker answers before
         // it has told all partitions. Once there is a new producer, it is.
-        self.check_author()?;
+        check_not_younger(&self.job, self.author.incarnation, &self.log.read()?)?;
         self.log.renew()?;
         self.check_end(sequence)?;
         tracing::info!("{}: the connection to the broker was disturbed; the job goes on by a new producer", self.job);
         Ok(())
     }
 
-    /// Nobody younger has written to the log. Answers the last boundary that is seen.
-    fn check_author(&self) -> Result<Option<u64>> {
-        let Self { job, name, log, author, .. } = self;
-        let History { author: last, unfinished, .. } = history(name, job, &log.read()?)?;
-        if author.incarnation < last.incarnation {
-            return Err(taken_over(job));
-        }
-        Ok(unfinished.map(|restored| restored.last()))
-    }
-
-    /// The log ends with our record of this boundary.
+    /// The log has come to this boundary, and we are the last who took it over.
     fn check_end(&self, sequence: u64) -> Result<()> {
-        let job = &self.job;
-        match self.check_author()? {
-            Some(found) if found == sequence => Ok(()),
+        let Self { job, name, log, author, .. } = self;
+        let records = log.read()?;
+        check_not_younger(job, author.incarnation, &records)?;
+        let History { author: last, unfinished, .. } = history(name, job, &records)?;
+        match unfinished.map(|restored| restored.last()) {
+            Some(found) if found == sequence && last == *author => Ok(()),
             found => Err(Error::upstream(format!(
-                "the progress of job {job} ends with boundary {found:?} instead of {sequence}: a commit was lost on its way"
+                "the progress of job {job} ends with boundary {found:?} of process {} instead of {sequence} of {}: a commit was \
+                 lost on its way",
+                last.incarnation, author.incarnation
             ))
             .hint("start the job again: it goes on from its last commit")
             .transient()),
@@ -276,13 +286,12 @@ impl Ledger {
         if !self.log.is_fenced() {
             return error;
         }
-        let Self { job, name, log, author, .. } = self;
+        let Self { job, log, author, .. } = self;
         let mut looks = SUCCESSOR_WAIT.as_millis() / LOOK.as_millis();
         loop {
-            let read = log.read().and_then(|records| history(name, job, &records));
-            let younger = read.as_ref().is_ok_and(|history| author.incarnation < history.author.incarnation);
-            if younger {
-                return taken_over(job);
+            let checked = log.read().map(|records| check_not_younger(job, author.incarnation, &records));
+            if let Ok(Err(taken_over)) = checked {
+                return taken_over;
             }
             if looks == 0 {
                 return Error::upstream(format!(
@@ -297,40 +306,51 @@ impl Ledger {
     }
 }
 
-fn taken_over(job: &str) -> Error {
-    Error::upstream(format!("a younger process has taken over job {job}: this one has stopped"))
-        .hint("only one process at a time runs a job of one name")
+/// Nobody younger than this incarnation has written to a log.
+pub fn check_not_younger(job: &str, incarnation: u64, records: &[(i64, Vec<u8>)]) -> Result<()> {
+    if last_author(records).incarnation <= incarnation {
+        return Ok(());
+    }
+    Err(Error::upstream(format!("a younger process has taken over job {job}: this one has stopped"))
+        .hint("only one process at a time runs a job of one name"))
 }
 
-/// If an earlier attempt of this process had the log: nobody younger has it, and it is the same log.
-fn check_still_own(job: &str, name: &str, own: u64, last: Author) -> Result<()> {
-    if own < last.incarnation && own != 0 {
-        return Err(taken_over(job));
-    }
-    if last == Author::default() && own != 0 {
-        return Err(Error::upstream(format!("topic \"{name}\", which kept the progress of job {job}, was emptied"))
-            .hint("give the job another name (SET 'pipeline.name' = '..') to begin anew"));
-    }
-    Ok(())
+/// What an earlier attempt of this process has written to is not there any more.
+fn gone(job: &str, name: &str) -> Error {
+    Error::upstream(format!("topic \"{name}\", which kept the progress of job {job}, is gone or was emptied"))
+        .hint("give the job another name (SET 'pipeline.name' = '..') to begin anew")
 }
 
-/// The log of a job, by its transactions, and its name. This takes the log over from whoever had it, unless that is
-/// somebody younger than an earlier attempt of this process (`own`, or 0).
-pub fn open_log(
-    job: &str,
-    table: &Table,
-    session: &Session,
-    defaults: &Defaults,
-    cancel: CancelToken,
-    own: u64,
-) -> Result<(Transactions, String)> {
+/// What the log of a job is called.
+pub fn log_name(job: &str, session: &Session) -> Result<String> {
     // The name of a job may be any; that of a topic may not.
     let letter = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
     let name = format!("{}{}", session.topic_prefix(), job.chars().map(letter).collect::<String>());
     connectors::kafka::check_log_name(&name)?;
-    if own != 0 {
-        let records = Transactions::look(table, &name, defaults, cancel.clone())?.unwrap_or_default();
-        check_still_own(job, &name, own, history(&name, job, &records)?.author)?;
+    Ok(name)
+}
+
+/// What a job has come to, without taking its log over; `own` is the incarnation of an earlier attempt of this process, or 0.
+pub fn look(
+    job: &str,
+    name: &str,
+    table: &Table,
+    defaults: &Defaults,
+    cancel: CancelToken,
+    own: u64,
+) -> Result<Option<Restored>> {
+    let mut looks = LOOKS;
+    loop {
+        let records = Transactions::look(table, name, defaults, cancel.clone())?;
+        if own != 0 {
+            return check_not_younger(job, own, &records.ok_or_else(|| gone(job, name))?).map(|()| None);
+        }
+        match history(name, job, &records.unwrap_or_default()) {
+            Ok(History { unfinished, .. }) => return Ok(unfinished),
+            Err(error) if looks == 0 => return Err(error),
+            // Somebody may be writing: a record may not be seen yet that stands for others which are gone.
+            Err(_) => looks -= 1,
+        }
+        thread::sleep(LOOK);
     }
-    Ok((Transactions::open(table, &name, session.topic_replication()?, defaults, cancel)?, name))
 }

@@ -13,6 +13,8 @@ mod attempts;
 mod batch;
 #[cfg(test)]
 mod batch_tests;
+#[cfg(test)]
+mod broker_model;
 mod checkpoints;
 pub mod clock;
 mod commit;
@@ -23,6 +25,8 @@ mod events;
 mod exchange;
 mod failpoint;
 mod guarantee;
+#[cfg(test)]
+mod history_tests;
 mod identity;
 mod info;
 mod job;
@@ -50,11 +54,12 @@ mod topology;
 pub mod words;
 mod worker;
 
-pub use engine::{Engine, EngineConfig, Outcome, Rows};
+pub use engine::{Engine, EngineConfig, Names, Outcome, Rows};
 pub use info::{
     CheckpointInfo, CommitInfo, JobInfo, OperatorInfo, PartitionInfo, PartitionState, RestartInfo, SourceInfo,
     StatementInfo, Terms,
 };
 pub use job::{Job, JobStatus};
 pub use query::QueryStream;
+pub use session::{setting_keys, setting_values};
 pub use topic_rows::TopicRows;

@@ -327,6 +327,13 @@ impl Author {
     }
 }
 
+/// Who wrote the last of these records. What all of them come to is another question: while the end of a transaction is
+/// on its way, a record may not be seen yet that stands for others which are gone.
+pub fn last_author(records: &[(i64, Vec<u8>)]) -> Author {
+    let last = records.last().and_then(|(_, record)| serde_json::from_slice::<Record>(record).ok());
+    last.map_or_else(Author::default, |Record { generation, incarnation, .. }| Author { generation, incarnation })
+}
+
 /// What a log with these records, each with its offset, comes to.
 pub fn history(log: &str, job: &str, records: &[(i64, Vec<u8>)]) -> Result<History> {
     let mut history = History::default();

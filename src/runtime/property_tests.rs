@@ -362,6 +362,23 @@ impl Asking<'_> {
                  GROUP BY window_start, window_end, k"
             ),
         };
+        if self.chance(30) {
+            self.note("over");
+            let over = self.one(&[
+                "SUM(n) OVER (PARTITION BY window_start, window_end ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)",
+                "SUM(n) OVER (PARTITION BY window_start, window_end, k ORDER BY n ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING)",
+                "COUNT(*) OVER (PARTITION BY window_start, window_end ORDER BY n)",
+                "SUM(n) OVER (PARTITION BY window_start, window_end)",
+                "ARRAY_AGG(n) OVER (PARTITION BY window_start, window_end)",
+                "ARRAY_AGG(n) OVER (PARTITION BY window_end ORDER BY k ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)",
+                "STRING_AGG(k, '+') OVER (PARTITION BY window_start, window_end ORDER BY n ROWS BETWEEN UNBOUNDED PRECEDING \
+                 AND UNBOUNDED FOLLOWING)",
+                "LAG(n) OVER (PARTITION BY window_start, window_end ORDER BY k)",
+                "ARRAY_AGG(n) OVER (PARTITION BY window_start, window_end ORDER BY k)",
+            ]);
+            let sql = format!("SELECT window_start, window_end, k, n, {over} AS v FROM ({rows})");
+            return self.asked(sql, None, false);
+        }
         let rank = self.one(&["ROW_NUMBER()", "ROW_NUMBER()", "RANK()", "DENSE_RANK()"]);
         let by = self.one(&["", ", k"]);
         let order = self.one(&["n DESC", "n, k", "k DESC"]);
@@ -614,14 +631,14 @@ fn run(plan: &Arc<StreamPlan>, asked: &Asked, case: &Case, how: How) -> Result<C
             let workers = rng.random_range(1..=4);
             let mut next =
                 Rehearsal::restored(Arc::clone(plan), &partitions, workers, *clock_ms, state.clone(), spill)?;
-            for (source, of_source) in read.iter().enumerate() {
-                for (partition, &come) in of_source.iter().enumerate() {
+            for (source, read) in read.iter().enumerate() {
+                for (partition, read) in read.iter().enumerate() {
                     let (before, after) = (job.stage(source, partition), next.stage(source, partition));
                     after.advance_watermark(partition, before.watermark(partition));
                     if before.is_idle(partition) {
                         after.set_idle(partition);
                     }
-                    if case.ends_early && come == case.log[tables[source]][partition].len() {
+                    if case.ends_early && *read == case.log[tables[source]][partition].len() {
                         after.set_ended(partition);
                     }
                 }

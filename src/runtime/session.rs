@@ -7,13 +7,18 @@ use std::time::Duration;
 use chrono_tz::Tz;
 
 use crate::catalog::options::{invalid, nearest, parse_bytes, parse_duration};
+use crate::catalog::secrets::{is_secret, shown};
 use crate::error::{Error, Result};
 use crate::exec::Memory;
 use crate::plan::{LateRows, PlanSettings};
 use crate::state::SpillSpace;
+use crate::time::IDLE_CLOCK_STEP_MS_MAX;
 use crate::time::TIME_MS_LIMIT;
 
 const ALLOW_LATENESS: &str = "table.exec.emit.allow-lateness";
+
+/// Between two commit boundaries, at most: half of what the clock may move an idle stream's time by at one of them.
+const COMMIT_INTERVAL_MAX: Duration = Duration::from_millis(IDLE_CLOCK_STEP_MS_MAX.unsigned_abs() / 2);
 
 const TOPIC_PREFIX: &str = "state.topic-prefix";
 
@@ -55,6 +60,23 @@ const KEYS: &[&str] = &[
     "sql-client.execution.result-mode",
     UNTIL_CAUGHT_UP,
 ];
+
+/// The keys that can be set.
+pub fn setting_keys() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().copied()
+}
+
+/// The values that a key can have, where they are few.
+pub fn setting_values(key: &str) -> &'static [&'static str] {
+    match key {
+        "table.dml-sync" | UNTIL_CAUGHT_UP => &["true", "false"],
+        "execution.runtime-mode" => &["streaming", "batch"],
+        "execution.batch.late-rows" => &["drop", "keep"],
+        "sql-client.execution.result-mode" => &["table", "vertical", "jsonl", "json", "csv", "tsv", "markdown"],
+        "table.local-time-zone" => &["UTC", "Europe/Berlin", "America/New_York", "Asia/Tokyo"],
+        _ => &[],
+    }
+}
 
 /// Keys of Flink's that scripts set and that change nothing here, by their beginnings.
 const WITHOUT_MEANING: &[&str] = &[
@@ -125,9 +147,7 @@ impl Session {
 
     /// All that is set; values of keys that may hold secrets are hidden.
     pub fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.values
-            .iter()
-            .map(|(k, v)| (k.as_str(), if crate::sql::show::is_secret(k) { "******" } else { v.as_str() }))
+        self.values.iter().map(|(k, v)| (k.as_str(), shown(is_secret(k), v)))
     }
 
     /// Kafka client properties (`kafka.*`).
@@ -247,7 +267,14 @@ impl Session {
 
     /// Between two commit boundaries.
     pub fn commit_interval(&self) -> Result<Duration> {
-        self.duration("sink.commit-interval", Duration::from_millis(200))
+        const KEY: &str = "sink.commit-interval";
+        let interval = self.duration(KEY, Duration::from_millis(200))?;
+        // A boundary moves the time of what is idle by no more than so much, and that shall be as fast as the clock.
+        if interval <= COMMIT_INTERVAL_MAX {
+            return Ok(interval);
+        }
+        let value = self.values.get(KEY).map(String::as_str).unwrap_or_default();
+        Err(invalid(KEY, value, &format!("a time of at most {} s", COMMIT_INTERVAL_MAX.as_secs())))
     }
 
     /// Between two checkpoints.

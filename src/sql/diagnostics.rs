@@ -24,6 +24,10 @@ const LINE_CHARS_MAX: usize = 120;
 pub fn render(error: &Error, text: &str, color: bool) -> String {
     let paint = |code: &str, what: &str| if color { format!("\x1b[{code}m{what}\x1b[0m") } else { what.to_string() };
     let mut out = format!("{} {}", paint("1;31", "error:"), escape_lines(&error.message));
+    if let Some(code) = error.code() {
+        // Writing to a string cannot fail.
+        let _ = write!(out, " {}", paint("2", &format!("[{code}]")));
+    }
     if let Some(span) = &error.span {
         let start = floor(text, span.start);
         let end = floor(text, span.end).max(start);

@@ -11,6 +11,7 @@ pub mod diagnostics;
 pub mod dialect;
 mod interval;
 pub mod parser;
+pub mod pieces;
 pub mod query_test;
 pub mod show;
 mod source;

@@ -5,31 +5,8 @@
 use std::fmt::Write;
 
 use super::types::quote;
+use crate::catalog::secrets::{is_secret, shown};
 use crate::catalog::{Column, ColumnKind, Table, View};
-
-/// What stands for a secret.
-const MASK: &str = "******";
-
-/// Whether an option's value may be a secret, by its key.
-pub fn is_secret(key: &str) -> bool {
-    const MARKS: [&str; 12] = [
-        "password",
-        "passwd",
-        "secret",
-        "token",
-        "sasl.jaas",
-        "ssl.key",
-        "ssl.keystore.key",
-        "credential",
-        "private",
-        "api.key",
-        "api-key",
-        "basic-auth.user-info",
-    ];
-    // Where a key or a truststore lies is no secret.
-    let key = key.to_ascii_lowercase();
-    MARKS.iter().any(|mark| key.contains(mark)) && !key.ends_with(".location") && !key.ends_with("token.endpoint.url")
-}
 
 /// The statement that makes a table.
 pub fn show_create_table(table: &Table) -> String {
@@ -53,7 +30,7 @@ pub fn show_create_table(table: &Table) -> String {
     let options: Vec<String> = table
         .options
         .iter()
-        .map(|(key, value)| format!("{} = {}", string(key), string(if is_secret(key) { MASK } else { value })))
+        .map(|(key, value)| format!("{} = {}", string(key), string(shown(is_secret(key), value))))
         .collect();
     if !options.is_empty() {
         let _ = write!(out, "\nWITH (\n  {}\n)", options.join(",\n  "));
@@ -145,18 +122,6 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        fn check(key: &str, want: bool) {
-            assert_eq!(is_secret(key), want, "{key}");
-        }
-        check("properties.sasl.password", true);
-        check("properties.sasl.jaas.config", true);
-        check("properties.ssl.key.password", true);
-        check("properties.ssl.key.pem", true);
-        check("properties.ssl.key.location", false);
-        check("avro-confluent.basic-auth.user-info", true);
-        check("properties.sasl.oauthbearer.client.secret", true);
-        check("properties.bootstrap.servers", false);
-        check("key.fields", false);
         let shown =
             show_create_table(&table("CREATE TABLE t WITH ('properties.sasl.password' = 'hunter2', 'topic' = 'x')"));
         assert!(shown.contains("'properties.sasl.password' = '******'") && !shown.contains("hunter2"), "{shown}");

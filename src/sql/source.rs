@@ -206,7 +206,7 @@ fn lift(text: &str, error: &TokenizerError) -> (Error, Unfinished) {
 }
 
 /// Turns places (line and column, ascending) into byte offsets in one pass.
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     text: &'a str,
     at: usize,
     line: u64,
@@ -214,11 +214,11 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(text: &'a str) -> Self {
+    pub(super) fn new(text: &'a str) -> Self {
         Self { text, at: 0, line: 1, column: 1 }
     }
 
-    fn to(&mut self, place: Location) -> usize {
+    pub(super) fn to(&mut self, place: Location) -> usize {
         for c in self.text[self.at..].chars() {
             if (self.line, self.column) >= (place.line, place.column) {
                 break;

@@ -11,6 +11,7 @@ use datafusion::physical_expr::{GroupsAccumulatorAdapter, PhysicalExpr};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
+use super::checked_decimal::{CheckedDecimal, DecimalResult};
 use super::checked_sum::CheckedSum;
 use super::distinct::DistinctAccumulator;
 use super::sorting::SortingAccumulator;
@@ -39,10 +40,12 @@ impl Aggregate {
         // Accumulators for many groups at once mostly ignore DISTINCT, or know nothing of it (bit_xor, corr).
         let knows_distinct = function.groups_accumulator_supported() && KNOW_DISTINCT.contains(&function.fun().name());
         let own_distinct = function.is_distinct() && function.order_bys().is_empty() && !knows_distinct;
-        let input_types = inputs(&function).iter().map(|e| e.data_type(input)).collect::<Result<_, _>>()?;
+        let input_types: Vec<_> = inputs(&function).iter().map(|e| e.data_type(input)).collect::<Result<_, _>>()?;
         if !own_distinct {
             let state_fields = if sums_whole_numbers(&function) {
                 vec![CheckedSum::state_field(function.name())]
+            } else if of_decimals(&function, &input_types).is_some() {
+                DecimalResult::state_fields(function.name())
             } else {
                 function.state_fields()?
             };
@@ -87,9 +90,9 @@ impl Aggregate {
 
     fn accumulator(&self) -> Result<Box<dyn GroupsAccumulator>> {
         if let Some((plain, fields)) = &self.distinct_of {
-            return Ok(Box::new(DistinctAccumulator::new(plain_accumulator(plain)?, fields)?));
+            return Ok(Box::new(DistinctAccumulator::new(plain_accumulator(plain, &self.input_types)?, fields)?));
         }
-        plain_accumulator(&self.function)
+        plain_accumulator(&self.function, &self.input_types)
     }
 }
 
@@ -105,9 +108,17 @@ fn sums_whole_numbers(function: &AggregateFunctionExpr) -> bool {
     function.fun().name() == "sum" && function.field().data_type() == &DataType::Int64
 }
 
-fn plain_accumulator(function: &Arc<AggregateFunctionExpr>) -> Result<Box<dyn GroupsAccumulator>> {
+/// What a function computes, if its accumulator is a [`CheckedDecimal`].
+fn of_decimals(function: &AggregateFunctionExpr, inputs: &[DataType]) -> Option<DecimalResult> {
+    DecimalResult::of(function.fun().name(), inputs.first()?, function.field().data_type())
+}
+
+fn plain_accumulator(function: &Arc<AggregateFunctionExpr>, inputs: &[DataType]) -> Result<Box<dyn GroupsAccumulator>> {
     if sums_whole_numbers(function) {
         return Ok(Box::new(CheckedSum::default()));
+    }
+    if let Some(result) = of_decimals(function, inputs) {
+        return Ok(Box::new(CheckedDecimal::new(result)));
     }
     if function.groups_accumulator_supported() {
         return Ok(function.create_groups_accumulator()?);

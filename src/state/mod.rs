@@ -9,6 +9,7 @@
 //! given out once; [`KeptPanes`] does so for windows that are given out again when they change; [`Sessions`] keeps one
 //! per slice. At rest in a log state is [`Piece`]s, of which `chunks` makes bytes.
 
+mod checked_decimal;
 mod checked_sum;
 mod chunks;
 mod distinct;

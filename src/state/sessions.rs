@@ -30,6 +30,9 @@ use super::table::GroupTable;
 use crate::error::Result;
 use crate::time::{Axis, SliceId, TimeMs, WATERMARK_MIN};
 
+/// When the next session ends is asked at every boundary: no more groups than this are looked at.
+const LOOKED_AT_MAX: usize = 10_000;
+
 /// All open sessions of one aggregate on one worker.
 pub struct Sessions {
     layout: Arc<AggregateLayout>,
@@ -187,18 +190,19 @@ impl Sessions {
         Ok(())
     }
 
-    /// The earliest time at which a session may end: rows may yet prolong it. Only the first slice is looked at, as no
-    /// session of another one ends before its own.
+    /// The earliest time at which a session may end: rows may yet prolong it. Only the first slice with any is looked
+    /// at, as no session of another one ends before its own; of many groups only the slice's start.
     pub fn next_close(&self) -> Option<TimeMs> {
-        let (_, first) = self.slices.first_key_value()?;
-        let last = match first {
-            Slice::Open { base, delta } => {
+        let last_of = |(slice, groups): (&SliceId, &Slice)| match groups {
+            Slice::Open { base, delta } if base.len() + delta.len() <= LOOKED_AT_MAX => {
                 let lasts = base.spans().1.iter().chain(delta.spans().1);
-                // Groups that have been carried on have no time.
+                // Groups without a row have no time.
                 lasts.filter(|last| **last != TimeMs::MIN).min().copied()
             }
+            Slice::Open { .. } => Some(self.axis.start_of(*slice)),
             Slice::Closed(closed) => closed.groups.last().map(|group| group.last),
         };
+        let last = self.slices.iter().find_map(last_of);
         last.map(|last| last.saturating_add(self.gap_ms))
     }
 

@@ -22,9 +22,10 @@ use datafusion::physical_expr::expressions::{Column, cast};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::sessions::Ended;
 use super::{
-    Admission, Aggregate, AggregateLayout, Fired, GroupTable, KeptPanes, PaneKey, Panes, Piece, PieceKind, Spill,
-    SpillSpace,
+    Admission, Aggregate, AggregateLayout, Fired, GroupTable, KeptPanes, PaneKey, Panes, Piece, PieceKind, Sessions,
+    Spill, SpillSpace,
 };
 use crate::error::Result;
 use crate::time::{CalendarUnit, SlicedWindows, TimeMs, WATERMARK_MAX, WATERMARK_MIN, WindowId};
@@ -168,9 +169,9 @@ fn compare(windows: SlicedWindows, slice_ms: i64, seed: u64) -> usize {
             now += rng.random_range(0..3 * windows.length_ms());
         }
         watermark = watermark.max(now - behind - rng.random_range(0..=slice_ms));
-        fired_at_all += compare_fired(&mut panes, &mut kept, watermark);
+        fired_at_all += compare_fired(windows, &mut panes, &mut kept, watermark);
     }
-    fired_at_all += compare_fired(&mut panes, &mut kept, WATERMARK_MAX);
+    fired_at_all += compare_fired(windows, &mut panes, &mut kept, WATERMARK_MAX);
     assert_eq!((panes.open_windows(), kept.open_windows()), (0, 0));
     drop((panes, kept, logs, spill));
     assert_eq!(space.used(), 0);
@@ -193,7 +194,7 @@ fn deltas(layout: &Arc<AggregateLayout>, pieces: &[Piece]) -> BTreeMap<PaneKey, 
     tables.into_iter().map(|(key, mut table)| (key, texts(&table.finish().unwrap().1))).collect()
 }
 
-fn compare_fired(panes: &mut Panes, kept: &mut KeptPanes, watermark: TimeMs) -> usize {
+fn compare_fired(windows: SlicedWindows, panes: &mut Panes, kept: &mut KeptPanes, watermark: TimeMs) -> usize {
     let mut fired: [Vec<(WindowId, usize, Vec<String>)>; 2] = Default::default();
     let note = |to: &mut Vec<(WindowId, usize, Vec<String>)>, fired: Fired| {
         // A window may have panes without it having rows.
@@ -211,7 +212,14 @@ fn compare_fired(panes: &mut Panes, kept: &mut KeptPanes, watermark: TimeMs) -> 
         Ok(())
     };
     let [of_panes, of_kept] = &mut fired;
-    panes.close_until(watermark, |f| note(of_panes, f)).unwrap();
+    let (next, mut first) = (panes.next_close(), None);
+    assert_eq!(next, kept.next_close());
+    let mut close = |f: Fired| {
+        first.get_or_insert(windows.bounds(f.window).1);
+        note(of_panes, f)
+    };
+    panes.close_until(watermark, &mut close).unwrap();
+    assert_eq!(first, next.filter(|end| end - 1 <= watermark));
     kept.advance(watermark, false, |f| note(of_kept, f)).unwrap();
     assert_eq!(fired[0], fired[1]);
     assert_eq!(panes.open_windows(), kept.open_windows());
@@ -248,5 +256,47 @@ fn a_group_that_was_asked_for_before_it_had_rows_has_no_value_without_one() {
         let mut want = vec![format!("1 {none}"), format!("2 {none}"), "3 2 11 5 6 5.5 2 11".to_owned()];
         want.extend(first.map(|_| "4 1 7 7 7 7.0 1 7".to_owned()));
         assert_eq!(texts(&table.finish().unwrap().1), want);
+    }
+}
+
+#[test]
+fn sessions_know_when_the_next_may_end() {
+    let key = Arc::new(Field::new("k", DataType::Int64, false));
+    let layout = Arc::new(AggregateLayout::new(vec![key], Vec::new()).with_spans());
+    // Few keys whose sessions go on for long, or more than are looked at one by one.
+    for (keys, per_step, steps) in [(3, 2, 400), (20_000, 12_000, 4)] {
+        let mut rng = StdRng::seed_from_u64(keys);
+        let (gap, mut now, mut ended_at_all) = (100, 0, 0);
+        let mut sessions = Sessions::new(Arc::clone(&layout), gap);
+        assert_eq!(sessions.next_close(), None);
+        let mut watermark = WATERMARK_MIN;
+        for _ in 0..steps {
+            for slice in [now / gap, now / gap + 1] {
+                let rows = rng.random_range(0..per_step);
+                let times = (0..rows).map(|_| (slice * gap + rng.random_range(0..gap)).max(now));
+                let times: ArrayRef = Arc::new(times.collect::<Int64Array>());
+                let of_keys = (0..rows).map(|_| i64::try_from(rng.random_range(0..keys)).unwrap());
+                let of_keys: ArrayRef = Arc::new(of_keys.collect::<Int64Array>());
+                if let Some(delta) = sessions.delta(slice).unwrap() {
+                    delta.update(times.len(), &[of_keys], &[vec![times]], &[]).unwrap();
+                }
+            }
+            now += rng.random_range(0..gap);
+            watermark = watermark.max(now - 1);
+            let (next, mut ended) = (sessions.next_close(), 0);
+            let mut end = |of: Ended| {
+                ended += of.rows;
+                Ok(())
+            };
+            sessions.close_until(watermark, &mut end).unwrap();
+            assert!(ended == 0 || next.is_some_and(|next| next <= watermark), "{next:?} {watermark}");
+            // Whatever is due has ended, so what may end next is still to come.
+            assert!(sessions.next_close().is_none() || 0 < sessions.open_windows());
+            if keys < 10 {
+                assert!(sessions.next_close().is_none_or(|next| watermark < next), "{watermark}");
+            }
+            ended_at_all += ended;
+        }
+        assert!(steps / 4 < ended_at_all, "{ended_at_all}");
     }
 }

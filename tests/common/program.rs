@@ -24,7 +24,11 @@ pub fn start_tidemill<S: AsRef<OsStr>>(arguments: &[S]) -> Running {
 pub fn start_tidemill_with<S: AsRef<OsStr>>(variables: &[(&str, &str)], arguments: &[S]) -> Running {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
     // What the machine's user has set must not reach the tests.
-    command.env_remove("TIDEMILL_BROKERS").env_remove("KAFKA_BROKERS").args(arguments);
+    command
+        .env_remove("TIDEMILL_BROKERS")
+        .env_remove("KAFKA_BROKERS")
+        .env("XDG_CONFIG_HOME", "/nowhere")
+        .args(arguments);
     command.envs(variables.iter().copied());
     Running::start(&mut command)
 }

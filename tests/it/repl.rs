@@ -44,7 +44,8 @@ impl Shell {
     fn spawn(home: &Path, terminal: &str) -> PtySession {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
         command.env_remove("TIDEMILL_BROKERS").env_remove("KAFKA_BROKERS").env_remove("RUST_LOG");
-        command.env("TERM", terminal).env("XDG_STATE_HOME", home).env("NO_COLOR", "1");
+        command.env("TERM", terminal).env("XDG_STATE_HOME", home).env("XDG_CONFIG_HOME", home).env("NO_COLOR", "1");
+        command.env("PAGER", "cat");
         spawn_command(command, Some(WAIT_MS)).expect("a pseudo terminal")
     }
 
@@ -101,11 +102,74 @@ fn statements_take_several_lines_and_mistakes_end_nothing() {
     let answer = shell.answers("SELECT 7 * 6 AS n;");
     assert!(answer.contains("42") && !answer.contains("never"), "{answer}");
 
-    for (command, want) in [("help;", "CREATE TABLE"), ("\\?", "SHOW JOBS"), ("\\x", "there is no command \\x")] {
+    for (command, want) in [("help;", "CREATE TABLE"), ("\\?", "SHOW JOBS"), ("\\nope", "there is no command \\nope")] {
         let answer = shell.answers(command);
         assert!(answer.contains(want), "{answer}");
     }
     shell.types("quit");
+    shell.ends();
+}
+
+#[test]
+fn commands_of_psql_do_what_they_do_there() {
+    let mut shell = Shell::open();
+    shell.answers("CREATE TABLE gone (n BIGINT) WITH ('connector' = 'blackhole');");
+    for (command, want) in
+        [("\\dt", "gone"), ("\\d gone", "BIGINT"), ("\\timing", "timing is on"), ("\\i", "takes the name")]
+    {
+        let answer = shell.answers(command);
+        assert!(answer.contains(want), "{command}: {answer}");
+    }
+    let answer = shell.answers("SELECT 1 AS n;");
+    assert!(answer.contains("time: 0."), "{answer}");
+    assert!(shell.answers("\\x").contains("a line per value"));
+    assert!(shell.answers("SELECT 1 AS n;").contains("-[ 1 ]--"));
+    shell.answers("\\x off");
+
+    let (rows, script) = (shell.home.path().join("rows.csv"), shell.home.path().join("script.sql"));
+    fs::write(&script, "SELECT 'from a file' AS a;\n\\x on\nSELECT 2 AS b\n;").unwrap();
+    shell.answers("SET 'sql-client.execution.result-mode' = 'csv';");
+    shell.answers(&format!("\\o {}", rows.display()));
+    shell.answers("SELECT 40 + 2 AS n;");
+    shell.answers("\\o");
+    assert_eq!(fs::read_to_string(&rows).unwrap(), "n\n42\n");
+    let answer = shell.answers(&format!("\\i {}", script.display()));
+    assert!(answer.contains("from a file") && answer.contains("-[ 1 ]--"), "{answer}");
+    shell.types("\\q");
+    shell.ends();
+}
+
+#[test]
+fn tab_completes_what_may_stand_at_the_cursor() {
+    let mut shell = Shell::open();
+    shell.answers(
+        "CREATE TABLE flights (origin STRING, n BIGINT) WITH ('connector' = 'datagen', 'number-of-rows' = '1');",
+    );
+    // What there is becomes known beside the prompt, so the first attempts may come too early.
+    for _ in 0..50 {
+        shell.session.send("SELECT 6 * 7 AS n FROM fli\t LIMIT 1;\r").unwrap();
+        shell.session.flush().unwrap();
+        let (_, found) = shell.session.exp_regex("42\r|there is no table").expect("an answer");
+        shell.sees(PROMPT);
+        if found.starts_with("42") {
+            shell.types("\\q");
+            return shell.ends();
+        }
+    }
+    panic!("nothing was completed");
+}
+
+#[test]
+fn a_file_of_ones_own_is_read_at_the_start() {
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(home.path().join("tidemill")).unwrap();
+    fs::write(home.path().join("tidemill/rc.sql"), "CREATE VIEW mine AS SELECT 7 AS n;\n\\timing on\n").unwrap();
+    let mut shell = Shell { session: Shell::spawn(home.path(), "xterm"), home };
+    shell.sees("view mine is created");
+    shell.sees("timing is on");
+    shell.sees(PROMPT);
+    assert!(shell.answers("SELECT n * 6 AS n FROM mine;").contains("42"));
+    shell.types("\\q");
     shell.ends();
 }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::bindings::rd_kafka_resp_err_t as RespErr;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -235,6 +235,21 @@ impl Cluster {
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(())
+    }
+
+    /// How many bytes a topic takes at once, if the cluster tells.
+    pub fn record_bytes_max(&self, topic: &str) -> Option<usize> {
+        if self.properties.embedded().is_some() {
+            return None;
+        }
+        let watcher = Watcher::quiet("the cluster's client", self.brokers());
+        let admin: AdminClient<Watcher> = self.properties.config(&[], &[]).create_with_context(watcher).ok()?;
+        let options = AdminOptions::new().request_timeout(Some(self.wait));
+        let of_topic = [ResourceSpecifier::Topic(topic)];
+        let answer = futures::executor::block_on(admin.describe_configs(&of_topic, &options));
+        client::end(admin);
+        let settings = answer.ok()?.pop()?.ok()?;
+        settings.get("max.message.bytes")?.value.as_ref()?.parse().ok()
     }
 
     /// The offsets of the first record and of the one after the last committed one.

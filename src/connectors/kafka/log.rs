@@ -28,6 +28,9 @@ pub const STATE: i32 = 1;
 /// How long the end of a log may not come, while nothing is read.
 const READ_WAIT: Duration = Duration::from_secs(30);
 
+/// How long the ends of a log may take to be told.
+const ENDS_WAIT: Duration = Duration::from_secs(2);
+
 /// How long a wait for records takes at once.
 const SLICE: Duration = Duration::from_millis(10);
 
@@ -99,7 +102,8 @@ impl LogTopic {
 
     /// The committed ends of both partitions.
     pub fn ends(&self) -> Result<[i64; 2]> {
-        let cluster = Cluster::new(self.properties.clone())?;
+        // The committing thread asks, which has better things to do than to wait.
+        let cluster = Cluster::new(self.properties.clone())?.waiting(ENDS_WAIT);
         Ok([cluster.watermarks(&self.name, PROGRESS)?.1, cluster.watermarks(&self.name, STATE)?.1])
     }
 

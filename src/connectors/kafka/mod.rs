@@ -35,7 +35,7 @@ mod upsert;
 pub(crate) use cluster::check_topic_name;
 pub use cluster::{Cluster, Topic};
 pub use embedded::Embedded;
-pub use properties::{ClientProperties, property_notice};
+pub use properties::{ClientProperties, property_names, property_notice};
 pub use sink::{KafkaSink, brokers_of, delivery};
 pub use source::KafkaSource;
 pub use topics::{TopicReader, TopicSummary};

@@ -35,11 +35,12 @@ const DISCOVERY_INTERVAL_MAX: Duration = Duration::from_secs(100 * 365 * 86_400)
 /// The topics that a table names: a list, or a pattern for whole names.
 enum Topics<'a> {
     Listed(Vec<&'a str>),
-    Matching(&'a str, Regex),
+    /// The pattern, and what the names of topics begin with that are the engine's own.
+    Matching(&'a str, Regex, &'a str),
 }
 
 impl<'a> Topics<'a> {
-    fn of(options: &'a Options) -> Result<Self> {
+    fn of(options: &'a Options, own_topics: &'a str) -> Result<Self> {
         match (options.get("topic"), options.get("topic-pattern")) {
             (Some(_), Some(_)) => {
                 Err(Error::statement("'topic' and 'topic-pattern' are both set").hint("keep one of them"))
@@ -57,7 +58,7 @@ impl<'a> Topics<'a> {
             (None, Some(pattern)) => {
                 let regex = Regex::new(&format!("^(?:{pattern})$"))
                     .map_err(|_| invalid("topic-pattern", pattern, "a regular expression"))?;
-                Ok(Self::Matching(pattern, regex))
+                Ok(Self::Matching(pattern, regex, own_topics))
             }
         }
     }
@@ -66,7 +67,7 @@ impl<'a> Topics<'a> {
     fn at_start(&self, cluster: &Cluster) -> Result<Vec<Topic>> {
         match self {
             Self::Listed(names) => names.iter().map(|name| cluster.topic(name)).collect(),
-            Self::Matching(pattern, _) => {
+            Self::Matching(pattern, ..) => {
                 let matching = self.now(cluster)?;
                 if matching.is_empty() {
                     return Err(Error::upstream(format!("no topic at {} matches '{pattern}'", cluster.brokers()))
@@ -84,9 +85,11 @@ impl<'a> Topics<'a> {
                 let found = names.iter().map(|name| cluster.find_topic(name)).collect::<Result<Vec<_>>>()?;
                 Ok(found.into_iter().flatten().collect())
             }
-            // Topics of Kafka's own (offsets, transactions) are never meant by a pattern.
-            Self::Matching(_, regex) => {
-                let is_meant = |t: &Topic| !t.name.starts_with("__") && regex.is_match(&t.name);
+            // Topics of Kafka's own (offsets, transactions), and those in which jobs keep what they have come to, are never
+            // meant by a pattern.
+            Self::Matching(_, regex, own) => {
+                let is_own = |name: &str| name.starts_with("__") || !own.is_empty() && name.starts_with(own);
+                let is_meant = |t: &Topic| !is_own(&t.name) && regex.is_match(&t.name);
                 Ok(cluster.topics()?.into_iter().filter(is_meant).collect())
             }
         }
@@ -124,8 +127,13 @@ pub fn discovery_interval(options: &Options) -> Result<Option<Duration>> {
 
 /// The partitions that there are beside the known ones, by topic and number. One whose offsets nobody can tell yet,
 /// because it has no leader, is left for the next time.
-pub fn discover(options: &Options, cluster: &Cluster, known: &BTreeSet<PartitionId>) -> Result<Vec<PartitionPlan>> {
-    let mut ids = ids_of(&Topics::of(options)?.now(cluster)?);
+pub fn discover(
+    options: &Options,
+    cluster: &Cluster,
+    own_topics: &str,
+    known: &BTreeSet<PartitionId>,
+) -> Result<Vec<PartitionPlan>> {
+    let mut ids = ids_of(&Topics::of(options, own_topics)?.now(cluster)?);
     ids.retain(|id| !known.contains(id));
     let plan = |id: &PartitionId| match held(cluster, id) {
         Ok(held) => Some(appeared(id, held)),
@@ -139,8 +147,13 @@ pub fn discover(options: &Options, cluster: &Cluster, known: &BTreeSet<Partition
 
 /// The partitions of a table with their start and end, in the order of their ids; if an earlier run recorded positions,
 /// in its order.
-pub fn resolve(options: &Options, cluster: &Cluster, resume: Option<&[PartitionPlan]>) -> Result<Vec<PartitionPlan>> {
-    let topics = Topics::of(options)?.at_start(cluster)?;
+pub fn resolve(
+    options: &Options,
+    cluster: &Cluster,
+    own_topics: &str,
+    resume: Option<&[PartitionPlan]>,
+) -> Result<Vec<PartitionPlan>> {
+    let topics = Topics::of(options, own_topics)?.at_start(cluster)?;
     let ids = ids_of(&topics);
     let held = ids.iter().map(|id| held(cluster, id)).collect::<Result<Vec<_>>>()?;
     let resolver = Resolver { options, cluster, ids: &ids, held: &held, one_topic: topics.len() == 1 };
@@ -315,7 +328,14 @@ impl Resolver<'_> {
         let held: BTreeMap<&PartitionId, Held> = self.ids.iter().zip(self.held.iter().copied()).collect();
         // The recorded order stays, so that an index means what it meant.
         let goes_on = |recorded: &PartitionPlan| {
-            let start = check_range(&recorded.id, held[&recorded.id], recorded.start, "the job goes on")?;
+            let start = check_range(&recorded.id, held[&recorded.id], recorded.start, "the job goes on");
+            // It goes on from what is on record, whatever its tables say of a start.
+            let start = start.map_err(|error| {
+                error.hint(
+                    "what the job has come to needs these records: begin a new job under another name (SET \
+                     'pipeline.name' = '..'), or give up what it has come to (SET 'execution.restore' = 'none')",
+                )
+            })?;
             Ok(PartitionPlan { start, ..recorded.clone() })
         };
         let mut plans = resume.iter().map(goes_on).collect::<Result<Vec<_>>>()?;

@@ -14,6 +14,7 @@ use rdkafka::error::KafkaError;
 
 use super::{EMBEDDED, Embedded};
 use crate::catalog::options::{Options, nearest};
+use crate::catalog::secrets;
 use crate::connectors::Defaults;
 use crate::error::{Error, Result};
 
@@ -253,12 +254,13 @@ impl ClientProperties {
         merged.extend(own);
         let mut properties = Self::default();
         for (key, value) in merged {
+            let value = secrets::resolve(&key, &value)?;
             match check(&key, &value)? {
                 Checked::Passed(key, value) => {
                     properties.pairs.insert(key, value);
                 }
                 Checked::Owned => {
-                    properties.owned.insert(key, value);
+                    properties.owned.insert(key, value.into_owned());
                 }
                 Checked::Ignored(notice) => tracing::debug!("{notice}"),
             }
@@ -327,6 +329,11 @@ impl ClientProperties {
     }
 }
 
+/// The names of client properties.
+pub fn property_names() -> &'static [&'static str] {
+    KNOWN
+}
+
 const BROKERS_HINT: &str =
     "add 'properties.bootstrap.servers' = 'host:9092' to WITH (..), or start with --brokers host:9092";
 
@@ -379,7 +386,7 @@ mod tests {
         let defaults = Defaults {
             brokers: Some("a:1".into()),
             properties: [("sasl.password".to_owned(), "canary".to_owned())].into(),
-            embedded: None,
+            ..Defaults::default()
         };
         let properties = ClientProperties::of_defaults(&defaults).unwrap();
         assert!(!format!("{properties:?} {defaults:?}").contains("canary"));

@@ -14,7 +14,7 @@ use arrow::array::{Array, AsArray, Int8Array, RecordBatch};
 use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimeUnit, TimestampMillisecondType};
 use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::{Header, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::client::{self, Watcher};
@@ -31,14 +31,21 @@ use crate::connectors::{
 use crate::error::{Error, Result};
 use crate::formats::{Encoded, RowEncoder};
 
-/// How long one wait for acknowledgements takes before progress is looked at.
-const SLICE: Duration = Duration::from_millis(1);
+/// How long one wait for acknowledgements takes before progress is looked at: at least, and at most.
+const SLICE_MIN: Duration = Duration::from_millis(1);
+const SLICE_MAX: Duration = Duration::from_millis(50);
 
 /// Records between two looks at acknowledgements that have come in.
 const RECORDS_PER_POLL: usize = 1_024;
 
 /// How long a flush may take before people are told what it waits for.
 const SILENT_MAX: Duration = Duration::from_secs(10);
+
+/// What a record may take, where nobody says otherwise: librdkafka's own bound, a little less than a broker's.
+const RECORD_BYTES_MAX: usize = 1_000_000;
+
+/// Bytes of a record that are neither key nor value nor headers, and those of the batch that it lies in: more than enough.
+const RECORD_OVERHEAD: usize = 1_024;
 
 /// How records find their partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +65,8 @@ pub struct KafkaSink {
     partition_count: i32,
     partitioner: Partitioner,
     properties: ClientProperties,
-    /// The topic is not the table's own.
-    is_beside: bool,
+    /// The topic is not the table's own, and takes so many bytes at once.
+    beside: Option<usize>,
 }
 
 impl KafkaSink {
@@ -113,13 +120,14 @@ impl KafkaSink {
                 cluster.topic(topic)?
             }
         };
+        let beside = is_beside.then(|| cluster.record_bytes_max(topic).unwrap_or(RECORD_BYTES_MAX));
         Ok(Self {
             table: table.clone(),
             topic: topic.into(),
             partition_count: i32::try_from(found.partitions.len()).unwrap_or(i32::MAX),
             partitioner,
             properties: cluster.properties().clone(),
-            is_beside,
+            beside,
         })
     }
 }
@@ -135,7 +143,7 @@ impl Sink for KafkaSink {
     }
 
     fn writer(&self) -> Result<Box<dyn SinkWriter>> {
-        if !self.is_beside && delivery(&self.table)? == Some(Delivery::ExactlyOnce) {
+        if self.beside.is_none() && delivery(&self.table)? == Some(Delivery::ExactlyOnce) {
             return Err(Error::statement(format!(
                 "table {} cannot be written exactly once in batch mode yet",
                 self.table.name
@@ -146,9 +154,12 @@ impl Sink for KafkaSink {
         // Without idempotence a retry may overtake, and then an older state of a row would be the last one.
         let in_order = [("max.in.flight.requests.per.connection", "1")];
         let forced = if is_upsert(&self.table) && !is_idempotent { &in_order[..] } else { &[] };
+        // The bounds are librdkafka's.
+        let bytes_max = self.beside.unwrap_or(RECORD_BYTES_MAX).clamp(1_000, 1_000_000_000).to_string();
         let config = self.properties.config(
             &[
                 ("linger.ms", "5"),
+                ("message.max.bytes", &bytes_max),
                 ("compression.type", "lz4"),
                 // A closing window is a burst; the bytes are what bounds the memory.
                 ("queue.buffering.max.messages", "1000000"),
@@ -166,14 +177,16 @@ impl Sink for KafkaSink {
         );
         let watcher = Watcher::new(format!("the sink \"{}\"", self.table.name), self.properties.brokers());
         let producer = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
-        Ok(Box::new(Writer { producer: Some(producer), lane: self.lane(), properties: self.properties.clone() }))
+        let (lane, cancel, properties) = (self.lane(), CancelToken::default(), self.properties.clone());
+        Ok(Box::new(Writer { producer: Some(producer), lane, cancel, properties }))
     }
 }
 
 impl KafkaSink {
     fn lane(&self) -> Lane {
         let (topic, partition_count) = (Arc::clone(&self.topic), self.partition_count.max(1));
-        Lane { topic, partition_count, partitioner: self.partitioner, turn: 0 }
+        let leaves_out_from = self.beside.map(|max| max.saturating_sub(RECORD_OVERHEAD));
+        Lane { topic, partition_count, partitioner: self.partitioner, turn: 0, leaves_out_from }
     }
 }
 
@@ -383,6 +396,8 @@ struct Writer {
     /// `None` only while it is being dropped.
     producer: Option<BaseProducer<Watcher>>,
     lane: Lane,
+    /// Cancelled when the job has failed: then nobody waits for a broker that is away.
+    cancel: CancelToken,
     /// Keeps an in-process broker alive for as long as the producer.
     properties: ClientProperties,
 }
@@ -394,12 +409,23 @@ pub struct Lane {
     partitioner: Partitioner,
     /// The next partition in turn.
     turn: i32,
+    /// Headers tell what a record is about, and one of more bytes goes without its value.
+    leaves_out_from: Option<usize>,
+}
+
+/// What there is of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    All,
+    NoValue,
+    NoKeyEither,
 }
 
 impl Lane {
     /// To one partition of a topic.
     pub fn fixed(topic: &str, partition: i32) -> Self {
-        Self { topic: topic.into(), partition_count: 1, partitioner: Partitioner::Fixed(partition), turn: 0 }
+        let (topic, partitioner) = (topic.into(), Partitioner::Fixed(partition));
+        Self { topic, partition_count: 1, partitioner, turn: 0, leaves_out_from: None }
     }
 
     /// Hands rows over; may wait for room until it is cancelled.
@@ -422,7 +448,7 @@ impl Lane {
         producer.client().context().set_waiting(true);
         // The client's own flush polls in slices of 100 ms, which would be the floor of every boundary.
         while producer.in_flight_count() > 0 {
-            producer.poll(SLICE);
+            producer.poll(patience.slice());
             self.check(producer)?;
             cancel.check()?;
             patience.complain(producer, &self.topic);
@@ -469,7 +495,8 @@ impl Lane {
         }
     }
 
-    /// Hands one record over, waiting while the producer's queue is full.
+    /// Hands one record over, waiting while the producer's queue is full. What is too large for a topic whose records are
+    /// told of by headers goes there in part.
     fn send(
         &mut self,
         producer: &BaseProducer<Watcher>,
@@ -477,37 +504,91 @@ impl Lane {
         row: usize,
         cancel: &CancelToken,
     ) -> Result<()> {
-        let headers = rows.headers.as_ref().map(|h| &h[row]).filter(|h| !h.is_empty());
+        if self.partitioner == Partitioner::RoundRobin {
+            self.turn = (self.turn + 1) % self.partition_count;
+        }
+        let Some(bytes_max) = self.leaves_out_from else {
+            return if self.hand_over(producer, rows, row, Left::All, cancel)? {
+                Ok(())
+            } else {
+                Err(self.undeliverable(RDKafkaErrorCode::MessageSizeTooLarge))
+            };
+        };
+        for left in [Left::All, Left::NoValue, Left::NoKeyEither] {
+            if record_bytes(rows, row, left) <= bytes_max && self.hand_over(producer, rows, row, left, cancel)? {
+                return Ok(());
+            }
+        }
+        Err(self.undeliverable(RDKafkaErrorCode::MessageSizeTooLarge))
+    }
+
+    /// Hands over what is left of a record; answers whether it is not too large.
+    fn hand_over(
+        &self,
+        producer: &BaseProducer<Watcher>,
+        rows: &EncodedRows,
+        row: usize,
+        left: Left,
+        cancel: &CancelToken,
+    ) -> Result<bool> {
+        let (key, value) = key_and_value(rows, row);
+        let mut headers = rows.headers.as_ref().map(|h| owned_headers(&h[row]));
+        let mut leave_out = |part: &str, bytes: Option<&[u8]>| {
+            let size = bytes.map_or(0, <[u8]>::len).to_string();
+            let all = headers.take().unwrap_or_default();
+            headers = Some(all.insert(Header { key: &format!("tidemill.{part}-bytes"), value: Some(&size) }));
+        };
+        if left != Left::All {
+            leave_out("value", value);
+        }
+        if left == Left::NoKeyEither {
+            leave_out("key", key);
+        }
         let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic);
-        record.payload = rows.values.row(row);
-        record.key = rows.keys.as_ref().and_then(|k| k.row(row));
+        record.payload = value.filter(|_| left == Left::All);
+        record.key = key.filter(|_| left != Left::NoKeyEither);
         record.timestamp = rows.timestamps.as_ref().and_then(|t| t[row]);
-        record.headers = headers.map(|h| owned_headers(h));
+        record.headers = headers.filter(|headers| headers.count() > 0);
         record.partition = match self.partitioner {
             Partitioner::ByKey => None,
             Partitioner::Fixed(partition) => Some(partition),
-            Partitioner::RoundRobin => {
-                self.turn = (self.turn + 1) % self.partition_count;
-                Some(self.turn)
-            }
+            Partitioner::RoundRobin => Some(self.turn),
         };
         let mut patience = Patience::new();
         loop {
-            let Err((error, refused)) = producer.send(record) else { return Ok(()) };
+            let Err((error, refused)) = producer.send(record) else { return Ok(true) };
             match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::QueueFull) => {
                     record = refused;
                     producer.client().context().set_waiting(true);
-                    producer.poll(SLICE);
+                    producer.poll(patience.slice());
                     self.check(producer)?;
                     cancel.check()?;
                     patience.complain(producer, &self.topic);
                 }
+                Some(RDKafkaErrorCode::MessageSizeTooLarge) => return Ok(false),
                 Some(code) => return Err(self.undeliverable(code)),
                 None => return Err(Error::upstream(format!("topic \"{}\" does not take rows: {error}", self.topic))),
             }
         }
     }
+}
+
+fn key_and_value(rows: &EncodedRows, row: usize) -> (Option<&[u8]>, Option<&[u8]>) {
+    (rows.keys.as_ref().and_then(|keys| keys.row(row)), rows.values.row(row))
+}
+
+/// The bytes of what is left of a record.
+fn record_bytes(rows: &EncodedRows, row: usize, left: Left) -> usize {
+    /// The lengths of a header's name and value.
+    const LENGTHS: usize = 10;
+    let (key, value) = key_and_value(rows, row);
+    let value = value.filter(|_| left == Left::All).map_or(0, <[u8]>::len);
+    let key = key.filter(|_| left != Left::NoKeyEither).map_or(0, <[u8]>::len);
+    let of_header =
+        |(name, value): &(String, Option<Vec<u8>>)| name.len() + value.as_ref().map_or(0, Vec::len) + LENGTHS;
+    let headers: usize = rows.headers.as_ref().map_or(0, |headers| headers[row].iter().map(of_header).sum());
+    key + value + headers
 }
 
 fn owned_headers(headers: &[(String, Option<Vec<u8>>)]) -> OwnedHeaders {
@@ -524,6 +605,12 @@ struct Patience {
 impl Patience {
     fn new() -> Self {
         Self { since: Instant::now(), said: false }
+    }
+
+    /// How long the next wait takes before progress is looked at: short at first, and then a small part of what has passed.
+    /// The client waits in whole milliseconds and is busy for the rest, so that waits of one would keep a processor busy.
+    fn slice(&self) -> Duration {
+        (self.since.elapsed() / 8).clamp(SLICE_MIN, SLICE_MAX)
     }
 
     fn complain(&mut self, producer: &BaseProducer<Watcher>, topic: &str) {
@@ -545,11 +632,15 @@ impl SinkWriter for Writer {
             return Err(Error::bug("a Kafka sink was given rows that are not encoded"));
         };
         let producer = self.producer.as_ref().expect("taken only by drop");
-        self.lane.write(producer, &rows, &CancelToken::default())
+        self.lane.write(producer, &rows, &self.cancel)
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.lane.drain(self.producer(), &CancelToken::default())
+        self.lane.drain(self.producer(), &self.cancel)
+    }
+
+    fn cancel_by(&mut self, cancel: &CancelToken) {
+        self.cancel = cancel.clone();
     }
 
     fn trouble(&self) -> Option<TroubleProbe> {

@@ -58,6 +58,8 @@ pub struct KafkaSource {
     known: Mutex<Vec<PartitionId>>,
     group: GroupOffsets,
     on_error: OnError,
+    /// What the names of topics begin with that no pattern means.
+    own_topics: String,
 }
 
 impl KafkaSource {
@@ -70,7 +72,8 @@ impl KafkaSource {
         let properties = ClientProperties::of_table(&spec.table.options, defaults)?;
         let cluster = Cluster::new(properties)?;
         let discovery_interval = positions::discovery_interval(&spec.table.options)?;
-        let mut partitions = positions::resolve(&spec.table.options, &cluster, spec.resume.as_deref())?;
+        let mut partitions =
+            positions::resolve(&spec.table.options, &cluster, &defaults.own_topics, spec.resume.as_deref())?;
         if let (Some(resume), Some(_)) = (&spec.resume, &spec.found) {
             partitions.truncate(resume.len());
         }
@@ -79,7 +82,8 @@ impl KafkaSource {
         let cluster = is_kept.then_some(cluster);
         let known = partitions.iter().chain(spec.found.iter().flatten()).map(|p| p.id.clone()).collect();
         let (known, group) = (Mutex::new(known), GroupOffsets::default());
-        Ok(Self { spec, partitions, properties, cluster, discovery_interval, known, group, on_error })
+        let own_topics = defaults.own_topics.clone();
+        Ok(Self { spec, partitions, properties, cluster, discovery_interval, known, group, on_error, own_topics })
     }
 
     fn known(&self) -> MutexGuard<'_, Vec<PartitionId>> {
@@ -136,7 +140,7 @@ impl Source for KafkaSource {
     fn discover(&self) -> Result<Vec<PartitionPlan>> {
         let Some(cluster) = &self.cluster else { return Ok(Vec::new()) };
         let known: BTreeSet<PartitionId> = self.known().iter().cloned().collect();
-        let found = positions::discover(&self.spec.table.options, cluster, &known)?;
+        let found = positions::discover(&self.spec.table.options, cluster, &self.own_topics, &known)?;
         self.known().extend(found.iter().map(|p| p.id.clone()));
         Ok(found)
     }

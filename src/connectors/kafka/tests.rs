@@ -8,11 +8,15 @@ use arrow::array::{ArrayRef, AsArray, BinaryArray, Int32Array, Int64Array, Recor
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, Fields, Int32Type, Int64Type, Schema, TimeUnit, TimestampMillisecondType};
 
-use super::{ClientProperties, Cluster, Embedded};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers, Message};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::{ClientProperties, Cluster, Embedded, KafkaSink};
 use crate::catalog::options::Options;
 use crate::catalog::{Column, ColumnKind, Table};
+use crate::connectors::{CancelToken, EncodedRows, Sink, SinkRows};
 use crate::connectors::{Defaults, PartitionPlan, SourceReader, SourceRows, SourceSpec, open_sink, open_source};
-use crate::connectors::{EncodedRows, SinkRows};
 use crate::error::{Blame, Error, Result};
 use crate::formats::Encoded;
 
@@ -459,6 +463,22 @@ fn several_topics_and_patterns() {
 }
 
 #[test]
+fn a_pattern_never_means_topics_of_the_engine() {
+    let mut world = World::new();
+    for topic in ["own-job", "events", "__internal"] {
+        world.topic(topic, 1);
+    }
+    let all = table(&[("v", DataType::Utf8)], &[("topic-pattern", ".*"), ("format", "raw")]);
+    let read = |world: &World| -> Vec<String> {
+        let source = open_source(SourceSpec::all_columns(all.clone()), &world.defaults).unwrap();
+        source.partitions().iter().map(|p| p.id.topic.to_string()).collect()
+    };
+    assert_eq!(read(&world), ["events", "own-job"]);
+    world.defaults.own_topics = "own-".to_owned();
+    assert_eq!(read(&world), ["events"]);
+}
+
+#[test]
 fn what_appears_follows_what_is_known() {
     let world = World::new();
     world.topic("n-b", 2);
@@ -663,6 +683,60 @@ fn a_row_that_is_too_large_is_the_datas_fault() {
     let error = writer.write(SinkRows::Encoded(encoded(&[(None, Some(&long))]))).err().unwrap();
     assert_eq!((error.blame, error.message.as_str()), (Blame::Data, "a row is larger than topic \"large\" takes"));
     assert!(error.hint.unwrap().contains("max.message.bytes"));
+}
+
+#[test]
+fn a_record_that_is_told_of_by_headers_goes_without_what_is_too_large() {
+    let world = World::new();
+    for topic in ["in", "turned-away"] {
+        world.topic(topic, 1);
+    }
+    let options = [("topic", "in"), ("format", "raw"), ("properties.message.max.bytes", "3000")];
+    let of = table(&[("v", DataType::Utf8)], &options);
+    let mut writer = KafkaSink::open_beside(&of, "turned-away", &world.defaults).unwrap().writer().unwrap();
+    let (short, long) = ("x".repeat(10), "x".repeat(4_000));
+    let mut rows = encoded(&[(Some("k"), Some(&short)), (Some("k"), Some(&long)), (Some(&long), Some(&short))]);
+    let reason = || vec![("tidemill.reason".to_owned(), Some(b"it is bad".to_vec()))];
+    rows.headers = Some(vec![reason(), reason(), reason()]);
+    writer.write(SinkRows::Encoded(rows)).unwrap();
+    writer.flush().unwrap();
+    let config = ClientProperties::of_defaults(&world.defaults).unwrap().config(&[], &[("group.id", "test")]);
+    let consumer: BaseConsumer = config.create().unwrap();
+    let mut start = TopicPartitionList::new();
+    start.add_partition_offset("turned-away", 0, Offset::Beginning).unwrap();
+    consumer.assign(&start).unwrap();
+    let mut got = Vec::new();
+    while got.len() < 3 {
+        let record = consumer.poll(PATIENCE).expect("a record").unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let headers = record.headers().unwrap().iter();
+        let headers: Vec<_> = headers.map(|h| (h.key.to_owned(), text(h.value.unwrap_or_default()))).collect();
+        got.push((record.key().map(<[u8]>::len), record.payload().map(<[u8]>::len), headers));
+    }
+    let reason = || ("tidemill.reason".to_owned(), "it is bad".to_owned());
+    let left_out = |part: &str, bytes: usize| (format!("tidemill.{part}-bytes"), bytes.to_string());
+    let want = vec![
+        (Some(1), Some(10), vec![reason()]),
+        (Some(1), None, vec![reason(), left_out("value", 4_000)]),
+        (None, None, vec![reason(), left_out("value", 10), left_out("key", 4_000)]),
+    ];
+    assert_eq!(got, want);
+}
+
+#[test]
+fn nobody_waits_for_rows_of_a_job_that_has_failed() {
+    let world = World::new();
+    world.topic("out", 1);
+    // Rows are kept for longer than anybody waits here.
+    let options = [("topic", "out"), ("format", "raw"), ("properties.linger.ms", "60000")];
+    let mut writer = open_sink(&table(&[("v", DataType::Utf8)], &options), &world.defaults).unwrap().writer().unwrap();
+    let cancel = CancelToken::default();
+    writer.cancel_by(&cancel);
+    writer.write(SinkRows::Encoded(encoded(&[(None, Some("v"))]))).unwrap();
+    cancel.cancel();
+    let begun = Instant::now();
+    assert_eq!(writer.flush().unwrap_err().blame, Blame::Interrupted);
+    assert!(begun.elapsed() < PATIENCE);
 }
 
 #[test]

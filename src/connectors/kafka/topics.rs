@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::Embedded;
@@ -151,7 +152,8 @@ impl Cluster {
         let found = self.topic(topic)?;
         let ids: Vec<_> = found.partitions.iter().map(|partition| (topic, *partition)).collect();
         let held = self.held(&ids)?;
-        let share = SAMPLE_RECORDS / (ids.len() as i64).max(1);
+        let filled = held.values().filter(|held| held.low < held.high).count();
+        let share = SAMPLE_RECORDS / (filled as i64).max(1);
         let share = share.max(SAMPLE_RECORDS_PER_PARTITION_MIN);
         let records_held = held.values().map(|held| (held.high - held.low).unsigned_abs()).sum();
         // Where compaction has left nothing near the end, more of the partition is read.
@@ -178,6 +180,20 @@ impl Cluster {
             })?;
         }
         Ok(Sample { topic: topic.to_owned(), partitions: ids.len(), records_held, records })
+    }
+
+    /// Whether this user may use transactions here: one is prepared under a name of its own, and never begun.
+    pub fn try_transactions(&self) -> Result<()> {
+        let id = format!("tidemill-doctor-{}", std::process::id());
+        let config = self.properties().config(&[], &[("transactional.id", &id)]);
+        let watcher = Watcher::quiet("a look at transactions", self.brokers());
+        let producer: BaseProducer<Watcher> = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
+        let answer = producer.init_transactions(LOOK_WAIT_MAX);
+        client::end(producer);
+        answer.map_err(|error| {
+            Error::upstream(format!("the broker at {} does not begin transactions: {error}", self.brokers()))
+                .hint("grant WRITE and DESCRIBE on the transactional ids that begin with tidemill")
+        })
     }
 
     /// A reader of all partitions of a topic: from its beginning, or of what is written from now on; if it is bounded, to

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BinaryArray, Int8Array, Int64Array, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Int8Type, Int64Type, Schema, SchemaRef, TimeUnit};
 use arrow::row::{RowConverter, SortField};
 use chrono_tz::Tz;
 
 use super::sliced_windows;
+use crate::change::RowKind;
 use crate::error::Result;
 use crate::exec::Output;
 use crate::exec::windows::{ShownBounds, with_type};
@@ -139,8 +140,16 @@ impl<'a> Batcher<'a> {
     pub fn flush(&mut self, out: &mut Output) -> Result<()> {
         if self.rows > 0 {
             let all = concat_batches(self.schema, &self.waiting)?;
-            for from in (0..self.rows).step_by(BATCH_ROWS_MAX) {
-                out.batches.push(all.slice(from, BATCH_ROWS_MAX.min(self.rows - from)));
+            let kinds = all.column_by_name(Hidden::KIND).map(AsArray::as_primitive::<Int8Type>);
+            let mut from = 0;
+            while from < self.rows {
+                let mut to = self.rows.min(from + BATCH_ROWS_MAX);
+                // A row and what has become of it stay together.
+                if to < self.rows && kinds.is_some_and(|k| k.value(to - 1) == RowKind::UpdateBefore as i8) {
+                    to -= 1;
+                }
+                out.batches.push(all.slice(from, to - from));
+                from = to;
             }
         }
         self.waiting.clear();
@@ -154,5 +163,29 @@ fn bound_column(values: Vec<TimeMs>, data_type: &DataType) -> Result<ArrayRef> {
     match data_type {
         DataType::Timestamp(TimeUnit::Millisecond, None) => Ok(values),
         other => with_type(&values, other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_and_what_has_become_of_it_are_in_one_batch() {
+        let schema = Hidden { kind: true, ..Hidden::default() }.extend(&Schema::empty());
+        let (before, after, new) = (RowKind::UpdateBefore as i8, RowKind::UpdateAfter as i8, RowKind::Insert as i8);
+        for news in 0..3 {
+            let kinds = std::iter::repeat_n(new, news).chain([before, after].repeat(BATCH_ROWS_MAX));
+            let kinds: Int8Array = kinds.collect::<Vec<_>>().into();
+            let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(kinds)]).unwrap();
+            let (mut out, mut batcher) = (Output::default(), Batcher::new(&schema));
+            batcher.add(batch.clone(), &mut out).unwrap();
+            batcher.flush(&mut out).unwrap();
+            assert_eq!(concat_batches(&schema, &out.batches).unwrap(), batch);
+            for batch in &out.batches {
+                let kinds = batch.column(0).as_primitive::<Int8Type>().values();
+                assert!(!kinds.is_empty() && kinds.len() <= BATCH_ROWS_MAX && kinds.last() != Some(&before));
+            }
+        }
     }
 }

@@ -252,11 +252,7 @@ impl Operator for WindowAggregate {
                 given.forget_before(first_kept);
             }
         }
-        Ok(match progress {
-            // The clock has been applied here; above, it is not applied again.
-            Progress::Idle { .. } => Progress::Idle { reached: watermark, advance: false },
-            Progress::Active(_) => Progress::Active(watermark),
-        })
+        Ok(progress.applied(watermark))
     }
 
     fn go_on(&mut self, out: &mut Output) -> Result<bool> {

@@ -17,7 +17,8 @@ use crate::error::Result;
 use crate::plan::stream::Hidden;
 
 /// Functions whose value depends on the order of the rows.
-const ORDERED: [&str; 6] = ["first_value", "last_value", "nth_value", "array_agg", "string_agg", "any_value"];
+pub(in crate::plan) const ORDERED: [&str; 6] =
+    ["first_value", "last_value", "nth_value", "array_agg", "string_agg", "any_value"];
 
 pub(super) fn is_ordered(expr: &Expr) -> bool {
     match expr {

@@ -16,7 +16,7 @@ use datafusion::logical_expr::LogicalPlan;
 use super::aggregate::{WindowAggregate, reads_stream};
 use super::context::{Planner, ScannedTable};
 use super::per_window::PerWindow;
-use super::sink::check_takes_changes;
+use super::sink::{check_patterns, check_takes_changes};
 use super::stream::{Hidden, Node, NodeId, Op, SinkNode, SourceNode, Step, StreamPlan};
 use super::windows::AssignWindows;
 use crate::catalog::Table;
@@ -24,7 +24,7 @@ use crate::connectors::{Keep, OnError, Rejects};
 use crate::error::{Error, Result};
 use expressions::{column, is_ordered, physical, plain};
 
-pub(super) use expressions::in_order;
+pub(super) use expressions::{ORDERED, in_order};
 
 impl Planner<'_> {
     /// The stream plan of one job: each query, already continuous, with the sink it feeds. Tables are read once,
@@ -44,7 +44,9 @@ impl Planner<'_> {
             }
             lowering.push(Op::Sink(sink), vec![input], visible, Hidden::default());
         }
-        Ok(StreamPlan { nodes: lowering.nodes })
+        let plan = StreamPlan { nodes: lowering.nodes };
+        check_patterns(&plan)?;
+        Ok(plan)
     }
 
     /// How some columns of a table are read, by their indices.

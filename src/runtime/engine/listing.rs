@@ -1,5 +1,6 @@
 //! What exists, as tables of texts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
@@ -13,7 +14,35 @@ use crate::sql::show::{show_create_table, show_create_view};
 use crate::sql::statement::Show;
 use crate::sql::types::sql_type;
 
+/// Names that a statement could use: for completion.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// Tables and views, with the names of their columns.
+    pub tables: BTreeMap<String, Vec<String>>,
+    /// Functions, in lower case.
+    pub functions: Vec<String>,
+    /// Jobs that run.
+    pub jobs: Vec<String>,
+}
+
 impl Engine {
+    /// What a statement could name. Asks nobody.
+    pub fn names(&self) -> Names {
+        let (catalog, jobs) = {
+            let state = self.state();
+            (state.catalog.clone(), state.jobs.clone())
+        };
+        let tables = catalog.tables().map(|t| (t.name.clone(), t.columns.iter().map(|c| c.name.clone()).collect()));
+        let mut tables: BTreeMap<String, Vec<String>> = tables.collect();
+        for view in catalog.views() {
+            let plan = Planner::new(&catalog).view(&view.name);
+            let columns = plan.map(|plan| plan.schema().fields().iter().map(|f| f.name().clone()).collect());
+            tables.insert(view.name.clone(), columns.unwrap_or_default());
+        }
+        let running = jobs.iter().filter(|job| !job.status().has_ended());
+        Names { tables, functions: Planner::function_names(), jobs: running.map(|job| job.name().to_owned()).collect() }
+    }
+
     pub(super) fn describe(&self, name: &str) -> Result<Outcome> {
         let state = self.state();
         let mut rows = Vec::new();
@@ -98,7 +127,7 @@ impl Engine {
 
 impl Rows {
     /// A table of texts.
-    pub(super) fn of_text(columns: &[&str], rows: Vec<Vec<String>>) -> Result<Self> {
+    pub fn of_text(columns: &[&str], rows: Vec<Vec<String>>) -> Result<Self> {
         let fields: Vec<Field> = columns.iter().map(|c| Field::new(*c, DataType::Utf8, false)).collect();
         let schema = Arc::new(Schema::new(fields));
         let arrays = (0..columns.len())

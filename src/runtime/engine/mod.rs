@@ -7,6 +7,8 @@ mod listing;
 mod topics;
 mod watching;
 
+pub use listing::Names;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -88,7 +90,7 @@ impl Engine {
         };
         let embedded = if wants_embedded { Some(Embedded::start()?) } else { None };
         let brokers = config.brokers.filter(|b| b != "embedded");
-        let defaults = Defaults { brokers, properties: config.properties, embedded };
+        let defaults = Defaults { brokers, properties: config.properties, embedded, ..Defaults::default() };
         let (catalog, session) = (Catalog::default(), Session::default());
         let state = State { catalog, session, defaults, jobs: Vec::new(), notices: Vec::new() };
         Ok(Self(Arc::new(Inner { state: Mutex::new(state) })))
@@ -156,7 +158,7 @@ impl Engine {
         loop {
             let error = match act() {
                 Ok(outcome) => return Ok(outcome),
-                Err(error) => error.at(statement.span.clone()),
+                Err(error) => error.at(statement.span.clone()).narrowed(&statement.text, statement.span.start),
             };
             let name = error.unknown_table.clone().filter(|_| reads_tables(&statement.statement));
             match name {
@@ -268,6 +270,7 @@ impl State {
     /// What the engine was opened with, under what the session has set.
     fn defaults(&self) -> Defaults {
         let mut defaults = self.defaults.clone();
+        defaults.own_topics = self.session.topic_prefix().to_owned();
         for (key, value) in self.session.kafka_properties() {
             if key == "bootstrap.servers" {
                 defaults.brokers = Some(value.to_owned());

@@ -29,6 +29,19 @@ impl Engine {
         Cluster::new(ClientProperties::of_defaults(&defaults)?)
     }
 
+    /// The names of the broker's topics, but for Kafka's own.
+    pub fn topic_names(&self) -> Result<Vec<String>> {
+        let topics = self.cluster()?.waiting(MAYBE_A_TOPIC_WAIT).topics()?;
+        Ok(topics.into_iter().map(|topic| topic.name).filter(|name| !name.starts_with(INTERNAL)).collect())
+    }
+
+    /// The columns that a table would have which is inferred from a topic.
+    pub fn topic_columns(&self, topic: &str) -> Result<Vec<String>> {
+        let sample = self.cluster()?.waiting(MAYBE_A_TOPIC_WAIT).sample(topic)?;
+        let inferred = Profile::of(&sample).infer(&table_over(topic))?;
+        Ok(inferred.table.columns.into_iter().map(|column| column.name).collect())
+    }
+
     pub(super) fn show_topics(&self) -> Result<Outcome> {
         let mut topics = self.cluster()?.summaries()?;
         topics.retain(|topic| !topic.name.starts_with(INTERNAL));

@@ -275,6 +275,25 @@ fn of_two_with_one_name_the_younger_goes_on() {
 }
 
 #[test]
+fn what_cannot_go_on_in_its_place_stops_nobody() {
+    let case = Case::new("intruder");
+    let mut rng = StdRng::seed_from_u64(17);
+    case.send(0..500, &mut rng);
+    let program = case.start(1, EARLIEST);
+    until("rows", || (!case.broker.read_all(&case.outs[0]).is_empty()).then_some(()));
+    let changed = case.text(1, EARLIEST).replace("'1' SECOND", "'3' SECOND");
+    let refused = execute(&engine(case.broker), &changed).err().expect("it is another statement");
+    assert!(refused.message.contains("was begun as another statement"), "{refused:?}");
+    case.send(500..1_000, &mut rng);
+    let answers = case.answers();
+    case.until_complete(&answers);
+    program.signal("TERM");
+    let ended = program.finish(PATIENCE);
+    assert!(ended.code == 143 && !ended.stderr.contains("younger"), "{ended:?}");
+    case.check(&answers);
+}
+
+#[test]
 fn a_changed_statement_goes_on_with_what_can_be_kept() {
     let case = Case::new("changed");
     let mut rng = StdRng::seed_from_u64(13);

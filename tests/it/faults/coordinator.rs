@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::network::proxied;
+use super::process::Usage;
 use super::trial::Trial;
 use super::{PATIENCE, Row, until, volume};
 use crate::common::broker::unique_name;
@@ -54,6 +55,8 @@ fn row_6_ends_of_transactions_that_come_late_and_twice() {
     let (mut trial, mut feed) = Trial::new(broker, "late-end", 3, row.seed);
     trial.brokers = proxy.address();
     trial.options = format!(", 'properties.socket.timeout.ms' = '{REQUEST_MS}'");
+    // So that there is nearly always a transaction for what is late to end.
+    trial.commit_interval_ms = 700;
     feed.send(300);
     feed.flush();
     let feed = feed.run(500);
@@ -91,6 +94,7 @@ fn row_7_a_coordinator_that_gives_no_answer() {
     let feed = feed.run(300);
     let mut job = trial.start(2);
     trial.goes_on("at first", PATIENCE, &mut job);
+    let before = Usage::of(job.id());
     for _ in 0..volume(1, 10) {
         for kind in [END_TXN, ADD_PARTITIONS] {
             proxy.treat(kind, Treatment::SwallowAnswer, usize::MAX);
@@ -101,6 +105,7 @@ fn row_7_a_coordinator_that_gives_no_answer() {
             row.survived(trial.goes_on("after the silence", RECOVERY_MAX, &mut job));
         }
     }
+    before.check(job.id());
     let feed = feed.stop();
     let rows = trial.check(broker, feed, job);
     row.finish(rows);

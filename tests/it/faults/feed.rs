@@ -55,11 +55,16 @@ impl Feed {
         self.sent
     }
 
-    /// From now on there are so many partitions.
-    pub fn grow(&mut self, partitions: i32) {
-        // New ones go on at the time that the others have come to.
+    /// From now on there are so many partitions. Each new one gets a record, by which it holds the watermark back.
+    pub fn grow(&mut self, partitions: usize) {
+        // They go on at the time that the others have come to.
         let now = *self.next.iter().max().expect("a partition");
-        self.next.resize(usize::try_from(partitions).expect("few"), now);
+        for partition in self.next.len()..partitions {
+            self.next.push(now);
+            let value = format!(r#"{{"p":{partition},"seq":{now},"k":"k0","n":1,"ts":{}}}"#, time_of(now));
+            self.put(partition, "good", Some(value.as_bytes()));
+        }
+        self.flush();
     }
 
     /// Sends some records, to all partitions in turn.
@@ -81,7 +86,7 @@ impl Feed {
     fn record(&mut self, partition: usize) -> (&'static str, Option<Vec<u8>>) {
         let seq = self.next[partition];
         let rng = &mut self.rng;
-        let now = FIRST_MS + seq * STEP_MS + seq / 200 * 1_500;
+        let now = time_of(seq);
         let ts = match rng.random_range(0..100) {
             // Within the watermark's delay.
             0..20 => now - rng.random_range(0..450),
@@ -153,6 +158,11 @@ impl Running {
         self.stop.store(true, Ordering::Release);
         self.thread.join().expect("the feed does not panic")
     }
+}
+
+/// The event time that a partition has come to with this record. There are gaps, so that sessions end.
+fn time_of(seq: i64) -> i64 {
+    FIRST_MS + seq * STEP_MS + seq / 200 * 1_500
 }
 
 /// A record that no row can be made of, and which kind it is.

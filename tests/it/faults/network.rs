@@ -14,9 +14,6 @@ const RECOVERY_MAX: Duration = Duration::from_secs(40);
 /// How much of its time a job may be busy that can only wait. Whoever looked without a pause would be so all the time.
 const BUSY_MAX: f64 = 0.4;
 
-/// What a job may use. Programs under test are not optimised, and so are large.
-const MEMORY_MB: u64 = 700;
-
 /// A broker that the tests with networks of their own share; each has its number.
 pub fn proxied() -> &'static Broker {
     static PROXIED: OnceLock<Broker> = OnceLock::new();
@@ -64,7 +61,7 @@ fn row_5_a_network_that_is_cut_silent_slow_or_narrow() {
             fault("narrow", 6, &|| proxy.change(|weather| weather.rates = rates));
         }
     }
-    before.check(Usage::of(job.id()), MEMORY_MB);
+    before.check(job.id());
     let feed = feed.stop();
     let rows = trial.check(broker, feed, job);
     row.finish(rows);
@@ -89,7 +86,7 @@ fn row_15_a_burst_into_a_slow_sink() {
         for _ in 0..8 {
             std::thread::sleep(Duration::from_secs(1));
             assert!(job.is_running(), "{}", job.said());
-            before.check(Usage::of(job.id()), MEMORY_MB);
+            before.check(job.id());
         }
         row.survived(trial.goes_on("while the sink is slow", PATIENCE, &mut job));
     }
