@@ -8,7 +8,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{Cursor, ErrorKind};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,14 +49,19 @@ impl SpillSpace {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// A file without a name, which nobody else can have opened.
     fn file(&self) -> Result<File> {
         static FILES: AtomicU64 = AtomicU64::new(0);
-        let number = FILES.fetch_add(1, Ordering::Relaxed);
-        let path = self.directory.join(format!(".tidemill-{}-{number}", std::process::id()));
-        // A file of this name is what an earlier process has left that was killed between the two calls.
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path);
-        let unnamed = file.and_then(|file| std::fs::remove_file(&path).map(|()| file));
-        unnamed.map_err(|error| {
+        let made = loop {
+            let number = FILES.fetch_add(1, Ordering::Relaxed);
+            let path = self.directory.join(format!(".tidemill-{}-{number}", std::process::id()));
+            match File::options().read(true).write(true).create_new(true).mode(0o600).open(&path) {
+                // What is there is not ours: a folder may be shared by processes of one number.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                file => break file.and_then(|file| std::fs::remove_file(&path).map(|()| file)),
+            }
+        };
+        made.map_err(|error| {
             let directory = self.directory.display();
             Error::usage(format!("state cannot be kept in the directory {directory}: {error}"))
                 .hint("SET 'state.directory' = '..' to one that can be written to")
@@ -332,6 +337,8 @@ mod tests {
         assert!(kept.read().unwrap_err().message.contains("cannot be read"));
         let nowhere = SpillSpace::new(&directory.path().join("nowhere"), 1);
         assert!(nowhere.check().unwrap_err().hint.unwrap().contains("'state.directory'"));
+        let full = space.cannot_write(&ErrorKind::StorageFull.into());
+        assert!(full.blame == Blame::Usage && full.hint.unwrap().contains("make room"));
         drop(kept);
         assert!(rows(0, 1_000) == spill.write(&rows(0, 1_000)).unwrap().read().unwrap(), "there is room again");
     }
