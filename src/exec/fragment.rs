@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 
+use super::memory::Memory;
 use super::{Boundary, Counts, Lineage, Operator, Output, Rejected, StateSize};
 use crate::connectors::Policies;
 use crate::error::{Error, Result};
@@ -81,6 +82,8 @@ pub struct Fragment {
     policies: Policies,
     /// Operators read no clock; whoever runs them may lend one.
     timer: Option<Timer>,
+    /// What its state may take; without it, all there is.
+    memory: Option<Memory>,
 }
 
 /// What takes a fragment's output.
@@ -106,12 +109,26 @@ pub trait Outlets {
 impl Fragment {
     /// An empty graph, over sources with these policies.
     pub fn new(policies: Policies) -> Self {
-        Self { nodes: Vec::new(), policies, timer: None }
+        Self { nodes: Vec::new(), policies, timer: None, memory: None }
     }
 
     /// From now on it is measured how long nodes take: twice per node and batch this is called.
     pub fn set_timer(&mut self, timer: Timer) {
         self.timer = Some(timer);
+    }
+
+    /// From now on its state keeps to this share of memory. To be called before anything else, once all nodes are there.
+    pub fn set_memory(&mut self, memory: Memory) {
+        for operator in self.nodes.iter_mut().filter_map(|node| node.operator.as_mut()) {
+            operator.set_spill(memory.spill());
+        }
+        self.memory = Some(memory);
+    }
+
+    /// Puts state on disk if there is too much of it.
+    fn keep_to_memory(&mut self) -> Result<()> {
+        let Some(memory) = &mut self.memory else { return Ok(()) };
+        memory.keep(&mut self.nodes.iter_mut().filter_map(|node| node.operator.as_mut()).collect::<Vec<_>>())
     }
 
     fn now(&self) -> Duration {
@@ -169,6 +186,9 @@ impl Fragment {
         lineage: Lineage,
         outlets: &mut dyn Outlets,
     ) -> Result<()> {
+        if self.memory.as_mut().is_some_and(|memory| memory.is_due_after(batch.get_array_memory_size())) {
+            self.keep_to_memory()?;
+        }
         let before = self.now();
         let node = &mut self.nodes[id];
         node.work.rows_in += batch.num_rows() as u64;
@@ -213,6 +233,7 @@ impl Fragment {
                     outlets.rejected(node, out.rejected)?;
                 }
                 self.hand_on(node, out.batches, Lineage::Results, outlets)?;
+                self.go_on(node, outlets)?;
             }
             if let (Some(extent), Some(operator)) = (boundary.checkpoint, &mut self.nodes[node].operator) {
                 operator.checkpoint(extent, &mut |piece| outlets.state(node, piece))?;
@@ -224,7 +245,22 @@ impl Fragment {
                 }
             }
         }
-        Ok(())
+        self.keep_to_memory()
+    }
+
+    /// A node gives out the rest of what a boundary has closed.
+    fn go_on(&mut self, node: usize, outlets: &mut dyn Outlets) -> Result<()> {
+        loop {
+            let before = self.now();
+            let mut out = Output::default();
+            let Some(operator) = &mut self.nodes[node].operator else { return Ok(()) };
+            let is_more = operator.go_on(&mut out)?;
+            self.took_since(node, before);
+            self.hand_on(node, out.batches, Lineage::Results, outlets)?;
+            if !is_more {
+                return Ok(());
+            }
+        }
     }
 
     /// A node takes up what it has given out at checkpoints, in order. To be called before anything else.

@@ -9,6 +9,7 @@ mod aggregate;
 mod batch_plan;
 pub mod clock;
 mod fragment;
+mod memory;
 mod per_window;
 mod rejected;
 mod sessions;
@@ -16,17 +17,20 @@ mod source;
 mod transform;
 mod windows;
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use serde::{Deserialize, Serialize};
 
 use crate::connectors::Policies;
 use crate::error::Result;
-use crate::state::{Piece, unexpected};
+use crate::state::{Piece, Spill, unexpected};
 use crate::time::{Progress, TimeMs};
 
 pub use crate::connectors::RawRecord;
 pub use aggregate::{PartialAggregate, PartialSchema, SessionAggregate, WindowAggregate};
 pub use fragment::{Fragment, NodeReport, Outlet, Outlets, Timer, Work};
+pub use memory::Memory;
 pub use per_window::PerWindow;
 pub use rejected::{Missed, Rejected, Rejection, Reporter, RowOrigin};
 pub use sessions::SessionRows;
@@ -158,6 +162,8 @@ pub struct StateSize {
     pub open_windows: usize,
     /// Bytes held in memory, about.
     pub bytes: usize,
+    /// Bytes on disk.
+    pub disk_bytes: usize,
     /// The end of the window that closes next: it does when the watermark is at the instant before. Of a session, the
     /// earliest that it can end.
     pub next_close: Option<TimeMs>,
@@ -172,6 +178,25 @@ pub trait Operator: Send {
     fn on_boundary(&mut self, boundary: &Boundary, progress: Progress, out: &mut Output) -> Result<Progress> {
         let _ = (boundary, out);
         Ok(progress)
+    }
+
+    /// Gives out more of what the boundary at hand has closed, where it is too much to be given out at once; `false` when
+    /// that was all.
+    fn go_on(&mut self, out: &mut Output) -> Result<bool> {
+        let _ = out;
+        Ok(false)
+    }
+
+    /// Where state may go that is too large for memory. To be called before anything else.
+    fn set_spill(&mut self, to: &Arc<Spill>) {
+        let _ = to;
+    }
+
+    /// Puts state on disk until so many bytes of memory are free, what is needed last first; answers how many are. What it
+    /// gives out is the same with and without, and whenever this is called.
+    fn spill(&mut self, bytes: usize) -> Result<usize> {
+        let _ = bytes;
+        Ok(0)
     }
 
     /// Gives out what it keeps, directly after a boundary: see [`piece`](crate::state::Piece).

@@ -14,7 +14,7 @@ use super::{Boundary, End, Extent, Lineage, Operator, Output, StateSize};
 use crate::error::{Error, Result};
 use crate::limits::BATCH_ROWS_MAX;
 use crate::plan::{Hidden, PerWindowNode};
-use crate::state::{Piece, PieceKind, clock_of, unexpected};
+use crate::state::{Piece, PieceKind, Spill, Stored, clock_of, unexpected};
 use crate::time::{Progress, TimeMs, WATERMARK_MAX, WATERMARK_MIN, WatermarkClock};
 
 /// See [`PerWindowNode`].
@@ -22,6 +22,9 @@ pub struct PerWindow {
     plan: BatchPlan,
     inputs: Vec<Buffer>,
     clock: WatermarkClock,
+    /// Windows up to here close at the boundary at hand.
+    closing: TimeMs,
+    spill: Option<Arc<Spill>>,
     visible: usize,
     schema: SchemaRef,
     hidden: Hidden,
@@ -39,7 +42,7 @@ struct Buffer {
 
 #[derive(Default)]
 struct Rows {
-    batches: Vec<RecordBatch>,
+    batches: Vec<Stored>,
     /// How many of the batches checkpoints have given out.
     logged: usize,
     bytes: usize,
@@ -58,10 +61,28 @@ impl PerWindow {
             plan: BatchPlan::new(&node.plan, &node.tables)?,
             inputs: buffers.collect::<Result<_>>()?,
             clock: WatermarkClock::default(),
+            closing: WATERMARK_MIN,
+            spill: None,
             visible: visible.fields().len(),
             schema: hidden.extend(visible),
             hidden,
         })
+    }
+
+    /// Gives out the rows of windows that have closed.
+    fn close(&mut self, closed: Vec<Vec<RecordBatch>>, out: &mut Output) -> Result<()> {
+        let batches = self.plan.run(closed)?.iter().map(|b| self.finish(b)).collect::<Result<Vec<_>>>()?;
+        let all = concat_batches(&self.schema, &batches)?;
+        // Windows come in the order of their ends.
+        let window = self.hidden.index(Hidden::WINDOW, self.visible);
+        let window = window.ok_or_else(|| Error::bug("rows per window without their window"))?;
+        let mut order: Vec<u32> = (0..all.num_rows() as u32).collect();
+        let ends = numbers(&all, window);
+        order.sort_by_key(|&row| ends[row as usize]);
+        for rows in order.chunks(BATCH_ROWS_MAX) {
+            out.batches.push(take_record_batch(&all, &UInt32Array::from(rows.to_vec()))?);
+        }
+        Ok(())
     }
 
     /// Rows of closed windows with the hidden columns that others expect.
@@ -90,6 +111,37 @@ impl PerWindow {
     }
 }
 
+impl Rows {
+    fn is_on_disk(&self) -> bool {
+        self.batches.iter().any(|rows| matches!(rows, Stored::Spilled(_)))
+    }
+
+    /// Puts all on disk; answers how many bytes of memory that frees.
+    fn spill(&mut self, schema: &SchemaRef, to: &Spill) -> Result<usize> {
+        let new = self.batches.split_off(self.logged.min(self.batches.len()));
+        let mut kept = spilled(std::mem::take(&mut self.batches), schema, to)?;
+        self.logged = kept.len();
+        kept.extend(spilled(new, schema, to)?);
+        self.batches = kept;
+        Ok(std::mem::take(&mut self.bytes))
+    }
+}
+
+/// The same rows on disk. Small batches are put together.
+fn spilled(rows: Vec<Stored>, schema: &SchemaRef, to: &Spill) -> Result<Vec<Stored>> {
+    let (mut on_disk, mut in_memory) = (Vec::new(), Vec::new());
+    for rows in rows {
+        match rows {
+            Stored::Batch(batch) => in_memory.push(batch),
+            spilled @ Stored::Spilled(_) => on_disk.push(spilled),
+        }
+    }
+    if !in_memory.is_empty() {
+        on_disk.push(Stored::Spilled(to.write(&concat_batches(schema, &in_memory)?)?));
+    }
+    Ok(on_disk)
+}
+
 impl Buffer {
     fn add(&mut self, batch: &RecordBatch, watermark: TimeMs, out: &mut Output) -> Result<()> {
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), batch.columns().to_vec())?;
@@ -115,20 +167,21 @@ impl Buffer {
         Ok(())
     }
 
-    fn push(&mut self, after: TimeMs, batch: RecordBatch) {
+    fn push(&mut self, after: TimeMs, batch: impl Into<Stored>) {
         let rows = self.windows.entry(after).or_default();
-        rows.bytes += batch.get_array_memory_size();
+        let batch = batch.into();
+        rows.bytes += batch.memory_bytes();
         rows.batches.push(batch);
     }
 
     /// Takes the rows of all windows that the watermark has closed.
-    fn take_closed(&mut self, watermark: TimeMs) -> Vec<RecordBatch> {
+    fn take_closed(&mut self, watermark: TimeMs) -> Result<Vec<RecordBatch>> {
         let open = match watermark.checked_add(2) {
             Some(first_open) => self.windows.split_off(&first_open),
             None => BTreeMap::new(),
         };
         let closed = std::mem::replace(&mut self.windows, open);
-        closed.into_values().flat_map(|rows| rows.batches).collect()
+        closed.into_values().flat_map(|rows| rows.batches).map(Stored::load).collect()
     }
 }
 
@@ -143,21 +196,43 @@ impl Operator for PerWindow {
             End::Finished => WATERMARK_MAX,
             End::GoesOn | End::Stopped => self.clock.at_boundary(progress, boundary.clock_ms),
         };
-        let closed: Vec<Vec<RecordBatch>> = self.inputs.iter_mut().map(|i| i.take_closed(watermark)).collect();
-        if closed.iter().any(|batches| !batches.is_empty()) {
-            let batches = self.plan.run(closed)?.iter().map(|b| self.finish(b)).collect::<Result<Vec<_>>>()?;
-            let all = concat_batches(&self.schema, &batches)?;
-            // Windows come in the order of their ends.
-            let window = self.hidden.index(Hidden::WINDOW, self.visible);
-            let window = window.ok_or_else(|| Error::bug("rows per window without their window"))?;
-            let mut order: Vec<u32> = (0..all.num_rows() as u32).collect();
-            let ends = numbers(&all, window);
-            order.sort_by_key(|&row| ends[row as usize]);
-            for rows in order.chunks(BATCH_ROWS_MAX) {
-                out.batches.push(take_record_batch(&all, &UInt32Array::from(rows.to_vec()))?);
-            }
-        }
+        self.closing = watermark;
+        self.go_on(out)?;
         Ok(progress.applied(watermark))
+    }
+
+    fn go_on(&mut self, out: &mut Output) -> Result<bool> {
+        let first_of = |input: &Buffer| input.windows.first_key_value().map(|(after, _)| *after);
+        let first = self.inputs.iter().filter_map(first_of).min().filter(|after| after - 1 <= self.closing);
+        let Some(first) = first else { return Ok(false) };
+        // Together if they are in memory, which is faster.
+        let mut closed = self.inputs.iter().flat_map(|input| input.windows.range(..=self.closing.saturating_add(1)));
+        let until = if closed.any(|(_, rows)| rows.is_on_disk()) { first - 1 } else { self.closing };
+        let closed = self.inputs.iter_mut().map(|input| input.take_closed(until)).collect::<Result<Vec<_>>>()?;
+        self.close(closed, out)?;
+        Ok(true)
+    }
+
+    fn set_spill(&mut self, to: &Arc<Spill>) {
+        self.spill = Some(Arc::clone(to));
+    }
+
+    fn spill(&mut self, bytes: usize) -> Result<usize> {
+        let Some(to) = &self.spill else { return Ok(0) };
+        let mut freed = 0;
+        let mut windows: Vec<(TimeMs, &SchemaRef, &mut Rows)> = Vec::new();
+        for Buffer { schema, windows: of_input, .. } in &mut self.inputs {
+            windows.extend(of_input.iter_mut().map(|(after, rows)| (*after, &*schema, rows)));
+        }
+        // Those that close last, first.
+        windows.sort_by_key(|(after, ..)| std::cmp::Reverse(*after));
+        for (_, schema, rows) in windows {
+            if bytes <= freed {
+                break;
+            }
+            freed += rows.spill(schema, to)?;
+        }
+        Ok(freed)
     }
 
     fn checkpoint(&mut self, extent: Extent, give: &mut dyn FnMut(Piece)) -> Result<()> {
@@ -180,7 +255,7 @@ impl Operator for PerWindow {
             let input = usize::try_from(input).ok().and_then(|input| self.inputs.get_mut(input));
             let (PieceKind::Rows, Some(input)) = (piece.kind, input) else { return Err(unexpected(&piece)) };
             if self.clock.now() < after - 1 {
-                input.push(after, piece.rows()?);
+                input.push(after, piece.stored()?);
             }
         }
         let restored = self.inputs.iter_mut().flat_map(|input| input.windows.values_mut());
@@ -198,6 +273,7 @@ impl Operator for PerWindow {
         StateSize {
             open_windows: windows.len(),
             bytes: rows().map(|r| r.bytes).sum(),
+            disk_bytes: rows().flat_map(|r| &r.batches).map(Stored::disk_bytes).sum(),
             next_close: windows.first().map(|after| **after),
         }
     }

@@ -393,6 +393,6 @@ impl Operator for SessionRows {
 
     fn state_size(&self) -> StateSize {
         let next_close = self.due.first_key_value().map(|(due, _)| *due);
-        StateSize { open_windows: self.keys.len(), bytes: self.kept.bytes, next_close }
+        StateSize { open_windows: self.keys.len(), bytes: self.kept.bytes, disk_bytes: 0, next_close }
     }
 }

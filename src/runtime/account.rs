@@ -80,6 +80,7 @@ pub fn operators(
             operator.batches += report.work.batches;
             operator.time += report.work.time;
             operator.state_bytes += report.state.bytes;
+            operator.state_disk_bytes += report.state.disk_bytes;
             operator.next_close = operator.next_close.into_iter().chain(report.state.next_close).min();
             operator.open_windows = match has_own_windows(node) {
                 true => operator.open_windows + report.state.open_windows,

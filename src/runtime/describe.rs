@@ -98,7 +98,11 @@ fn windows(info: &JobInfo) -> String {
 
 fn state(info: &JobInfo) -> String {
     let log = info.checkpoint.map(|c| format!(", {} in the log", bytes(c.bytes))).unwrap_or_default();
-    format!("{} in memory{log}", bytes(info.state_bytes as u64))
+    let disk = match info.state_disk_bytes {
+        0 => String::new(),
+        on_disk => format!(", {} on disk", bytes(on_disk as u64)),
+    };
+    format!("{} in memory{disk}{log}", bytes(info.state_bytes as u64))
 }
 
 fn commit(info: &JobInfo) -> String {
@@ -216,9 +220,13 @@ fn work(operator: &OperatorInfo) -> String {
     ];
     if 0 < operator.state_bytes || 0 < operator.open_windows {
         parts.push(format!(
-            "{} open windows, {} of state",
+            "{} open windows, {} of state{}",
             grouped(operator.open_windows as u64),
-            bytes(operator.state_bytes as u64)
+            bytes(operator.state_bytes as u64),
+            match operator.state_disk_bytes {
+                0 => String::new(),
+                on_disk => format!(" and {} on disk", bytes(on_disk as u64)),
+            }
         ));
     }
     parts.join(", ")

@@ -229,10 +229,10 @@ impl Process {
             return Ok(true);
         };
         let from = &restored.beginning;
-        let state = ledger.read_state(from)?;
+        let state = ledger.read_state(from, None)?;
         let mut job = match from.boundary {
             0 => Rehearsal::new(Arc::clone(plan), &partitions, workers, from.clock_ms)?,
-            _ => Rehearsal::restored(Arc::clone(plan), &partitions, workers, from.clock_ms, state)?,
+            _ => Rehearsal::restored(Arc::clone(plan), &partitions, workers, from.clock_ms, state, None)?,
         };
         let upto = |position: &Position| {
             input.0[position.index].iter().take_while(|r| r.offset < position.next_offset).count()

@@ -61,6 +61,8 @@ pub struct JobInfo {
     pub next_close: Option<TimeMs>,
     /// Bytes of state in memory.
     pub state_bytes: usize,
+    /// Bytes of state on disk.
+    pub state_disk_bytes: usize,
     /// The last commit.
     pub commit: Option<CommitInfo>,
     /// The boundary that is on its way to its commit, and for how long (ms).
@@ -330,6 +332,8 @@ pub struct OperatorInfo {
     pub time: Duration,
     /// Bytes of state in memory.
     pub state_bytes: usize,
+    /// Bytes of state on disk.
+    pub state_disk_bytes: usize,
     /// Windows that have not closed. Where workers share windows, as many as the one has that has most.
     pub open_windows: usize,
     /// The end of the window that closes next (ms).

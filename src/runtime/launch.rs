@@ -33,7 +33,7 @@ use crate::connectors::{
     self, CancelToken, Defaults, Keep, Sink, SinkEncoder, SinkWriter, Source, SourceSpec, Transactions,
 };
 use crate::error::{Blame, Error, Result};
-use crate::exec::SourceStage;
+use crate::exec::{Memory, SourceStage};
 use crate::limits::CHANNEL_BATCHES_MAX;
 use crate::plan::{Hidden, NodeId, Op, SinkNode, SourceNode, StreamPlan};
 use crate::time::WATERMARK_MAX;
@@ -153,12 +153,14 @@ fn attempt(
     let from = beginning.map_or_else(|| (0, super::clock::wall_ms()), |b| (b.boundary, b.clock_ms));
     let replay_until = restored.as_ref().map_or(0, Restored::last);
     let starts = beginning.filter(|beginning| 0 < beginning.boundary).map(|beginning| &beginning.sources);
+    // With several workers, rows are exchanged before whatever keeps state.
+    let mut memory = session.memory(workers * topology.stages().saturating_sub(1).max(1))?;
     let mut state = StoredState::default();
     if let (Some(ledger), Some(beginning)) = (&ledger, beginning) {
-        state = ledger.read_state(beginning)?;
+        state = ledger.read_state(beginning, memory.first().map(Memory::spill))?;
         shared.metrics.restore(&beginning.counters);
     }
-    let mut state = state.deal(&topology)?;
+    let mut state = state.deal(&topology, memory.first().map(|memory| &**memory.spill()))?;
 
     let mut channels = Channels::new(&topology);
     let mut threads: Vec<(String, Body)> = Vec::new();
@@ -166,6 +168,11 @@ fn attempt(
     for stage in 0..topology.stages() {
         for worker in 0..workers {
             let mut part = topology.part(stage)?;
+            if (stage == 0) == (topology.stages() == 1)
+                && let Some(memory) = memory.pop()
+            {
+                part.fragment.set_memory(memory);
+            }
             state.restore(&mut part, worker)?;
             part.fragment.set_timer(super::clock::worked);
             let outlets = WorkerOutlets {

@@ -23,7 +23,7 @@ use crate::connectors::{self, CancelToken, Defaults, JobLog, PartitionPlan, Sour
 use crate::error::{Error, Result};
 use crate::exec::{Boundary, End, Extent};
 use crate::plan::NodeId;
-use crate::state::{ChunkReader, Piece};
+use crate::state::{ChunkReader, Piece, Spill};
 use crate::time::WATERMARK_MIN;
 
 /// How long somebody younger may take from fencing us to saying so. Where a test has no threads, nobody can.
@@ -125,11 +125,12 @@ impl Ledger {
     }
 
     /// The state at the checkpoint that a job goes on from.
-    pub fn read_state(&self, from: &Beginning) -> Result<StoredState> {
+    pub fn read_state(&self, from: &Beginning, to: Option<&Arc<Spill>>) -> Result<StoredState> {
         if from.state.is_empty() {
             return Ok(StoredState::default());
         }
-        let mut reader = ChunkReader::new(from.state.iter().map(|stored| (stored.boundary, stored.chunks)));
+        let mut reader =
+            ChunkReader::new(from.state.iter().map(|stored| (stored.boundary, stored.chunks))).spilling(to);
         self.log.read_state(from.state_from, &mut |_, chunk| {
             failpoint::reach("mid-restore");
             reader.take(chunk)

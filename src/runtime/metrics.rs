@@ -392,6 +392,7 @@ impl JobMetrics {
             open_windows: operators.iter().map(|operator| operator.open_windows).sum(),
             next_close: operators.iter().filter_map(|operator| operator.next_close).min(),
             state_bytes: nodes().map(|n| n.report.state.bytes).sum(),
+            state_disk_bytes: nodes().map(|n| n.report.state.disk_bytes).sum(),
             operators,
             sources,
             statements,

@@ -32,6 +32,7 @@ mod info;
 mod job;
 mod launch;
 mod ledger;
+mod machine;
 mod metrics;
 mod outlets;
 mod progress;

@@ -38,7 +38,7 @@ use crate::exec::{Boundary, Counts, End, Extent};
 use crate::plan::{Hidden, LateRows, PlanSettings, Planner, RowKind, SinkNode, SourceNode, StreamPlan};
 use crate::sql::parse_script;
 use crate::sql::statement::{Query, Statement};
-use crate::state::{ChunkReader, ChunkWriter, Piece};
+use crate::state::{ChunkReader, ChunkWriter, Piece, Spill, SpillSpace};
 use crate::time::TimeMs;
 
 /// Cases of a run that nobody asked for more.
@@ -548,6 +548,8 @@ struct How {
     seed: u64,
     /// At checkpoints the job is sometimes ended, and another one goes on from what the log has.
     restarts: bool,
+    /// State goes to disk whenever it can; `true` says that it is then worked on part by part.
+    spills: Option<bool>,
 }
 
 fn run(plan: &Arc<StreamPlan>, asked: &Asked, case: &Case, how: How) -> Result<Came> {
@@ -556,6 +558,11 @@ fn run(plan: &Arc<StreamPlan>, asked: &Asked, case: &Case, how: How) -> Result<C
     let tables: Vec<usize> = sources_of(plan).map(|(_, node)| table(node)).collect();
     let partitions: Vec<usize> = tables.iter().map(|&table| case.log[table].len()).collect();
     let mut job = Rehearsal::new(Arc::clone(plan), &partitions, how.workers, 0)?;
+    let space = SpillSpace::new(&std::env::temp_dir(), 1 << 30);
+    let spill = how.spills.map(|in_parts| (&space, if in_parts { 0 } else { usize::MAX }));
+    if let Some((space, whole_bytes)) = spill {
+        job.set_memory(space, whole_bytes);
+    }
     // What processes that are gone have counted, and what a log of checkpoints holds.
     let (mut counted, mut bad, mut state) = (Counts::default(), 0, StoredState::default());
     let mut read: Vec<Vec<usize>> = partitions.iter().map(|&count| vec![0; count]).collect();
@@ -613,12 +620,17 @@ fn run(plan: &Arc<StreamPlan>, asked: &Asked, case: &Case, how: How) -> Result<C
         if extent == Extent::Whole {
             state.checkpoints.clear();
         }
-        state.checkpoints.push(through_a_log(boundary.sequence, pieces)?);
+        state.checkpoints.push(through_a_log(
+            boundary.sequence,
+            pieces,
+            spill.map(|(space, whole)| Spill::new(space, whole)),
+        )?);
         if how.restarts && rng.random_bool(0.5) {
             counted.add(job.counts());
             bad += job.bad();
             let workers = rng.random_range(1..=4);
-            let mut next = Rehearsal::restored(Arc::clone(plan), &partitions, workers, *clock_ms, state.clone())?;
+            let mut next =
+                Rehearsal::restored(Arc::clone(plan), &partitions, workers, *clock_ms, state.clone(), spill)?;
             for (source, read) in read.iter().enumerate() {
                 for (partition, read) in read.iter().enumerate() {
                     let (before, after) = (job.stage(source, partition), next.stage(source, partition));
@@ -641,13 +653,13 @@ fn run(plan: &Arc<StreamPlan>, asked: &Asked, case: &Case, how: How) -> Result<C
 }
 
 /// What a log of checkpoints makes of pieces of state.
-fn through_a_log(checkpoint: u64, pieces: Vec<(usize, Piece)>) -> Result<Vec<(usize, Piece)>> {
+fn through_a_log(checkpoint: u64, pieces: Vec<(usize, Piece)>, to: Option<Arc<Spill>>) -> Result<Vec<(usize, Piece)>> {
     let mut writer = ChunkWriter::new(checkpoint, pieces.into_iter().map(|(node, piece)| (node as u32, piece)));
     let mut chunks = Vec::new();
     while let Some(more) = writer.next_message()? {
         chunks.extend(more);
     }
-    let mut reader = ChunkReader::new([(checkpoint, writer.written().0)]);
+    let mut reader = ChunkReader::new([(checkpoint, writer.written().0)]).spilling(to.as_ref());
     chunks.iter().try_for_each(|chunk| reader.take(chunk))?;
     Ok(reader.finish()?.concat().into_iter().map(|(node, piece)| (node as usize, piece)).collect())
 }
@@ -747,11 +759,16 @@ fn check(asked: &Asked, case: &Case, seed: u64) -> Result<Became, String> {
             Err(error) if error.blame == crate::error::Blame::Statement => return Ok(Became::Refused(error.message)),
             Err(error) => return Err(format!("planning: {error}")),
         };
-        let hows =
-            [1, 1, 2, 3, 4].map(|workers| How { workers, seed: seed ^ (workers as u64) << 32, restarts: 1 < workers });
+        let hows = [1, 1, 2, 3, 4].map(|workers| How {
+            workers,
+            seed: seed ^ (workers as u64) << 32,
+            restarts: 1 < workers,
+            spills: (workers % 2 == 0).then_some(workers == 4),
+        });
         let first = run(&prepared.plan, asked, case, hows[0]).map_err(|e| format!("{:?}: {e}", hows[0]))?;
         // Another cut with one worker, and another number of workers.
-        let other = How { workers: 1 + (seed % 4) as usize, seed: !seed, restarts: true };
+        let spills = (seed % 3 < 2).then_some(seed.is_multiple_of(3));
+        let other = How { workers: 1 + (seed % 4) as usize, seed: !seed, restarts: true, spills };
         for how in [other, hows[1 + (seed / 4 % 4) as usize]] {
             let again = run(&prepared.plan, asked, case, how).map_err(|e| format!("{how:?}: {e}"))?;
             if let Some(found) = difference(&first.rows, &again.rows, false) {

@@ -21,11 +21,13 @@ use super::topology::{Part, Topology};
 use super::worker::{Fixed, with_hidden};
 use crate::connectors::{PartitionId, SourceRows};
 use crate::error::{Error, Result};
-#[cfg(test)]
-use crate::exec::Counts;
 use crate::exec::{Boundary, Outlet, Outlets, Output, Rejected, SourceStage};
+#[cfg(test)]
+use crate::exec::{Counts, Memory};
 use crate::plan::{NodeId, Op, SourceNode, StreamPlan};
 use crate::state::Piece;
+#[cfg(test)]
+use crate::state::{Spill, SpillSpace};
 use crate::time::{Progress, TimeMs, WATERMARK_MAX};
 
 /// Picks one of so many: which message is delivered next, which worker goes first.
@@ -90,9 +92,14 @@ impl Rehearsal {
         workers: usize,
         clock_ms: TimeMs,
         state: StoredState,
+        spill: Option<(&Arc<SpillSpace>, usize)>,
     ) -> Result<Self> {
         let mut rehearsal = Self::empty(plan, partitions, workers)?;
-        let mut state = state.deal(&rehearsal.topology)?;
+        if let Some((space, whole_bytes)) = spill {
+            rehearsal.set_memory(space, whole_bytes);
+        }
+        let of_all = spill.map(|(space, whole_bytes)| Spill::new(space, whole_bytes));
+        let mut state = state.deal(&rehearsal.topology, of_all.as_deref())?;
         for stage in &mut rehearsal.parts {
             for (worker, part) in stage.iter_mut().enumerate() {
                 state.restore(part, worker)?;
@@ -100,6 +107,14 @@ impl Rehearsal {
         }
         clock::set_worker_clock(clock_ms);
         Ok(rehearsal)
+    }
+
+    /// From now on all state goes to disk whenever that is possible.
+    #[cfg(test)]
+    pub fn set_memory(&mut self, space: &Arc<SpillSpace>, whole_bytes: usize) {
+        for part in self.parts.iter_mut().flatten() {
+            part.fragment.set_memory(Memory::none(space, whole_bytes));
+        }
     }
 
     fn empty(plan: Arc<StreamPlan>, partitions: &[usize], workers: usize) -> Result<Self> {

@@ -1,14 +1,17 @@
 //! What `SET` sets: which keys there are, and what they mean.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono_tz::Tz;
 
-use crate::catalog::options::{invalid, nearest, parse_duration};
+use crate::catalog::options::{invalid, nearest, parse_bytes, parse_duration};
 use crate::catalog::secrets::{is_secret, shown};
 use crate::error::{Error, Result};
+use crate::exec::Memory;
 use crate::plan::{LateRows, PlanSettings};
+use crate::state::SpillSpace;
 use crate::time::IDLE_CLOCK_STEP_MS_MAX;
 use crate::time::TIME_MS_LIMIT;
 
@@ -21,8 +24,20 @@ const TOPIC_PREFIX: &str = "state.topic-prefix";
 
 const RESTORE: &str = "execution.restore";
 
+const MEMORY_LIMIT: &str = "state.memory.limit";
+
+const DISK_LIMIT: &str = "state.disk.limit";
+
+const DIRECTORY: &str = "state.directory";
+
 const REPLICATION: &str = "state.replication";
 const UNTIL_CAUGHT_UP: &str = "execution.until-caught-up";
+
+/// A job's state takes at most so much disk, unless a session says otherwise.
+const DISK_BYTES: u64 = 16 << 30;
+
+/// With less, nothing runs.
+const BYTES_MIN: u64 = 1 << 20;
 
 /// Keys that mean something here.
 const KEYS: &[&str] = &[
@@ -35,6 +50,9 @@ const KEYS: &[&str] = &[
     "kafka.bootstrap.servers",
     TOPIC_PREFIX,
     REPLICATION,
+    MEMORY_LIMIT,
+    DISK_LIMIT,
+    DIRECTORY,
     "table.local-time-zone",
     ALLOW_LATENESS,
     "execution.runtime-mode",
@@ -156,6 +174,26 @@ impl Session {
         }
     }
 
+    /// How much memory the state of a job may take, in shares for so many workers, and how much disk what is more.
+    pub fn memory(&self, workers: usize) -> Result<Vec<Memory>> {
+        let limit = self.bytes(MEMORY_LIMIT, super::machine::memory_bytes() / 2)?;
+        let disk = self.bytes(DISK_LIMIT, DISK_BYTES)?;
+        let directory = self.values.get(DIRECTORY).map_or_else(std::env::temp_dir, PathBuf::from);
+        let space = SpillSpace::new(&directory, disk);
+        if self.values.contains_key(DIRECTORY) || self.values.contains_key(MEMORY_LIMIT) {
+            space.check()?;
+        }
+        Ok(Memory::shares(usize::try_from(limit).unwrap_or(usize::MAX), workers, &space))
+    }
+
+    fn bytes(&self, key: &str, default: u64) -> Result<u64> {
+        let Some(value) = self.values.get(key) else { return Ok(default) };
+        match parse_bytes(value) {
+            Some(bytes) if BYTES_MIN <= bytes => Ok(bytes),
+            _ => Err(invalid(key, value, "a size of 1 MB or more, such as '512 MB' or '20 GB'")),
+        }
+    }
+
     /// What becomes of what an earlier process of a job has come to.
     pub fn restore(&self) -> Result<Restore> {
         match self.values.get(RESTORE).map(|v| v.to_ascii_lowercase()).as_deref() {
@@ -256,6 +294,8 @@ impl Session {
         self.workers()?;
         self.topic_replication()?;
         self.restore()?;
+        self.bytes(MEMORY_LIMIT, 0)?;
+        self.bytes(DISK_LIMIT, 0)?;
         self.waits_for_jobs()?;
         self.until_caught_up()?;
         self.commit_interval()?;

@@ -6,7 +6,7 @@ use super::exchange::by_columns;
 use super::topology::{Part, Topology};
 use crate::error::Result;
 use crate::plan::NodeId;
-use crate::state::Piece;
+use crate::state::{Piece, Spill, Stored};
 
 /// What checkpoints have given out, from the last whole one on, in order.
 #[derive(Clone, Debug, Default)]
@@ -19,8 +19,8 @@ pub struct StoredState {
 pub struct DealtState(BTreeMap<(NodeId, usize), Vec<Vec<Piece>>>);
 
 impl StoredState {
-    /// Deals the state to the workers of a topology.
-    pub fn deal(self, topology: &Topology) -> Result<DealtState> {
+    /// Deals the state to the workers of a topology; what is on disk stays there.
+    pub fn deal(self, topology: &Topology, to: Option<&Spill>) -> Result<DealtState> {
         let (workers, count) = (topology.workers(), self.checkpoints.len());
         let mut dealt = DealtState(BTreeMap::new());
         for (number, pieces) in self.checkpoints.into_iter().enumerate() {
@@ -34,8 +34,12 @@ impl StoredState {
                     continue;
                 };
                 let columns = topology.owner_columns(node, &piece)?;
-                for (worker, rows) in by_columns(rows, &columns, workers)?.into_iter().enumerate() {
+                let to = to.filter(|_| matches!(rows, Stored::Spilled(_)));
+                let rows = rows.clone().load()?;
+                for (worker, rows) in by_columns(&rows, &columns, workers)?.into_iter().enumerate() {
                     let Some(rows) = rows.filter(|rows| 0 < rows.num_rows()) else { continue };
+                    let mut rows = Stored::Batch(rows);
+                    to.map_or(Ok(0), |to| rows.spill(to))?;
                     give(worker, Piece { batch: Some(rows), ..piece.clone() });
                 }
             }

@@ -402,7 +402,7 @@ impl Job {
         }
         for (node, piece) in given.state {
             if let Some(delta) = piece.batch.filter(|_| piece.kind != PieceKind::Given) {
-                self.deltas.entry((node, piece.key)).or_default().push(delta);
+                self.deltas.entry((node, piece.key)).or_default().push(delta.load().unwrap());
             }
         }
         for (sink, rejected) in given.rejected {

@@ -26,6 +26,7 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 
 use super::piece::{Piece, PieceKind};
+use super::spill::{Spill, Stored, compacted};
 use crate::error::{Error, Result};
 
 const MAGIC: &[u8; 4] = b"TMst";
@@ -73,7 +74,7 @@ impl ChunkWriter {
     pub fn next_message(&mut self) -> Result<Option<Vec<Vec<u8>>>> {
         let Some((operator, first)) = self.waiting.pop_front() else { return Ok(None) };
         let is_like = |piece: &Piece| {
-            let schema = |piece: &Piece| piece.batch.as_ref().map(RecordBatch::schema);
+            let schema = |piece: &Piece| piece.batch.as_ref().map(|rows| Arc::clone(rows.schema()));
             piece.kind == first.kind && schema(piece) == schema(&first)
         };
         let mut pieces = vec![];
@@ -88,7 +89,7 @@ impl ChunkWriter {
         }
         self.waiting_bytes = self.waiting_bytes.saturating_sub(bytes);
         pieces.insert(0, first);
-        let message = message(operator, &pieces)?;
+        let message = message(operator, pieces)?;
         let parts = message.chunks(CHUNK_BYTES_MAX).collect::<Vec<_>>();
         let mut chunks = Vec::with_capacity(parts.len());
         for (at, part) in parts.iter().enumerate() {
@@ -116,28 +117,33 @@ fn size_of_piece(piece: &Piece) -> usize {
         Ok(bytes) => bytes,
         Err(_) => column.get_array_memory_size(),
     };
-    16 + piece.batch.as_ref().map_or(0, |batch| batch.columns().iter().map(bytes).sum::<usize>())
+    16 + match &piece.batch {
+        None => 0,
+        Some(Stored::Batch(batch)) => batch.columns().iter().map(bytes).sum::<usize>(),
+        Some(Stored::Spilled(spilled)) => spilled.bytes(),
+    }
 }
 
-fn message(operator: u32, pieces: &[Piece]) -> Result<Vec<u8>> {
+fn message(operator: u32, pieces: Vec<Piece>) -> Result<Vec<u8>> {
     let kind = pieces[0].kind as u8;
     let mut bytes = operator.to_le_bytes().to_vec();
     bytes.extend_from_slice(&[kind, u8::from(pieces[0].batch.is_some())]);
     let Some(first) = &pieces[0].batch else {
-        for Piece { key: (a, b), .. } in pieces {
+        for Piece { key: (a, b), .. } in &pieces {
             bytes.extend_from_slice(&a.to_le_bytes());
             bytes.extend_from_slice(&b.to_le_bytes());
         }
         return Ok(bytes);
     };
     let fields = ["a", "b"].map(|name| Arc::new(Field::new(name, DataType::Int64, false)));
-    let fields = fields.into_iter().chain(first.schema_ref().fields().iter().cloned()).collect::<Vec<_>>();
-    let schema = Arc::new(Schema::new_with_metadata(fields, first.schema_ref().metadata().clone()));
+    let fields = fields.into_iter().chain(first.schema().fields().iter().cloned()).collect::<Vec<_>>();
+    let schema = Arc::new(Schema::new_with_metadata(fields, first.schema().metadata().clone()));
     let mut rows = Vec::with_capacity(pieces.len());
     for Piece { key: (a, b), batch, .. } in pieces {
         let Some(batch) = batch else { return Err(Error::bug("pieces with rows and without in one message")) };
+        let batch = batch.load()?;
         let constant = |value: i64| Arc::new(Int64Array::from_value(value, batch.num_rows())) as ArrayRef;
-        let columns = [constant(*a), constant(*b)].into_iter().chain(batch.columns().iter().map(compacted)).collect();
+        let columns = [constant(a), constant(b)].into_iter().chain(batch.columns().iter().map(compacted)).collect();
         rows.push(RecordBatch::try_new(Arc::clone(&schema), columns)?);
     }
     let mut writer = StreamWriter::try_new(&mut bytes, &schema)?;
@@ -147,20 +153,13 @@ fn message(operator: u32, pieces: &[Piece]) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Views share buffers with other rows, which would all be written.
-fn compacted(column: &ArrayRef) -> ArrayRef {
-    match column.data_type() {
-        DataType::Utf8View => Arc::new(column.as_string_view().gc()),
-        DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
-        _ => Arc::clone(column),
-    }
-}
-
 /// Takes chunks in the order of their log, and makes pieces of them again.
 #[derive(Default)]
 pub struct ChunkReader {
     /// What is wanted, and how far it has come. Others are what a crash has left.
     checkpoints: BTreeMap<u64, Unfinished>,
+    /// Where rows go once there are more than a worker takes as a whole, and their bytes.
+    spill: Option<(Arc<Spill>, usize)>,
 }
 
 #[derive(Default)]
@@ -176,7 +175,14 @@ impl ChunkReader {
     pub fn new(wanted: impl IntoIterator<Item = (u64, u32)>) -> Self {
         let unfinished =
             |(checkpoint, chunks_wanted)| (checkpoint, Unfinished { chunks_wanted, ..Unfinished::default() });
-        Self { checkpoints: wanted.into_iter().map(unfinished).collect() }
+        Self { checkpoints: wanted.into_iter().map(unfinished).collect(), spill: None }
+    }
+
+    /// Rows go to disk if there are many.
+    #[must_use]
+    pub fn spilling(mut self, to: Option<&Arc<Spill>>) -> Self {
+        self.spill = to.map(|to| (Arc::clone(to), 0));
+        self
     }
 
     /// Takes a chunk.
@@ -201,7 +207,17 @@ impl ChunkReader {
         of.chunks += 1;
         of.message.extend_from_slice(&chunk[HEAD_BYTES..]);
         if chunk[21] == 1 {
-            pieces_of(&std::mem::take(&mut of.message), &mut of.pieces)?;
+            let from = of.pieces.len();
+            let message = std::mem::take(&mut of.message);
+            pieces_of(&message, &mut of.pieces)?;
+            if let Some((to, bytes)) = &mut self.spill {
+                *bytes += message.len();
+                if to.whole_bytes() < *bytes {
+                    for rows in of.pieces[from..].iter_mut().filter_map(|(_, piece)| piece.batch.as_mut()) {
+                        rows.spill(to)?;
+                    }
+                }
+            }
         }
         Ok(())
     }

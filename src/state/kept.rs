@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use super::layout::AggregateLayout;
 use super::pane::Pane;
-use super::panes::{Admission, Fired, PaneKey, admit, count_windows, entry_or};
+use super::panes::{Admission, Fired, PaneKey, admit, count_windows, entry_or, spill_panes};
 use super::piece::{Piece, PieceKind, unexpected};
+use super::spill::Spill;
 use super::table::GroupTable;
 use crate::error::Result;
 use crate::time::{SlicedWindows, TimeMs, WATERMARK_MIN, WindowId, late_from};
@@ -28,6 +29,7 @@ pub struct KeptPanes {
     /// Windows that have changed since they were evaluated last.
     changed: BTreeSet<WindowId>,
     watermark: TimeMs,
+    spill: Option<Arc<Spill>>,
     /// Empty between two uses.
     scratch: GroupTable,
 }
@@ -44,6 +46,7 @@ impl KeptPanes {
             touched: BTreeSet::new(),
             changed: BTreeSet::new(),
             watermark: WATERMARK_MIN,
+            spill: None,
         })
     }
 
@@ -107,9 +110,7 @@ impl KeptPanes {
     /// A checkpoint: gives out what has come for every pane since the last one, or everything.
     pub fn checkpoint(&mut self, whole: bool, give: &mut dyn FnMut(Piece)) -> Result<()> {
         for (&key, pane) in &mut self.panes {
-            if let Some(partial) = pane.checkpoint(whole)? {
-                give(Piece::new(PieceKind::Pane, key, partial));
-            }
+            pane.checkpoint(whole, &mut |rows| give(Piece::new(PieceKind::Pane, key, rows)))?;
         }
         Ok(())
     }
@@ -137,7 +138,8 @@ impl KeptPanes {
                 return Err(unexpected(&piece));
             }
             if first_kept <= self.windows.last_window(key.0) {
-                entry_or(self.panes.entry(key), &self.layout)?.restore(piece.rows()?)?;
+                let pane = entry_or(self.panes.entry(key), &self.layout)?;
+                pane.restore(piece.stored()?, &self.layout, self.spill.as_deref())?;
                 self.touched.insert(key);
             }
         }
@@ -173,9 +175,30 @@ impl KeptPanes {
         count_windows(ranges.into_iter(), self.windows.step())
     }
 
-    /// Bytes held, as the accumulators report them.
+    /// Where state may go that is too large for memory.
+    pub fn set_spill(&mut self, to: &Arc<Spill>) {
+        self.spill = Some(Arc::clone(to));
+    }
+
+    /// Puts panes on disk until so many bytes of memory are free. Answers how many are.
+    pub fn spill(&mut self, bytes: usize) -> Result<usize> {
+        let Some(to) = self.spill.clone() else { return Ok(0) };
+        let mut freed = spill_panes(self.panes.values_mut(), bytes, true, &mut self.scratch, &to)?;
+        if freed < bytes {
+            freed += spill_panes(self.panes.values_mut(), bytes - freed, false, &mut self.scratch, &to)?;
+        }
+        self.panes.values_mut().for_each(Pane::cool_down);
+        Ok(freed)
+    }
+
+    /// Bytes held in memory, as the accumulators report them.
     pub fn size_bytes(&self) -> usize {
         self.panes.values().map(Pane::size_bytes).sum()
+    }
+
+    /// Bytes on disk.
+    pub fn disk_bytes(&self) -> usize {
+        self.panes.values().map(Pane::disk_bytes).sum()
     }
 }
 

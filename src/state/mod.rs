@@ -18,9 +18,11 @@ mod layout;
 mod pane;
 mod panes;
 mod piece;
+mod resting;
 mod sessions;
 mod sorting;
 mod spans;
+mod spill;
 mod stacks;
 mod table;
 #[cfg(test)]
@@ -32,4 +34,5 @@ pub use layout::{Aggregate, AggregateLayout};
 pub use panes::{Admission, Fired, PaneKey, Panes};
 pub use piece::{Piece, PieceKind, clock_of, unexpected};
 pub use sessions::{Ended, Sessions};
+pub use spill::{Spill, SpillSpace, Spilled, Stored};
 pub use table::GroupTable;

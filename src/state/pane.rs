@@ -5,6 +5,8 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 
 use super::layout::AggregateLayout;
+use super::resting::{Resting, Share};
+use super::spill::{Spill, Stored};
 use super::table::GroupTable;
 use crate::error::Result;
 
@@ -13,26 +15,32 @@ use crate::error::Result;
 pub(super) struct Pane {
     base: Part,
     delta: Part,
+    /// Whether anything has come since the last time that panes were put on disk.
+    is_hot: bool,
 }
 
 impl Pane {
     pub(super) fn new(layout: &Arc<AggregateLayout>) -> Result<Self> {
-        Ok(Self { base: Part::new(layout)?, delta: Part::new(layout)? })
+        Ok(Self { base: Part::new(layout)?, delta: Part::new(layout)?, is_hot: true })
     }
 
     /// What takes updates.
     pub(super) fn live(&mut self) -> &mut GroupTable {
+        self.is_hot = true;
         &mut self.delta.live
     }
 
     /// Merges everything in the pane into a table; the pane stays as it is.
     pub(super) fn merge_into(&mut self, table: &mut GroupTable) -> Result<()> {
         for part in [&mut self.base, &mut self.delta] {
-            if let Some(partial) = part.rest()? {
-                table.merge(partial)?;
-            }
+            part.rest()?.merge_into(Share::All, table)?;
         }
         Ok(())
+    }
+
+    /// Whether some of it is on disk.
+    pub(super) fn is_on_disk(&self) -> bool {
+        self.base.resting.is_on_disk() || self.delta.resting.is_on_disk()
     }
 
     /// Everything in the pane as a table.
@@ -43,69 +51,104 @@ impl Pane {
             (&mut self.base, &mut self.delta)
         };
         let mut table = table.take_table(layout)?;
-        if let Some(partial) = rest.rest()? {
-            table.merge(partial)?;
-        }
+        rest.rest()?.merge_into(Share::All, &mut table)?;
         Ok(table)
     }
 
-    /// Everything in the pane as a batch, and the part of it that no checkpoint has given out.
-    pub(super) fn into_partials(mut self) -> Result<(Option<RecordBatch>, Option<RecordBatch>)> {
-        let delta = self.delta.rest()?.cloned();
+    /// Everything in the pane at rest, and the part of it that no checkpoint has given out.
+    pub(super) fn into_partials(mut self) -> Result<(Resting, Resting)> {
+        let delta = self.delta.rest()?.clone();
         self.base.merge_part(&mut self.delta)?;
         self.base.rest()?;
         Ok((self.base.resting, delta))
     }
 
     /// A checkpoint: gives out the delta, if there is any, and merges it into the base; or else the whole.
-    pub(super) fn checkpoint(&mut self, whole: bool) -> Result<Option<RecordBatch>> {
-        let delta = self.delta.rest()?.cloned();
+    pub(super) fn checkpoint(&mut self, whole: bool, give: &mut dyn FnMut(Stored)) -> Result<()> {
+        if !whole {
+            self.delta.rest()?.stored().for_each(&mut *give);
+        }
         self.base.merge_part(&mut self.delta)?;
-        if whole { Ok(self.base.rest()?.cloned()) } else { Ok(delta) }
+        if whole {
+            self.base.rest()?.stored().for_each(give);
+        }
+        Ok(())
     }
 
     /// Takes up what a checkpoint has given out.
-    pub(super) fn restore(&mut self, partial: RecordBatch) -> Result<()> {
-        self.base.put(partial)
+    pub(super) fn restore(&mut self, partial: Stored, layout: &AggregateLayout, to: Option<&Spill>) -> Result<()> {
+        match partial {
+            Stored::Batch(batch) => self.base.put(batch),
+            spilled @ Stored::Spilled(_) => self.base.resting.put(spilled, layout, to),
+        }
+    }
+
+    /// Puts on disk what it keeps; answers how many bytes of memory that frees.
+    pub(super) fn spill(&mut self, scratch: &mut GroupTable, to: &Spill) -> Result<usize> {
+        let before = self.size_bytes();
+        let layout = Arc::clone(scratch.layout());
+        for part in [&mut self.base, &mut self.delta] {
+            part.rest()?;
+            part.resting.spill(&layout, to)?;
+            part.resting.compact(scratch, to)?;
+        }
+        self.is_hot = false;
+        Ok(before.saturating_sub(self.size_bytes()))
+    }
+
+    /// Whether anything has come since the last time that panes were put on disk.
+    pub(super) fn is_hot(&self) -> bool {
+        self.is_hot
+    }
+
+    /// What comes from now on makes it hot.
+    pub(super) fn cool_down(&mut self) {
+        self.is_hot = false;
     }
 
     pub(super) fn size_bytes(&self) -> usize {
         self.base.size_bytes() + self.delta.size_bytes()
     }
+
+    pub(super) fn disk_bytes(&self) -> usize {
+        self.base.resting.disk_bytes() + self.delta.resting.disk_bytes()
+    }
 }
 
 /// A partial that may rest. Reading a table empties it, so what has been read stays a batch until more comes: then the
-/// two are one again at the next reading.
+/// two are one again at the next reading. What is on disk stays there.
 struct Part {
     live: GroupTable,
-    resting: Option<RecordBatch>,
+    resting: Resting,
 }
 
 impl Part {
     fn new(layout: &Arc<AggregateLayout>) -> Result<Self> {
-        Ok(Self { live: GroupTable::new(layout)?, resting: None })
+        Ok(Self { live: GroupTable::new(layout)?, resting: Resting::default() })
     }
 
-    /// The whole part as a batch, if there is anything in it.
-    fn rest(&mut self) -> Result<Option<&RecordBatch>> {
+    /// The whole part at rest.
+    fn rest(&mut self) -> Result<&Resting> {
         if !self.live.is_empty() {
-            if let Some(resting) = self.resting.take() {
+            for resting in self.resting.take_memory() {
                 self.live.merge(&resting)?;
             }
-            self.resting = Some(self.live.take_partial()?);
+            self.resting.push(self.live.take_partial()?);
         }
-        Ok(self.resting.as_ref())
+        Ok(&self.resting)
     }
 
     /// Takes everything of another part, which is empty afterwards.
     fn merge_part(&mut self, other: &mut Self) -> Result<()> {
         other.rest()?;
-        other.resting.take().map_or(Ok(()), |more| self.put(more))
+        let more = other.resting.take_memory();
+        self.resting.append(std::mem::take(&mut other.resting));
+        more.into_iter().try_for_each(|more| self.put(more))
     }
 
     fn put(&mut self, partial: RecordBatch) -> Result<()> {
-        if self.live.is_empty() && self.resting.is_none() {
-            self.resting = Some(partial);
+        if self.live.is_empty() && !self.resting.is_in_memory() {
+            self.resting.push(partial);
             return Ok(());
         }
         self.live.merge(&partial)
@@ -114,13 +157,11 @@ impl Part {
     /// The whole part as a table; the part is empty afterwards.
     fn take_table(&mut self, layout: &Arc<AggregateLayout>) -> Result<GroupTable> {
         let mut table = std::mem::replace(&mut self.live, GroupTable::new(layout)?);
-        if let Some(resting) = self.resting.take() {
-            table.merge(&resting)?;
-        }
+        std::mem::take(&mut self.resting).merge_into(Share::All, &mut table)?;
         Ok(table)
     }
 
     fn size_bytes(&self) -> usize {
-        self.live.size_bytes() + self.resting.as_ref().map_or(0, RecordBatch::get_array_memory_size)
+        self.live.size_bytes() + self.resting.memory_bytes()
     }
 }

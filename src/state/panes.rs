@@ -8,15 +8,17 @@
 //! what that window and those after it share ([`stacks`](super::stacks)). So a window is never put together from all
 //! its slices again.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::ArrayRef;
 
 use super::layout::AggregateLayout;
 use super::pane::Pane;
 use super::piece::{Piece, PieceKind, unexpected};
+use super::resting::{Resting, Share, shares};
+use super::spill::Spill;
 use super::stacks::{Stacks, Total};
 use super::table::GroupTable;
 use crate::error::{Error, Result};
@@ -34,7 +36,7 @@ pub enum Admission {
     Closed,
 }
 
-/// The rows of a window.
+/// Rows of a window: all, or some of its groups, if it is too large for memory.
 pub struct Fired {
     /// The window.
     pub window: WindowId,
@@ -54,6 +56,13 @@ enum Folded {
     Sliding(Stacks),
 }
 
+/// A window that is put together part by part.
+struct Closing {
+    window: WindowId,
+    partials: Vec<Resting>,
+    shares: VecDeque<Share>,
+}
+
 /// All panes of one aggregate on one worker.
 pub struct Panes {
     layout: Arc<AggregateLayout>,
@@ -66,8 +75,11 @@ pub struct Panes {
     /// The window that closed last.
     closed: WindowId,
     /// What has been folded before a checkpoint has given it out.
-    unlogged: BTreeMap<PaneKey, RecordBatch>,
+    unlogged: BTreeMap<PaneKey, Resting>,
     watermark: TimeMs,
+    /// What is left of a window that closes part by part.
+    closing: Option<Closing>,
+    spill: Option<Arc<Spill>>,
     /// Empty between two uses.
     scratch: GroupTable,
 }
@@ -90,6 +102,8 @@ impl Panes {
             closed: WindowId::MIN,
             unlogged: BTreeMap::new(),
             watermark: WATERMARK_MIN,
+            closing: None,
+            spill: None,
         })
     }
 
@@ -107,15 +121,48 @@ impl Panes {
 
     /// Moves the watermark and closes every window that it has reached, in the order of their ends.
     pub fn close_until(&mut self, watermark: TimeMs, mut emit: impl FnMut(Fired) -> Result<()>) -> Result<()> {
-        assert!(self.watermark <= watermark, "a watermark never falls");
-        while let Some(window) = self.next_window() {
-            if watermark < self.windows.last_instant(window) {
-                break;
-            }
-            emit(self.close(window)?)?;
+        self.advance(watermark);
+        while let Some(fired) = self.next_fired()? {
+            emit(fired)?;
         }
-        self.watermark = watermark;
         Ok(())
+    }
+
+    /// Moves the watermark: [`Panes::next_fired`] gives the rows of every window that it has reached, and nothing else may
+    /// come before those.
+    pub fn advance(&mut self, watermark: TimeMs) {
+        assert!(self.watermark <= watermark, "a watermark never falls");
+        self.watermark = watermark;
+    }
+
+    /// Closes the next window that the watermark has reached, in the order of their ends, or goes on with one.
+    pub fn next_fired(&mut self) -> Result<Option<Fired>> {
+        loop {
+            if let Some(fired) = self.go_on_closing()? {
+                return Ok(Some(fired));
+            }
+            match self.next_window() {
+                Some(window) if self.windows.last_instant(window) <= self.watermark => {
+                    if let Some(fired) = self.close(window)? {
+                        return Ok(Some(fired));
+                    }
+                }
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    fn go_on_closing(&mut self) -> Result<Option<Fired>> {
+        let Some(Closing { window, partials, shares }) = &mut self.closing else { return Ok(None) };
+        while let Some(share) = shares.pop_front() {
+            partials.iter().try_for_each(|partial| partial.merge_into(share, &mut self.scratch))?;
+            if !self.scratch.is_empty() {
+                let (rows, columns) = self.scratch.finish()?;
+                return Ok(Some(Fired { window: *window, rows, columns }));
+            }
+        }
+        self.closing = None;
+        Ok(None)
     }
 
     /// The next window with any rows.
@@ -131,7 +178,8 @@ impl Panes {
         (next <= last).then_some((next, last))
     }
 
-    fn close(&mut self, window: WindowId) -> Result<Fired> {
+    /// Closes a window. Its rows are there, or come by [`Self::go_on_closing`].
+    fn close(&mut self, window: WindowId) -> Result<Option<Fired>> {
         let mut ready = Vec::new();
         while let Some(entry) = self.open.first_entry() {
             let (first_open, slice) = *entry.key();
@@ -142,9 +190,15 @@ impl Panes {
             self.newest = self.newest.max(Some(slice));
         }
         self.closed = window;
-        let (rows, columns) = match self.folded {
-            Folded::Disjoint => self.finish_disjoint(ready)?,
-            Folded::Growing(_) | Folded::Sliding(_) => self.finish_folded(window, ready)?,
+        let is_disjoint = matches!(self.folded, Folded::Disjoint);
+        let fired = if is_disjoint && !ready.iter().any(|(_, pane)| pane.is_on_disk()) {
+            let (rows, columns) = self.finish_disjoint(ready)?;
+            Some(Fired { window, rows, columns })
+        } else {
+            let mut partials = self.fold(window, ready)?;
+            let shares = shares(&mut partials, &self.layout, self.spill.as_deref())?.into();
+            self.closing = Some(Closing { window, partials, shares });
+            None
         };
         if self.folded_windows().is_none() {
             self.newest = None;
@@ -154,7 +208,7 @@ impl Panes {
                 Folded::Sliding(stacks) => *stacks = Stacks::default(),
             }
         }
-        Ok(Fired { window, rows, columns })
+        Ok(fired)
     }
 
     /// The tables themselves are taken.
@@ -170,12 +224,17 @@ impl Panes {
         table.finish()
     }
 
-    fn finish_folded(&mut self, window: WindowId, panes: Vec<(PaneKey, Pane)>) -> Result<(usize, Vec<ArrayRef>)> {
+    /// Folds panes that get no more rows; answers what makes up the window.
+    fn fold(&mut self, window: WindowId, panes: Vec<(PaneKey, Pane)>) -> Result<Vec<Resting>> {
         let mut partials = Vec::with_capacity(panes.len());
         for (key, pane) in panes {
             let (whole, delta) = pane.into_partials()?;
-            partials.extend(whole.map(|whole| (key, whole)));
-            self.unlogged.extend(delta.map(|delta| (key, delta)));
+            if !whole.is_empty() {
+                partials.push((key, whole));
+            }
+            if !delta.is_empty() {
+                self.unlogged.insert(key, delta);
+            }
         }
         // Nobody restores what no window wants.
         while let Some(entry) = self.unlogged.first_entry() {
@@ -184,21 +243,20 @@ impl Panes {
             }
             entry.remove();
         }
-        let table = &mut self.scratch;
+        let (table, to) = (&mut self.scratch, self.spill.as_deref());
         match &mut self.folded {
-            Folded::Disjoint => {}
+            Folded::Disjoint => Ok(partials.into_iter().map(|(_, partial)| partial).collect()),
             Folded::Growing(total) => {
-                total.push(partials, table)?;
-                total.merge_into(table)?;
+                total.push(partials, table, to)?;
+                Ok(vec![total.all()])
             }
             Folded::Sliding(stacks) => {
                 let first = self.windows.first_slice(window);
-                stacks.evict(&self.layout, first, table)?;
-                stacks.push(partials, table)?;
-                stacks.merge_into(first, table)?;
+                stacks.evict(first, table, to)?;
+                stacks.push(partials, table, to)?;
+                Ok(stacks.from(first))
             }
         }
-        table.finish()
     }
 
     /// A checkpoint: gives out what has come for every pane since the last one, or everything.
@@ -211,12 +269,12 @@ impl Panes {
                 _ => {}
             }
         } else {
-            unlogged.into_iter().for_each(|(key, delta)| give(Piece::new(PieceKind::Pane, key, delta)));
+            for (key, delta) in unlogged {
+                delta.stored().for_each(|rows| give(Piece::new(PieceKind::Pane, key, rows)));
+            }
         }
         for (&(first_open, slice), pane) in &mut self.open {
-            if let Some(partial) = pane.checkpoint(whole)? {
-                give(Piece::new(PieceKind::Pane, (slice, first_open), partial));
-            }
+            pane.checkpoint(whole, &mut |rows| give(Piece::new(PieceKind::Pane, (slice, first_open), rows)))?;
         }
         Ok(())
     }
@@ -225,6 +283,8 @@ impl Panes {
     pub fn restore(&mut self, watermark: TimeMs, pieces: Vec<Piece>) -> Result<()> {
         self.watermark = watermark;
         let first_open_now = self.windows.first_open(watermark);
+        let to = self.spill.clone();
+        let to = to.as_deref();
         let mut folded: BTreeMap<PaneKey, Pane> = BTreeMap::new();
         let mut front = Vec::new();
         for piece in pieces {
@@ -242,12 +302,13 @@ impl Panes {
             }
             if first_open_now <= first_open {
                 let pane = self.open.entry((first_open, slice));
-                entry_or(pane, &self.layout)?.restore(piece.rows()?)?;
+                entry_or(pane, &self.layout)?.restore(piece.stored()?, &self.layout, to)?;
                 continue;
             }
             self.newest = self.newest.max(Some(slice));
             if piece.kind == PieceKind::Pane {
-                entry_or(folded.entry(piece.key), &self.layout)?.restore(piece.rows()?)?;
+                let pane = entry_or(folded.entry(piece.key), &self.layout)?;
+                pane.restore(piece.stored()?, &self.layout, to)?;
             } else {
                 front.push(piece);
             }
@@ -256,14 +317,14 @@ impl Panes {
         self.closed = self.windows.first_window_from(newest, first_open_now) - self.windows.step();
         let mut partials = Vec::with_capacity(folded.len());
         for (key, pane) in folded {
-            partials.extend(pane.into_partials()?.0.map(|whole| (key, whole)));
+            partials.push((key, pane.into_partials()?.0));
         }
         match &mut self.folded {
             Folded::Disjoint => Err(Error::bug("windows that share no slice have folded panes")),
-            Folded::Growing(total) => total.push(partials, &mut self.scratch),
+            Folded::Growing(total) => total.push(partials, &mut self.scratch, to),
             Folded::Sliding(stacks) => {
-                stacks.restore(&self.layout, front)?;
-                stacks.push(partials, &mut self.scratch)
+                stacks.restore(&self.layout, front, to)?;
+                stacks.push(partials, &mut self.scratch, to)
             }
         }
     }
@@ -279,16 +340,82 @@ impl Panes {
         count_windows(self.folded_windows().into_iter().chain(of_open), self.windows.step())
     }
 
-    /// Bytes held, as the accumulators report them.
+    /// Where state may go that is too large for memory.
+    pub fn set_spill(&mut self, to: &Arc<Spill>) {
+        self.spill = Some(Arc::clone(to));
+    }
+
+    /// Puts on disk what is needed last, until so many bytes of memory are free. Answers how many are.
+    pub fn spill(&mut self, bytes: usize) -> Result<usize> {
+        let Some(to) = self.spill.clone() else { return Ok(0) };
+        let mut freed = spill_panes(self.open.values_mut().rev(), bytes, true, &mut self.scratch, &to)?;
+        for unlogged in self.unlogged.values_mut() {
+            freed += unlogged.spill(&self.layout, &to)?;
+        }
+        if freed < bytes {
+            freed += match &mut self.folded {
+                Folded::Disjoint => 0,
+                Folded::Growing(total) => total.spill(&self.layout, &to)?,
+                Folded::Sliding(stacks) => stacks.spill(bytes - freed, &self.layout, &to)?,
+            };
+        }
+        if freed < bytes {
+            freed += spill_panes(self.open.values_mut().rev(), bytes - freed, false, &mut self.scratch, &to)?;
+        }
+        self.open.values_mut().for_each(Pane::cool_down);
+        Ok(freed)
+    }
+
+    /// Bytes held in memory, as the accumulators report them.
     pub fn size_bytes(&self) -> usize {
         let folded = match &self.folded {
             Folded::Disjoint => 0,
             Folded::Growing(total) => total.size_bytes(),
             Folded::Sliding(stacks) => stacks.size_bytes(),
         };
-        let unlogged: usize = self.unlogged.values().map(RecordBatch::get_array_memory_size).sum();
+        let unlogged: usize = self.unlogged.values().map(Resting::memory_bytes).sum();
         folded + unlogged + self.open.values().map(Pane::size_bytes).sum::<usize>()
     }
+
+    /// Bytes on disk.
+    pub fn disk_bytes(&self) -> usize {
+        let folded = match &self.folded {
+            Folded::Disjoint => 0,
+            Folded::Growing(total) => total.disk_bytes(),
+            Folded::Sliding(stacks) => stacks.disk_bytes(),
+        };
+        let others = self.unlogged.values().chain(self.closing.iter().flat_map(|closing| &closing.partials));
+        let others: usize = others.map(Resting::disk_bytes).sum();
+        folded + others + self.open.values().map(Pane::disk_bytes).sum::<usize>()
+    }
+}
+
+/// What a pane has at least that is put on disk before others.
+const PANE_BYTES_MIN: usize = 16 << 10;
+
+/// Puts panes on disk, in this order, until so many bytes of memory are free: with `cold`, large ones that nothing came for.
+/// Answers how many are.
+pub(super) fn spill_panes<'a>(
+    panes: impl Iterator<Item = &'a mut Pane>,
+    bytes: usize,
+    cold: bool,
+    scratch: &mut GroupTable,
+    to: &Spill,
+) -> Result<usize> {
+    let mut panes: Vec<&mut Pane> = panes.filter(|pane| !cold || !pane.is_hot()).collect();
+    if !cold {
+        panes.sort_by_key(|pane| std::cmp::Reverse(pane.size_bytes()));
+    }
+    let mut freed = 0;
+    for pane in panes {
+        if bytes <= freed {
+            break;
+        }
+        if !cold || PANE_BYTES_MIN <= pane.size_bytes() {
+            freed += pane.spill(scratch, to)?;
+        }
+    }
+    Ok(freed)
 }
 
 /// The pane of an entry; a new one if there is none.

@@ -7,6 +7,7 @@
 use arrow::array::RecordBatch;
 
 use super::panes::PaneKey;
+use super::spill::Stored;
 use crate::error::{Error, Result};
 use crate::time::{TimeMs, WATERMARK_MIN, WatermarkClock};
 
@@ -63,14 +64,14 @@ pub struct Piece {
     pub kind: PieceKind,
     /// Which one of its kind; what the numbers mean, the kind says.
     pub key: PaneKey,
-    /// Its rows; `None` where the key says it all.
-    pub batch: Option<RecordBatch>,
+    /// Its rows, in memory or on disk; `None` where the key says it all.
+    pub batch: Option<Stored>,
 }
 
 impl Piece {
     /// A piece that has rows.
-    pub fn new(kind: PieceKind, key: PaneKey, batch: RecordBatch) -> Self {
-        Self { kind, key, batch: Some(batch) }
+    pub fn new(kind: PieceKind, key: PaneKey, batch: impl Into<Stored>) -> Self {
+        Self { kind, key, batch: Some(batch.into()) }
     }
 
     /// How far an operator has come. The same at all workers.
@@ -81,6 +82,11 @@ impl Piece {
 
     /// Its rows.
     pub fn rows(self) -> Result<RecordBatch> {
+        self.stored()?.load()
+    }
+
+    /// Its rows, wherever they are.
+    pub fn stored(self) -> Result<Stored> {
         self.batch.ok_or_else(|| Error::bug(format!("a piece of state, {:?}, without rows", self.kind)))
     }
 }

@@ -21,6 +21,8 @@ use arrow::compute::concat_batches;
 use super::layout::AggregateLayout;
 use super::panes::PaneKey;
 use super::piece::{Piece, PieceKind, unexpected};
+use super::resting::{Resting, merged};
+use super::spill::{Spill, Stored};
 use super::table::GroupTable;
 use crate::error::Result;
 use crate::time::{SliceId, WindowId};
@@ -31,9 +33,9 @@ pub(super) struct Stacks {
     /// Oldest first.
     front: VecDeque<Suffix>,
     /// What came for slices that were in the front already: rows that were late for some windows.
-    stragglers: BTreeMap<PaneKey, RecordBatch>,
-    back: BTreeMap<PaneKey, RecordBatch>,
-    back_total: Option<RecordBatch>,
+    stragglers: BTreeMap<PaneKey, Resting>,
+    back: BTreeMap<PaneKey, Resting>,
+    back_total: Option<Resting>,
     /// Slices before this one are the front's.
     turn: Option<SliceId>,
 }
@@ -41,17 +43,23 @@ pub(super) struct Stacks {
 /// The merge of all slices of the front from one on.
 struct Suffix {
     from: SliceId,
-    merged: RecordBatch,
-    /// Slices between the suffix before this one and `from`, as they are, oldest first; and at which row each begins.
-    older: Option<RecordBatch>,
-    starts: Vec<(SliceId, usize)>,
+    merged: Resting,
+    /// Slices between the suffix before this one and `from`, as they are, oldest first.
+    older: Older,
+}
+
+enum Older {
+    /// One behind the other in a batch; and at which row each begins.
+    Together(Option<RecordBatch>, Vec<(SliceId, usize)>),
+    /// Each on its own: some are on disk.
+    Apart(Vec<(SliceId, Resting)>),
 }
 
 impl Stacks {
     /// Forgets slices before the first one of the window that closes now.
-    pub(super) fn evict(&mut self, layout: &AggregateLayout, first: SliceId, scratch: &mut GroupTable) -> Result<()> {
+    pub(super) fn evict(&mut self, first: SliceId, scratch: &mut GroupTable, to: Option<&Spill>) -> Result<()> {
         if self.back.first_key_value().is_some_and(|((slice, _), _)| *slice < first) {
-            self.turn_over(layout, first, scratch)?;
+            self.turn_over(first, scratch, to)?;
         }
         while self.front.front().is_some_and(|suffix| suffix.from < first) {
             self.front.pop_front();
@@ -63,7 +71,12 @@ impl Stacks {
     }
 
     /// Takes panes that get no more rows.
-    pub(super) fn push(&mut self, panes: Vec<(PaneKey, RecordBatch)>, scratch: &mut GroupTable) -> Result<()> {
+    pub(super) fn push(
+        &mut self,
+        panes: Vec<(PaneKey, Resting)>,
+        scratch: &mut GroupTable,
+        to: Option<&Spill>,
+    ) -> Result<()> {
         let mut more = Vec::new();
         for (key, partial) in panes {
             if self.turn.is_some_and(|turn| key.0 < turn) {
@@ -73,58 +86,66 @@ impl Stacks {
                 self.back.insert(key, partial);
             }
         }
-        let all: Vec<RecordBatch> =
-            if more.is_empty() { more } else { self.back_total.take().into_iter().chain(more).collect() };
-        if !all.is_empty() {
-            self.back_total = Some(merged(all.iter(), scratch)?);
+        if !more.is_empty() {
+            self.back_total = Some(merged(self.back_total.take().into_iter().chain(more).collect(), scratch, to)?);
         }
         Ok(())
     }
 
-    /// Merges all slices from one on, the first of the window that closes now.
-    pub(super) fn merge_into(&self, first: SliceId, table: &mut GroupTable) -> Result<()> {
+    /// What makes up all slices from one on, the first of the window that closes now.
+    pub(super) fn from(&self, first: SliceId) -> Vec<Resting> {
+        let mut all = Vec::new();
         if let Some(suffix) = self.front.front() {
-            table.merge(&suffix.merged)?;
-            if let (Some(older), Some((_, row))) = (&suffix.older, suffix.starts.iter().find(|(s, _)| first <= *s)) {
-                table.merge(&older.slice(*row, older.num_rows() - row))?;
+            all.push(suffix.merged.clone());
+            match &suffix.older {
+                Older::Together(older, starts) => {
+                    if let (Some(older), Some((_, row))) = (older, starts.iter().find(|(s, _)| first <= *s)) {
+                        all.push(older.slice(*row, older.num_rows() - row).into());
+                    }
+                }
+                Older::Apart(slices) => {
+                    all.extend(slices.iter().filter(|(slice, _)| first <= *slice).map(|(_, partial)| partial.clone()));
+                }
             }
         }
-        self.back_total.iter().chain(self.stragglers.values()).try_for_each(|partial| table.merge(partial))
+        all.extend(self.back_total.iter().chain(self.stragglers.values()).cloned());
+        all
     }
 
     /// The back becomes the front.
-    fn turn_over(&mut self, layout: &AggregateLayout, first: SliceId, scratch: &mut GroupTable) -> Result<()> {
+    fn turn_over(&mut self, first: SliceId, scratch: &mut GroupTable, to: Option<&Spill>) -> Result<()> {
         let slices = self.back.split_off(&(first, WindowId::MIN));
         self.back.clear();
         self.back_total = None;
         self.front.clear();
         let Some(((newest, _), _)) = slices.last_key_value() else { return Ok(()) };
         self.turn = Some(newest + 1);
+        let layout = Arc::clone(scratch.layout());
         // Newest first; a slice may have several panes, which stay together.
-        let mut waiting: Vec<(SliceId, RecordBatch)> = Vec::new();
+        let mut waiting: Vec<(SliceId, Resting)> = Vec::new();
         let mut weight = 0;
         let mut slices = slices.into_iter().rev().peekable();
         while let Some(((slice, _), partial)) = slices.next() {
-            weight += partial.get_array_memory_size();
+            weight += partial.bytes();
             waiting.push((slice, partial));
             if slices.peek().is_some_and(|((next, _), _)| *next == slice) {
                 continue;
             }
             let newer = self.front.front_mut();
-            if newer.as_ref().is_some_and(|newer| weight < newer.merged.get_array_memory_size()) {
+            if newer.as_ref().is_some_and(|newer| weight < newer.merged.bytes()) {
                 continue;
             }
             let all = newer.as_ref().map(|n| &n.merged).into_iter().chain(waiting.iter().map(|(_, p)| p));
-            let suffix = merged(all, scratch)?;
+            let suffix = merged(all.cloned().collect(), scratch, to)?;
             waiting.retain(|(s, _)| *s != slice);
             if let Some(newer) = newer {
-                newer.put_before(layout, &mut waiting)?;
+                newer.put_before(&layout, &mut waiting)?;
             }
-            self.front.push_front(Suffix { from: slice, merged: suffix, older: None, starts: Vec::new() });
+            self.front.push_front(Suffix { from: slice, merged: suffix, older: Older::none() });
             weight = 0;
         }
         match self.front.front_mut() {
-            Some(oldest) => oldest.put_before(layout, &mut waiting),
+            Some(oldest) => oldest.put_before(&layout, &mut waiting),
             None => Ok(()),
         }
     }
@@ -135,106 +156,189 @@ impl Stacks {
         if !self.front.is_empty() {
             give(Piece { kind: PieceKind::Turn, key: (turn, 0), batch: None });
         }
-        for Suffix { from, merged, older, starts } in &self.front {
-            give(Piece::new(PieceKind::Suffix, (*from, turn), merged.clone()));
-            let Some(older) = older else { continue };
-            let ends = starts.iter().skip(1).map(|(_, row)| *row).chain([older.num_rows()]);
-            for ((slice, row), end) in starts.iter().zip(ends) {
-                give(Piece::new(PieceKind::Older, (*slice, *from), older.slice(*row, end - row)));
+        let mut give_all = |kind, key, partial: &Resting| {
+            partial.stored().for_each(|rows: Stored| give(Piece::new(kind, key, rows)));
+        };
+        for Suffix { from, merged, older } in &self.front {
+            give_all(PieceKind::Suffix, (*from, turn), merged);
+            for (slice, partial) in older.slices() {
+                give_all(PieceKind::Older, (slice, *from), &partial);
             }
         }
         for (key, partial) in self.back.iter().chain(&self.stragglers) {
-            give(Piece::new(PieceKind::Pane, *key, partial.clone()));
+            give_all(PieceKind::Pane, *key, partial);
         }
     }
 
     /// Takes up the slices of the front that a checkpoint has given out. Nothing has come yet.
-    pub(super) fn restore(&mut self, layout: &AggregateLayout, pieces: Vec<Piece>) -> Result<()> {
-        let mut front: BTreeMap<SliceId, (Option<RecordBatch>, Vec<(SliceId, RecordBatch)>)> = BTreeMap::new();
+    pub(super) fn restore(&mut self, layout: &AggregateLayout, pieces: Vec<Piece>, to: Option<&Spill>) -> Result<()> {
+        let mut front: BTreeMap<SliceId, (Resting, BTreeMap<SliceId, Resting>)> = BTreeMap::new();
         for piece in pieces {
             let (kind, key) = (piece.kind, piece.key);
-            match kind {
-                PieceKind::Turn => self.turn = Some(key.0),
-                PieceKind::Suffix => front.entry(key.0).or_default().0 = Some(piece.rows()?),
-                PieceKind::Older => front.entry(key.1).or_default().1.push((key.0, piece.rows()?)),
+            let partial = match kind {
+                PieceKind::Turn => {
+                    self.turn = Some(key.0);
+                    continue;
+                }
+                PieceKind::Suffix => &mut front.entry(key.0).or_default().0,
+                PieceKind::Older => front.entry(key.1).or_default().1.entry(key.0).or_default(),
                 _ => return Err(unexpected(&piece)),
-            }
+            };
+            partial.put(piece.stored()?, layout, to)?;
         }
-        for (from, (merged, mut slices)) in front {
-            // Groups are dealt to workers: one may own some of the slices before a suffix, and none of its own.
-            let merged = merged.unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(layout.partial())));
-            let mut suffix = Suffix { from, merged, older: None, starts: Vec::new() };
-            slices.sort_by_key(|(slice, _)| std::cmp::Reverse(*slice));
-            suffix.put_before(layout, &mut slices)?;
+        // Groups are dealt to workers: one may own some of the slices before a suffix, and none of its own.
+        for (from, (merged, slices)) in front {
+            let mut suffix = Suffix { from, merged, older: Older::none() };
+            suffix.put_before(layout, &mut slices.into_iter().rev().collect())?;
             self.front.push_back(suffix);
         }
         Ok(())
     }
 
-    /// Bytes held.
+    /// Puts on disk what it keeps, what is needed last first, until so many bytes of memory are free. Answers how many are.
+    pub(super) fn spill(&mut self, bytes: usize, layout: &AggregateLayout, to: &Spill) -> Result<usize> {
+        let before = self.size_bytes();
+        let is_enough = |this: &Self| bytes <= before.saturating_sub(this.size_bytes());
+        for partial in self.back.values_mut().rev() {
+            partial.spill(layout, to)?;
+        }
+        for at in (0..self.front.len()).rev() {
+            if is_enough(self) {
+                break;
+            }
+            let suffix = &mut self.front[at];
+            suffix.merged.spill(layout, to)?;
+            suffix.older.spill(layout, to)?;
+        }
+        if !is_enough(self) {
+            for partial in self.stragglers.values_mut().chain(&mut self.back_total) {
+                partial.spill(layout, to)?;
+            }
+        }
+        Ok(before.saturating_sub(self.size_bytes()))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Resting> {
+        let of_front = self.front.iter().flat_map(|suffix| {
+            let apart = match &suffix.older {
+                Older::Together(..) => &[][..],
+                Older::Apart(slices) => slices,
+            };
+            std::iter::once(&suffix.merged).chain(apart.iter().map(|(_, partial)| partial))
+        });
+        of_front.chain(self.back.values()).chain(self.stragglers.values()).chain(&self.back_total)
+    }
+
+    /// Bytes held in memory.
     pub(super) fn size_bytes(&self) -> usize {
-        let suffixes = self.front.iter().flat_map(|s| std::iter::once(&s.merged).chain(&s.older));
-        let others = self.back.values().chain(self.stragglers.values()).chain(&self.back_total);
-        suffixes.chain(others).map(RecordBatch::get_array_memory_size).sum()
+        let together = self.front.iter().map(|suffix| match &suffix.older {
+            Older::Together(Some(older), _) => older.get_array_memory_size(),
+            _ => 0,
+        });
+        self.all().map(Resting::memory_bytes).chain(together).sum()
+    }
+
+    /// Bytes on disk.
+    pub(super) fn disk_bytes(&self) -> usize {
+        self.all().map(Resting::disk_bytes).sum()
     }
 }
 
 impl Suffix {
     /// Takes the slices that lie before it, newest first.
-    fn put_before(&mut self, layout: &AggregateLayout, slices: &mut Vec<(SliceId, RecordBatch)>) -> Result<()> {
+    fn put_before(&mut self, layout: &AggregateLayout, slices: &mut Vec<(SliceId, Resting)>) -> Result<()> {
         if slices.is_empty() {
             return Ok(());
         }
         slices.reverse();
-        let mut row = 0;
-        for (slice, partial) in slices.iter() {
-            self.starts.push((*slice, row));
-            row += partial.num_rows();
+        let mut slices = std::mem::take(slices);
+        if slices.iter().any(|(_, partial)| partial.is_on_disk()) {
+            self.older = Older::Apart(slices);
+            return Ok(());
         }
-        self.older = Some(concat_batches(layout.partial(), slices.iter().map(|(_, partial)| partial))?);
-        slices.clear();
+        let (mut row, mut starts, mut batches) = (0, Vec::with_capacity(slices.len()), Vec::new());
+        for (slice, partial) in &mut slices {
+            starts.push((*slice, row));
+            let more = partial.take_memory();
+            row += more.iter().map(RecordBatch::num_rows).sum::<usize>();
+            batches.extend(more);
+        }
+        self.older = Older::Together(Some(concat_batches(layout.partial(), &batches)?), starts);
         Ok(())
     }
 }
 
-/// The merge of partials, of one at least.
-fn merged<'a>(mut partials: impl Iterator<Item = &'a RecordBatch>, scratch: &mut GroupTable) -> Result<RecordBatch> {
-    let (first, second) = (partials.next(), partials.next());
-    if let (Some(only), None) = (first, second) {
-        return Ok(only.clone());
+impl Older {
+    fn none() -> Self {
+        Self::Together(None, Vec::new())
     }
-    for partial in first.into_iter().chain(second).chain(partials) {
-        scratch.merge(partial)?;
+
+    fn slices(&self) -> Vec<(SliceId, Resting)> {
+        match self {
+            Self::Apart(slices) => slices.clone(),
+            Self::Together(None, _) => Vec::new(),
+            Self::Together(Some(older), starts) => {
+                let ends = starts.iter().skip(1).map(|(_, row)| *row).chain([older.num_rows()]);
+                starts
+                    .iter()
+                    .zip(ends)
+                    .map(|((slice, row), end)| (*slice, older.slice(*row, end - row).into()))
+                    .collect()
+            }
+        }
     }
-    scratch.take_partial()
+
+    fn spill(&mut self, layout: &AggregateLayout, to: &Spill) -> Result<()> {
+        let mut slices = self.slices();
+        for (_, partial) in &mut slices {
+            partial.spill(layout, to)?;
+        }
+        *self = Self::Apart(slices);
+        Ok(())
+    }
 }
 
 /// The running total of windows that share their start (`CUMULATE`): each window adds slices to the one before.
 #[derive(Default)]
-pub(super) struct Total(Option<RecordBatch>);
+pub(super) struct Total(Resting);
 
 impl Total {
     /// Adds panes that get no more rows.
-    pub(super) fn push(&mut self, panes: Vec<(PaneKey, RecordBatch)>, scratch: &mut GroupTable) -> Result<()> {
+    pub(super) fn push(
+        &mut self,
+        panes: Vec<(PaneKey, Resting)>,
+        scratch: &mut GroupTable,
+        to: Option<&Spill>,
+    ) -> Result<()> {
         if !panes.is_empty() {
-            let before = self.0.take();
-            self.0 = Some(merged(before.iter().chain(panes.iter().map(|(_, partial)| partial)), scratch)?);
+            let before = Some(std::mem::take(&mut self.0)).filter(|before| !before.is_empty());
+            self.0 = merged(before.into_iter().chain(panes.into_iter().map(|(_, p)| p)).collect(), scratch, to)?;
         }
         Ok(())
     }
 
     /// A whole checkpoint: the pane that stands for all.
     pub(super) fn checkpoint(&self, key: PaneKey, give: &mut dyn FnMut(Piece)) {
-        self.0.iter().for_each(|total| give(Piece::new(PieceKind::Pane, key, total.clone())));
+        self.0.stored().for_each(|rows| give(Piece::new(PieceKind::Pane, key, rows)));
     }
 
-    /// Merges it into a table.
-    pub(super) fn merge_into(&self, table: &mut GroupTable) -> Result<()> {
-        self.0.iter().try_for_each(|total| table.merge(total))
+    /// What makes it up.
+    pub(super) fn all(&self) -> Resting {
+        self.0.clone()
     }
 
-    /// Bytes held.
+    /// Puts it on disk; answers how many bytes of memory that frees.
+    pub(super) fn spill(&mut self, layout: &AggregateLayout, to: &Spill) -> Result<usize> {
+        self.0.spill(layout, to)
+    }
+
+    /// Bytes held in memory.
     pub(super) fn size_bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, RecordBatch::get_array_memory_size)
+        self.0.memory_bytes()
+    }
+
+    /// Bytes on disk.
+    pub(super) fn disk_bytes(&self) -> usize {
+        self.0.disk_bytes()
     }
 }

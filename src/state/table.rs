@@ -40,6 +40,11 @@ impl GroupTable {
         })
     }
 
+    /// Its columns.
+    pub(super) fn layout(&self) -> &Arc<AggregateLayout> {
+        &self.layout
+    }
+
     /// The number of groups.
     pub fn len(&self) -> usize {
         self.groups

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use chrono_tz::Tz;
@@ -25,6 +25,7 @@ use rand::{RngExt, SeedableRng};
 use super::sessions::Ended;
 use super::{
     Admission, Aggregate, AggregateLayout, Fired, GroupTable, KeptPanes, PaneKey, Panes, Piece, PieceKind, Sessions,
+    Spill, SpillSpace,
 };
 use crate::error::Result;
 use crate::time::{CalendarUnit, SlicedWindows, TimeMs, WATERMARK_MAX, WATERMARK_MIN, WindowId};
@@ -95,12 +96,6 @@ fn texts(columns: &[ArrayRef]) -> Vec<String> {
     texts
 }
 
-fn finished(layout: &Arc<AggregateLayout>, partial: &RecordBatch) -> Vec<String> {
-    let mut table = GroupTable::new(layout).unwrap();
-    table.merge(partial).unwrap();
-    texts(&table.finish().unwrap().1)
-}
-
 /// Both kinds of panes take the same rows, checkpoints and watermarks; answers how many windows fired.
 fn compare(windows: SlicedWindows, slice_ms: i64, seed: u64) -> usize {
     let mut rng = StdRng::seed_from_u64(seed);
@@ -111,7 +106,17 @@ fn compare(windows: SlicedWindows, slice_ms: i64, seed: u64) -> usize {
     let keys = [1, 4, 2_000][rng.random_range(0..3)];
     let behind = rng.random_range(0..30) * slice_ms;
     let (mut now, mut watermark) = (rng.random_range(-20..20) * slice_ms, WATERMARK_MIN);
+    // State is put on disk now and then, and worked on part by part or as a whole.
+    let space = SpillSpace::new(&std::env::temp_dir(), 1 << 30);
+    let spill = rng.random_bool(0.7).then(|| Spill::new(&space, [0, 4_000, usize::MAX][rng.random_range(0..3)]));
     let mut fired_at_all = 0;
+    let lend = |panes: &mut Panes, kept: &mut KeptPanes| {
+        if let Some(spill) = &spill {
+            panes.set_spill(spill);
+            kept.set_spill(spill);
+        }
+    };
+    lend(&mut panes, &mut kept);
     let mut logs: [Vec<Vec<Piece>>; 2] = Default::default();
     for _ in 0..rng.random_range(5..60) {
         for _ in 0..rng.random_range(0..12) {
@@ -131,6 +136,12 @@ fn compare(windows: SlicedWindows, slice_ms: i64, seed: u64) -> usize {
             update(kept.delta(key).unwrap(), &layout, &rows);
         }
         if rng.random_bool(0.3) {
+            let before = panes.size_bytes();
+            let freed = panes.spill(rng.random_range(0..1_000_000)).unwrap();
+            assert_eq!(panes.size_bytes(), before - freed);
+            kept.spill(rng.random_range(0..1_000_000)).unwrap();
+        }
+        if rng.random_bool(0.3) {
             let whole = rng.random_bool(0.3);
             let [of_panes, of_kept] =
                 [pieces(|give| panes.checkpoint(whole, give)), pieces(|give| kept.checkpoint(whole, give))];
@@ -145,10 +156,12 @@ fn compare(windows: SlicedWindows, slice_ms: i64, seed: u64) -> usize {
             }
             if rng.random_bool(0.3) {
                 panes = Panes::new(Arc::clone(&layout), windows).unwrap();
+                lend(&mut panes, &mut kept);
                 panes.restore(watermark, logs[0].concat()).unwrap();
             }
             if rng.random_bool(0.3) {
                 kept = KeptPanes::new(Arc::clone(&layout), windows, 0).unwrap();
+                lend(&mut panes, &mut kept);
                 kept.restore(watermark, false, logs[1].concat(), |_| panic!("closed windows are not kept")).unwrap();
             }
         }
@@ -160,6 +173,8 @@ fn compare(windows: SlicedWindows, slice_ms: i64, seed: u64) -> usize {
     }
     fired_at_all += compare_fired(windows, &mut panes, &mut kept, WATERMARK_MAX);
     assert_eq!((panes.open_windows(), kept.open_windows()), (0, 0));
+    drop((panes, kept, logs, spill));
+    assert_eq!(space.used(), 0);
     fired_at_all
 }
 
@@ -171,20 +186,28 @@ fn pieces(checkpoint: impl FnOnce(&mut dyn FnMut(Piece)) -> Result<()>) -> Vec<P
 
 /// What has come for each pane.
 fn deltas(layout: &Arc<AggregateLayout>, pieces: &[Piece]) -> BTreeMap<PaneKey, Vec<String>> {
-    let mut deltas = BTreeMap::new();
+    let mut tables: BTreeMap<PaneKey, GroupTable> = BTreeMap::new();
     for piece in pieces.iter().filter(|piece| piece.kind == PieceKind::Pane) {
-        let groups = finished(layout, piece.batch.as_ref().unwrap());
-        assert_eq!(deltas.insert(piece.key, groups), None, "a pane is logged once");
+        let table = tables.entry(piece.key).or_insert_with(|| GroupTable::new(layout).unwrap());
+        table.merge(&piece.clone().rows().unwrap()).unwrap();
     }
-    deltas
+    tables.into_iter().map(|(key, mut table)| (key, texts(&table.finish().unwrap().1))).collect()
 }
 
 fn compare_fired(windows: SlicedWindows, panes: &mut Panes, kept: &mut KeptPanes, watermark: TimeMs) -> usize {
     let mut fired: [Vec<(WindowId, usize, Vec<String>)>; 2] = Default::default();
-    let note = |to: &mut Vec<_>, fired: Fired| {
+    let note = |to: &mut Vec<(WindowId, usize, Vec<String>)>, fired: Fired| {
         // A window may have panes without it having rows.
         if fired.rows > 0 {
-            to.push((fired.window, fired.rows, texts(&fired.columns)));
+            // And it may come in parts.
+            match to.last_mut().filter(|(window, ..)| *window == fired.window) {
+                Some((_, rows, groups)) => {
+                    *rows += fired.rows;
+                    groups.extend(texts(&fired.columns));
+                    groups.sort_unstable();
+                }
+                None => to.push((fired.window, fired.rows, texts(&fired.columns))),
+            }
         }
         Ok(())
     };

@@ -16,6 +16,7 @@ mod flights;
 mod harness;
 mod job_log;
 mod kafka_tables;
+mod memory;
 mod nexmark;
 mod packaging;
 mod peers;

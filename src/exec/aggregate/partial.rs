@@ -17,6 +17,9 @@ use crate::time::Progress;
 /// Groups that a [`PartialAggregate`] collects before it ships them without waiting for a boundary.
 const PARTIAL_GROUPS_MAX: usize = 64 * 1024;
 
+/// And bytes, of groups with long keys.
+const PARTIAL_BYTES_MAX: usize = 8 << 20;
+
 /// Rows of partials on their way between workers: slice, first open window, rows, then the partial's columns.
 pub struct PartialSchema;
 
@@ -93,7 +96,8 @@ impl Operator for PartialAggregate {
             *count += evaluated.rows as u64;
             Ok(())
         })?;
-        if PARTIAL_GROUPS_MAX < self.groups {
+        let bytes = || self.tables.values().map(|(table, _)| table.size_bytes()).sum::<usize>();
+        if PARTIAL_GROUPS_MAX < self.groups || PARTIAL_BYTES_MAX < bytes() {
             self.ship(out)?;
         }
         Ok(())

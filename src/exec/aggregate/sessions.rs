@@ -106,6 +106,7 @@ impl Operator for SessionAggregate {
         StateSize {
             open_windows: sessions.open_windows(),
             bytes: sessions.size_bytes(),
+            disk_bytes: 0,
             next_close: sessions.next_close(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{AsArray, Int8Array, RecordBatch};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, Schema};
 
 use super::changes::Given;
@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::exec::{Boundary, End, Extent, Lineage, Operator, Output, StateSize};
 use crate::plan::{AggregateNode, Emission, Hidden};
 use crate::sql::statement::Emit;
-use crate::state::{Admission, Fired, GroupTable, KeptPanes, PaneKey, Panes, Piece, PieceKind, clock_of};
+use crate::state::{Admission, Fired, GroupTable, KeptPanes, PaneKey, Panes, Piece, PieceKind, Spill, clock_of};
 use crate::time::{Progress, TimeMs, WATERMARK_MAX, WatermarkClock};
 
 /// What is kept of the windows.
@@ -124,6 +124,28 @@ impl Changing {
     }
 }
 
+/// Bytes of rows of closed windows that are given out at once, about.
+const BYTES_AT_ONCE: usize = 8 << 20;
+
+/// Gives out rows of windows that the watermark has closed, but not more than a few; `false` when those were the last ones.
+fn give_closed(panes: &mut Panes, results: &Results, out: &mut Output) -> Result<bool> {
+    let mut batcher = Batcher::new(&results.schema);
+    let mut bytes = 0;
+    let mut is_more = true;
+    while is_more && bytes < BYTES_AT_ONCE {
+        match panes.next_fired()? {
+            Some(fired) if 0 < fired.rows => {
+                let batch = results.batch(&fired, None)?;
+                bytes += batch.get_array_memory_size();
+                batcher.add(batch, out)?;
+            }
+            fired => is_more = fired.is_some(),
+        }
+    }
+    batcher.flush(out)?;
+    Ok(is_more)
+}
+
 /// The half of an aggregate that owns keys: keeps panes, closes windows.
 pub struct WindowAggregate {
     /// `None` over the partials of [`PartialAggregate`](super::PartialAggregate)s.
@@ -210,25 +232,48 @@ impl Operator for WindowAggregate {
             End::GoesOn | End::Stopped => self.clock.at_boundary(progress, boundary.clock_ms),
         };
         let Self { state, results, .. } = self;
-        let mut batcher = Batcher::new(&results.schema);
-        let mut give = |fired: &Fired, kinds: Option<Int8Array>| match fired.rows {
-            0 => Ok(()),
-            _ => batcher.add(results.batch(fired, kinds)?, out),
-        };
         match state {
-            State::Final(panes) => panes.close_until(watermark, |fired| give(&fired, None))?,
+            State::Final(panes) => {
+                panes.advance(watermark);
+                give_closed(panes, results, out)?;
+            }
             State::Changing(changing) => {
                 let open_too = changing.emits_open(boundary.clock_ms);
                 let Changing { panes, given, .. } = &mut **changing;
+                let mut batcher = Batcher::new(&results.schema);
                 let first_kept = panes.advance(watermark, open_too, |fired| {
                     let (changes, kinds) = given.changes(&fired)?;
-                    give(&changes, Some(kinds))
+                    match changes.rows {
+                        0 => Ok(()),
+                        _ => batcher.add(results.batch(&changes, Some(kinds))?, out),
+                    }
                 })?;
+                batcher.flush(out)?;
                 given.forget_before(first_kept);
             }
         }
-        batcher.flush(out)?;
         Ok(progress.applied(watermark))
+    }
+
+    fn go_on(&mut self, out: &mut Output) -> Result<bool> {
+        match &mut self.state {
+            State::Final(panes) => give_closed(panes, &self.results, out),
+            State::Changing(_) => Ok(false),
+        }
+    }
+
+    fn set_spill(&mut self, to: &Arc<Spill>) {
+        match &mut self.state {
+            State::Final(panes) => panes.set_spill(to),
+            State::Changing(changing) => changing.panes.set_spill(to),
+        }
+    }
+
+    fn spill(&mut self, bytes: usize) -> Result<usize> {
+        match &mut self.state {
+            State::Final(panes) => panes.spill(bytes),
+            State::Changing(changing) => changing.panes.spill(bytes),
+        }
     }
 
     fn checkpoint(&mut self, extent: Extent, give: &mut dyn FnMut(Piece)) -> Result<()> {
@@ -254,11 +299,13 @@ impl Operator for WindowAggregate {
             State::Final(panes) => StateSize {
                 open_windows: panes.open_windows(),
                 bytes: panes.size_bytes(),
+                disk_bytes: panes.disk_bytes(),
                 next_close: panes.next_close(),
             },
             State::Changing(changing) => StateSize {
                 open_windows: changing.panes.open_windows(),
                 bytes: changing.panes.size_bytes() + changing.given.size_bytes(),
+                disk_bytes: changing.panes.disk_bytes(),
                 next_close: changing.panes.next_close(),
             },
         }
