@@ -38,25 +38,6 @@ fn check(case: &Case<Broker>, job: &Job) {
 }
 
 #[test]
-fn a_broker_may_be_away_for_longer_than_a_transaction_lasts() {
-    let mut case = Case::on(Broker::start_own(), "away");
-    let mut rng = StdRng::seed_from_u64(21);
-    case.send(0..500, &mut rng);
-    let job = running(&case);
-    case.broker.kill();
-    let since = Instant::now();
-    let info = until_job(&job, "word of the outage", |info| info.trouble.is_some());
-    assert!(info.trouble.as_ref().is_some_and(|t| t.contains(case.broker.addresses())), "{info:?}");
-    let info = until_job(&job, "another attempt", |info| 0 < info.restarts);
-    assert!(info.last_restart.is_some() && info.trouble.is_some(), "{info:?}");
-    std::thread::sleep(Duration::from_secs(40).saturating_sub(since.elapsed()));
-    case.broker.start();
-    case.send(1_500..2_000, &mut rng);
-    check(&case, &job);
-    assert!(job.info().trouble.is_none());
-}
-
-#[test]
 fn a_broker_may_be_silent_for_longer_than_anybody_waits() {
     let mut case = Case::on(Broker::start_own(), "silent");
     case.options = SHORT;
