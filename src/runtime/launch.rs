@@ -36,7 +36,7 @@ use crate::connectors::{
 use crate::error::{Blame, Error, Result};
 use crate::exec::{Memory, SourceStage};
 use crate::limits::CHANNEL_BATCHES_MAX;
-use crate::plan::{Hidden, NodeId, Op, SinkNode, SourceNode, StreamPlan};
+use crate::plan::{Hidden, NodeId, Op, SinkNode, SourceNode, StreamPlan, with_checked_arithmetic};
 use crate::time::WATERMARK_MAX;
 
 /// A partition may be ahead of the last one by at least so much event time (ms) before it is left alone.
@@ -447,12 +447,13 @@ fn options(batch: &RecordBatch) -> arrow::array::RecordBatchOptions {
 
 /// Runs a finite plan as a batch.
 pub fn compute(plan: &LogicalPlan) -> Result<Vec<RecordBatch>> {
+    let plan = with_checked_arithmetic(plan.clone())?;
     super::clock::set_worker_clock(super::clock::wall_ms());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .map_err(|e| Error::new(Blame::Usage, format!("cannot start a thread: {e}")))?;
-    Ok(runtime.block_on(async { SessionContext::new().execute_logical_plan(plan.clone()).await?.collect().await })?)
+    Ok(runtime.block_on(async { SessionContext::new().execute_logical_plan(plan).await?.collect().await })?)
 }
 
 /// From a stage to a later one.
