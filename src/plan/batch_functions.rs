@@ -74,6 +74,15 @@ pub fn checked(left: Expr, operator: Operator, right: Expr) -> Expr {
 
 /// A finite plan whose arithmetic over whole numbers is checked; its columns keep their names.
 pub fn with_checked_arithmetic(plan: LogicalPlan) -> Result<LogicalPlan> {
+    checking(plan, |_| true)
+}
+
+/// The same for arithmetic over constants, which is folded before anything else could check it.
+pub fn with_checked_constants(plan: LogicalPlan) -> Result<LogicalPlan> {
+    checking(plan, |expr| !expr.any_column_refs() && !expr.contains_outer())
+}
+
+fn checking(plan: LogicalPlan, concerns: impl Fn(&Expr) -> bool) -> Result<LogicalPlan> {
     let of_node = |plan: LogicalPlan| {
         let mut schema = merge_schema(&plan.inputs());
         if let LogicalPlan::TableScan(scan) = &plan {
@@ -83,7 +92,9 @@ pub fn with_checked_arithmetic(plan: LogicalPlan) -> Result<LogicalPlan> {
         plan.map_expressions(|expr| {
             let name = names.save(&expr);
             let rewritten = expr.transform_up(|expr| match expr {
-                Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_checked(&left, op, &right, &schema)? => {
+                Expr::BinaryExpr(BinaryExpr { left, op, right })
+                    if concerns(&left) && concerns(&right) && is_checked(&left, op, &right, &schema)? =>
+                {
                     Ok(Transformed::yes(checked(*left, op, *right)))
                 }
                 other => Ok(Transformed::no(other)),
