@@ -37,7 +37,7 @@ const LOOK_WAIT_MAX: Duration = Duration::from_secs(5);
 const HELD_ATTEMPTS_MAX: usize = 4;
 
 /// Partitions whose newest records are read, at most, for a list of topics.
-const NEWEST_PARTITIONS_MAX: usize = 500;
+const NEWEST_PARTITIONS_MAX: usize = 2_000;
 
 /// Records of a partition that are read in one go, at most.
 const READ_RECORDS_MAX: usize = 500;
@@ -149,8 +149,12 @@ impl Cluster {
 
     /// Per topic the greatest timestamp of its last records.
     fn newest(&self, held: &BTreeMap<(String, i32), Held>) -> BTreeMap<String, i64> {
-        let filled = held.iter().filter(|(_, held)| held.low < held.high).take(NEWEST_PARTITIONS_MAX);
+        let mut filled: Vec<_> = held.iter().filter(|(_, held)| held.low < held.high).collect();
+        // Where there are more than that, each topic is looked at in some of its partitions.
+        filled.sort_by_key(|((_, partition), _)| *partition);
         let spans: Vec<_> = filled
+            .into_iter()
+            .take(NEWEST_PARTITIONS_MAX)
             .map(|((topic, partition), held)| Span {
                 topic,
                 partition: *partition,
