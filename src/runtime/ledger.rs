@@ -304,7 +304,10 @@ impl Ledger {
                 return Error::upstream(format!(
                     "job {job} may not write any more: its transaction took too long, or another process has its name"
                 ))
-                .hint("start it again: it goes on from its last commit")
+                .hint(
+                    "start it again: it goes on from its last commit; if this comes again and again, the rows of one commit \
+                     take longer to write than 'properties.transaction.timeout.ms' of the output table allows (30 s): raise it",
+                )
                 .transient();
             }
             looks -= 1;
