@@ -6,7 +6,6 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::{DataType, TimeUnit};
-use futures::executor::block_on;
 use rdkafka::consumer::{BaseConsumer, Consumer, StreamConsumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
@@ -95,10 +94,11 @@ impl Topic<'_> {
 
     /// The same by the library's usual call, a record at a time.
     fn stream(&self) {
-        let consumer: StreamConsumer = self.consumer_config().create().expect("a consumer");
-        consumer.assign(&self.assignment()).expect("an assignment");
         let mut sum = 0;
-        block_on(async {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            let consumer: StreamConsumer = self.consumer_config().create().expect("a consumer");
+            consumer.assign(&self.assignment()).expect("an assignment");
             for _ in 0..self.records {
                 let message = consumer.recv().await.expect("a record");
                 sum = touch(message.payload().unwrap_or_default(), sum);
