@@ -210,6 +210,23 @@ impl Case {
         )
     }
 
+    /// The same for Flink, which wants the brokers in each table; `SINK` stands for the output table's options.
+    pub fn flink_script(&self, brokers: &str) -> String {
+        let at = format!("'connector' = 'kafka', 'properties.bootstrap.servers' = '{brokers}', 'properties.group.id' = 'wire'");
+        // Flink's rows of times come out as Tidemill's do; nothing else differs.
+        self.input(&self.data.topic()).replace("'connector' = 'kafka'", &at)
+            + &format!("CREATE TABLE output ({}) WITH (SINK);\nINSERT INTO output\n{};\n", self.columns, self.select)
+    }
+
+    /// Size and slide of the windows over which it counts, sums and takes the maximum by key, if that is what it does.
+    pub fn window_seconds(&self) -> Option<(u64, u64)> {
+        match self.name.as_str() {
+            "tumble-16" | "tumble-10k" | "tumble-1M" => Some((10, 10)),
+            "hop-60" => Some((60, 1)),
+            _ => None,
+        }
+    }
+
     /// How many records it reads.
     pub fn records(&self) -> u64 {
         let partitions = self.data.partitions as u64;

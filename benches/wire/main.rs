@@ -10,6 +10,8 @@
 //! costs; writes them as JSON and as a table. A filter is a part of a case's name; those that begin with `growth-`
 //! and `delivery-` run only when asked for. What a query wrote to a topic is counted before anything is reported.
 //!
+//! `--peer flink,kstreams` runs each case by those engines as well, once cold and once warm, and compares what they wrote.
+//!
 //! The broker is the tests' one and shares the machine: hence CPU time of the measured process alone. With
 //! `TIDEMILL_TEST_BROKERS` set, topics stay there for the next run. Linux only: figures are read from `/proc`.
 
@@ -23,6 +25,7 @@ mod common;
 mod data;
 mod drain;
 mod measure;
+mod peers;
 mod report;
 // The other benchmarks use the rest of it.
 #[allow(dead_code)]
@@ -54,6 +57,9 @@ struct Arguments {
     /// Where queries write to.
     #[arg(long, value_delimiter = ',', default_value = "blackhole,topic")]
     sinks: Vec<String>,
+    /// Other engines to run the cases: flink, kstreams.
+    #[arg(long, value_delimiter = ',')]
+    peer: Vec<String>,
     /// Print the names of all cases.
     #[arg(long)]
     list: bool,
@@ -95,6 +101,9 @@ fn main() {
     }
 }
 
+/// Partitions of the topics that are written to.
+const OUTPUT_PARTITIONS: i32 = 4;
+
 /// What is measured of a topic: `raw` and so on; or of a case: `blackhole`, `topic`.
 type Key = (String, String);
 
@@ -121,6 +130,11 @@ impl Bench {
                         self.case(case, sink, round == 1);
                     }
                 }
+            }
+        }
+        for case in cases {
+            for peer in &arguments.peer {
+                self.peer(case, peer);
             }
         }
         let medians = self.runs.iter().map(|(key, runs)| (key.clone(), Median::of(runs))).collect();
@@ -151,12 +165,49 @@ impl Bench {
         }
     }
 
+    fn peer(&mut self, case: &Case, peer: &str) {
+        let brokers = self.broker.addresses();
+        let new = |hint: &str| self.broker.topic(hint, OUTPUT_PARTITIONS);
+        match peer {
+            "flink" => {
+                let topics = [new("wire-flink"), new("wire-flink")];
+                let sink = |topic: &String| {
+                    format!(
+                        "'connector' = 'kafka', 'topic' = '{topic}', 'format' = 'json', \
+                         'properties.bootstrap.servers' = '{brokers}'"
+                    )
+                };
+                let runs = peers::flink(case, brokers, &topics.each_ref().map(sink));
+                for ((run, topic), what) in runs.into_iter().zip(&topics).zip(["flink, cold", "flink, warm"]) {
+                    self.note(&case.name, what, run);
+                    self.compare(case, what, topic);
+                }
+            }
+            "kstreams" => {
+                let output = new("wire-streams");
+                if let Some(run) = peers::streams(case, brokers, &unique_name("wire"), &output) {
+                    self.note(&case.name, peer, run);
+                    self.compare(case, peer, &output);
+                }
+            }
+            other => panic!("there is no peer {other}: flink, kstreams"),
+        }
+    }
+
+    /// Counts a peer's rows, and the records in them.
+    fn compare(&mut self, case: &Case, what: &str, topic: &str) {
+        let (_, counted) = self.child("sum", topic, OUTPUT_PARTITIONS, 0, &[]);
+        let counted = counted.trim();
+        let ours = self.notes.get(&(case.name.clone(), "rows".to_owned())).cloned();
+        eprintln!("{}, {what}: rows, and records in them: {counted}; ours: {ours:?}", case.name);
+        self.notes.insert((case.name.clone(), format!("{what}: rows, records")), counted.to_owned());
+    }
+
     /// Runs the query by the program, as a user would, from a file.
     fn case(&mut self, case: &Case, sink: &str, is_first: bool) {
-        const PARTITIONS: i32 = 4;
         let (sink, guarantee) = sink.split_once(':').unwrap_or((sink, ""));
         let what = if guarantee.is_empty() { sink.to_owned() } else { format!("{sink}:{guarantee}") };
-        let output = (sink != "blackhole").then(|| self.broker.topic("wire-output", PARTITIONS));
+        let output = (sink != "blackhole").then(|| self.broker.topic("wire-output", OUTPUT_PARTITIONS));
         let options = match &output {
             None => "'connector' = 'blackhole'".to_owned(),
             Some(topic) => {
@@ -175,14 +226,14 @@ impl Bench {
         let (taken, _) = run(&mut command);
         self.note(&case.name, &what, taken);
         let Some(topic) = output.filter(|_| is_first) else { return };
-        let (_, counted) = self.child("sum", &topic, PARTITIONS, 0, &[]);
+        let (_, counted) = self.child("sum", &topic, OUTPUT_PARTITIONS, 0, &[]);
         let (rows, sum) = counted.trim().split_once(' ').expect("two numbers");
         if let Some(times) = case.counted {
             assert_eq!(sum.parse::<u64>().expect("a number"), case.records() * times, "records in rows of {}", case.name);
         }
         self.notes.insert((case.name.clone(), "rows".to_owned()), rows.to_owned());
-        let again = self.broker.topic("wire-again", PARTITIONS);
-        let (_, printed) = self.child("produce", &topic, PARTITIONS, 0, &[&again]);
+        let again = self.broker.topic("wire-again", OUTPUT_PARTITIONS);
+        let (_, printed) = self.child("produce", &topic, OUTPUT_PARTITIONS, 0, &[&again]);
         self.notes.insert((case.name.clone(), "produce".to_owned()), printed.trim().to_owned());
     }
 }
