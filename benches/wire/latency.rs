@@ -5,7 +5,8 @@
 //! due whose watermark closes it. The reader is an ordinary consumer beside the sender; its own fetch is part of it, too.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -37,7 +38,7 @@ pub struct Latency {
 
 /// Measures each kind of job for so long.
 pub fn measure(broker: &Broker, seconds: u64) -> Vec<Latency> {
-    let mut found = Vec::new();
+    let mut found = vec![job(broker, "no job: the records themselves", None, Duration::from_secs(seconds))];
     let rows = ("sent BIGINT", "SELECT sent FROM records");
     let windows = (
         "window_end TIMESTAMP(3), records BIGINT",
@@ -54,39 +55,22 @@ pub fn measure(broker: &Broker, seconds: u64) -> Vec<Latency> {
         ("windows of 1 s, exactly-once, 50 ms", windows, "exactly-once", "50 ms"),
         ("windows of 1 s, exactly-once, 200 ms (default)", windows, "exactly-once", "200 ms"),
     ] {
-        let latency = job(broker, name, query, delivery, interval, Duration::from_secs(seconds));
+        let latency = job(broker, name, Some((query, delivery, interval)), Duration::from_secs(seconds));
         eprintln!("{latency:?}");
         found.push(latency);
     }
     found
 }
 
-fn job(
-    broker: &Broker,
-    name: &str,
-    (columns, select): (&str, &str),
-    delivery: &str,
-    interval: &str,
-    time: Duration,
-) -> Latency {
-    let [input, output] = ["wire-latency", "wire-latency-out"].map(|hint| broker.topic(hint, PARTITIONS));
-    let directory = tempfile::tempdir().expect("a directory");
-    let file = directory.path().join("latency.sql");
-    let job = unique_name("latency");
-    let sql = format!(
-        "SET 'pipeline.name' = '{job}';
-         SET 'sink.commit-interval' = '{interval}';
-         CREATE TABLE records (sent BIGINT, ts TIMESTAMP(3), text STRING, WATERMARK FOR ts AS ts) WITH (
-           'connector' = 'kafka', 'topic' = '{input}', 'format' = 'json', 'scan.startup.mode' = 'earliest-offset');
-         CREATE TABLE output ({columns}) WITH (
-           'connector' = 'kafka', 'topic' = '{output}', 'format' = 'json', 'sink.delivery-guarantee' = '{delivery}');
-         INSERT INTO output {select};\n"
-    );
-    fs::write(&file, sql).expect("a file");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
-    command.args(["--quiet", "--brokers", broker.addresses(), "run"]).arg(&file);
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("tidemill starts");
+/// What a job computes: the output's columns and the query; its delivery guarantee; its commit interval.
+type Job<'a> = ((&'a str, &'a str), &'a str, &'a str);
 
+/// Without a job, the reader reads what is sent.
+fn job(broker: &Broker, name: &str, job: Option<Job<'_>>, time: Duration) -> Latency {
+    let input = broker.topic("wire-latency", PARTITIONS);
+    let output = job.map_or(input.clone(), |_| broker.topic("wire-latency-out", PARTITIONS));
+    let directory = tempfile::tempdir().expect("a directory");
+    let child = job.map(|job| start(broker, directory.path(), (&input, &output), job));
     let is_over = AtomicBool::new(false);
     let (sent_by, read_from) = (broker, broker);
     let latencies = thread::scope(|scope| {
@@ -97,9 +81,34 @@ fn job(
         is_over.store(true, Ordering::Relaxed);
         reader.join().expect("the reader")
     });
-    child.kill().expect("a child");
-    child.wait().expect("a child");
+    if let Some(mut child) = child {
+        child.kill().expect("a child");
+        child.wait().expect("a child");
+    }
     summary(name, latencies)
+}
+
+fn start(
+    broker: &Broker,
+    directory: &Path,
+    (input, output): (&str, &str),
+    ((columns, select), delivery, interval): Job<'_>,
+) -> Child {
+    let file = directory.join("latency.sql");
+    let name = unique_name("latency");
+    let sql = format!(
+        "SET 'pipeline.name' = '{name}';
+         SET 'sink.commit-interval' = '{interval}';
+         CREATE TABLE records (sent BIGINT, ts TIMESTAMP(3), text STRING, WATERMARK FOR ts AS ts) WITH (
+           'connector' = 'kafka', 'topic' = '{input}', 'format' = 'json', 'scan.startup.mode' = 'earliest-offset');
+         CREATE TABLE output ({columns}) WITH (
+           'connector' = 'kafka', 'topic' = '{output}', 'format' = 'json', 'sink.delivery-guarantee' = '{delivery}');
+         INSERT INTO output {select};\n"
+    );
+    fs::write(&file, sql).expect("a file");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+    command.args(["--quiet", "--brokers", broker.addresses(), "run"]).arg(&file);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("tidemill starts")
 }
 
 fn summary(name: &str, latencies: Vec<(u64, f64)>) -> Latency {
@@ -118,7 +127,8 @@ fn now_us() -> u64 {
 /// Sends at the fixed rate, and catches up if it was held up.
 fn send(broker: &Broker, topic: &str, time: Duration) {
     let mut config = broker.client();
-    config.set("linger.ms", "0").set("queue.buffering.max.messages", "500000");
+    // Without any, each record is a request, and the broker is what is measured.
+    config.set("linger.ms", "1").set("queue.buffering.max.messages", "500000");
     let producer: BaseProducer = config.create().expect("a producer");
     let (began, first_us) = (Instant::now(), now_us());
     for number in 0..time.as_secs() * RATE {
@@ -128,7 +138,8 @@ fn send(broker: &Broker, topic: &str, time: Duration) {
             thread::sleep(Duration::from_micros(500));
         }
         let sent = first_us + due_us;
-        let value = format!(r#"{{"sent":{sent},"ts":{},"text":"the quick fox jumps over the lazy dog"}}"#, sent / 1_000);
+        let value =
+            format!(r#"{{"sent":{sent},"ts":{},"text":"the quick fox jumps over the lazy dog"}}"#, sent / 1_000);
         let partition = i32::try_from(number % PARTITIONS as u64).expect("few");
         let record = BaseRecord::<(), [u8]>::to(topic).partition(partition).payload(value.as_bytes());
         producer.send(record).map_err(|(error, _)| error).expect("room in the queue");

@@ -23,7 +23,7 @@ use crate::error::Result;
 pub(super) enum Keys {
     /// Everything is one group.
     None,
-    String(StringKeys),
+    String(Box<StringKeys>),
     Other(Box<dyn GroupValues>),
 }
 
@@ -31,7 +31,7 @@ impl Keys {
     pub(super) fn new(keys: &SchemaRef) -> Result<Self> {
         Ok(match keys.fields().iter().as_slice() {
             [] => Self::None,
-            [key] if *key.data_type() == DataType::Utf8 => Self::String(StringKeys::default()),
+            [key] if *key.data_type() == DataType::Utf8 => Self::String(Box::default()),
             _ => Self::Other(new_group_values(Arc::clone(keys), &GroupOrdering::None)?),
         })
     }
