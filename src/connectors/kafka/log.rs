@@ -137,7 +137,14 @@ impl LogTopic {
     fn read_to(&self, high: i64, partition: i32, position: &mut i64, take: Take<'_>) -> Result<Option<Error>> {
         let Self { name, properties, cancel } = self;
         let config = properties.config(
-            &[("socket.timeout.ms", "10000"), ("fetch.wait.max.ms", "10"), ("queued.max.messages.kbytes", "16384")],
+            &[
+                ("socket.timeout.ms", "10000"),
+                ("fetch.wait.max.ms", "10"),
+                ("fetch.message.max.bytes", "8388608"),
+                ("queued.max.messages.kbytes", "65536"),
+                // Unless told so, the client waits for a second when that is reached.
+                ("fetch.queue.backoff.ms", "5"),
+            ],
             &[
                 ("isolation.level", "read_committed"),
                 ("check.crcs", "true"),
