@@ -145,6 +145,7 @@ impl Changed {
             return Err(Error::bug("a changelog without the kinds of its rows"));
         };
         let contents = self.converter.convert_columns(columns)?;
+        let mut new = Vec::new();
         for (kind, content) in kinds.as_string::<i32>().iter().zip(contents.iter()) {
             self.changes += 1;
             match kind {
@@ -152,17 +153,35 @@ impl Changed {
                 Some("-D") => drop(self.remove(content.data())),
                 _ => {
                     // A new row stands where the change that brought it does: behind all others.
-                    let place = self.open.take().unwrap_or(self.changes);
+                    let place = self.open.take().unwrap_or_else(|| {
+                        new.push(self.changes);
+                        self.changes
+                    });
                     let content: Arc<[u8]> = content.data().into();
                     self.places.insert((Arc::clone(&content), place));
                     self.rows.insert(place, Row { content, changed: self.changes });
                 }
             }
         }
+        self.arrange(&new);
         if 2 * ROWS_MAX < self.rows.len() {
             self.forget();
         }
         Ok(())
+    }
+
+    /// Puts rows that have come together in the order of their values, for theirs is that of a hash table.
+    fn arrange(&mut self, new: &[u64]) {
+        let (places, mut rows): (Vec<u64>, Vec<Row>) =
+            new.iter().filter_map(|place| Some((*place, self.rows.remove(place)?))).unzip();
+        for (place, row) in places.iter().zip(&rows) {
+            self.places.remove(&(Arc::clone(&row.content), *place));
+        }
+        rows.sort_by(|one, other| one.content.cmp(&other.content));
+        for (place, row) in places.into_iter().zip(rows) {
+            self.places.insert((Arc::clone(&row.content), place));
+            self.rows.insert(place, row);
+        }
     }
 
     /// Removes a row; answers its place.
@@ -242,6 +261,15 @@ mod tests {
         assert_eq!(shown(&kept, 1), (vec![row("c", 5)], 2));
         kept.add(&changes(&[("+I", "b", 7), ("-U", "a", 2), ("+U", "a", 3)])).unwrap();
         assert_eq!(shown(&kept, 2), (vec![row("a", 3), row("b", 7)], 3));
+    }
+
+    #[test]
+    fn rows_that_come_together_are_in_order() {
+        let first = changes(&[("+I", "c", 1), ("+I", "a", 9), ("+I", "b", 1), ("-U", "a", 9), ("+U", "a", 8)]);
+        let mut kept = Materialized::new(&first.schema(), true).unwrap();
+        kept.add(&first).unwrap();
+        kept.add(&changes(&[("+I", "a", 1), ("-D", "a", 8), ("-U", "b", 1), ("+U", "x", 1)])).unwrap();
+        assert_eq!(shown(&kept, 9).0, [row("x", 1), row("c", 1), row("a", 1)]);
     }
 
     #[test]
