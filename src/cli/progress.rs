@@ -92,12 +92,17 @@ impl Watched {
         let info = self.job.info();
         self.is_over = self.job.status().has_ended();
         let (done, all) = self.backlog.after(&info);
-        if !self.is_over && 0 < all {
-            let bar = self.bar.get_or_insert_with(|| bars.add(new_bar(&info.name, voice.color)));
-            bar.set_length(all);
-            bar.set_position(done);
-            bar.set_message(message(&info, done, all));
+        if let (false, Some(all)) = (self.is_over, all) {
+            let new = || {
+                let bar = bars.add(new_bar(&info.name, voice.color));
+                bar.set_length(all);
+                bar
+            };
+            self.bar.get_or_insert_with(new).set_message(message(&info, done, all));
             self.is_over = done == all;
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
         }
         if let Some(bar) = self.bar.as_ref().filter(|_| self.is_over) {
             bar.finish_and_clear();
@@ -134,22 +139,25 @@ fn message(info: &JobInfo, done: u64, all: u64) -> String {
 struct Backlog(BTreeMap<(usize, String, i32), (i64, i64)>);
 
 impl Backlog {
-    /// How much of it has been read, and how much there is.
-    fn after(&mut self, info: &JobInfo) -> (u64, u64) {
-        let (mut done, mut all) = (0, 0);
+    /// How much of it has been read, and how much there is, once that is known of all partitions.
+    fn after(&mut self, info: &JobInfo) -> (u64, Option<u64>) {
+        let (mut done, mut all, mut is_known) = (0, 0, true);
         for (number, source) in info.sources.iter().enumerate() {
             for partition in &source.partitions {
                 let key = (number, partition.topic.clone(), partition.partition);
                 let (from, to) = match (self.0.get(&key), partition.end_offset) {
                     (Some(range), _) => *range,
                     (None, Some(end)) => *self.0.entry(key).or_insert((partition.start_offset, end)),
-                    (None, None) => continue,
+                    (None, None) => {
+                        is_known = false;
+                        continue;
+                    }
                 };
                 let length = |to: i64| u64::try_from(to.saturating_sub(from)).unwrap_or(0);
                 done += length(partition.next_offset.min(to));
                 all += length(to);
             }
         }
-        (done, all)
+        (done, Some(all).filter(|all| is_known && 0 < *all))
     }
 }

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rexpect::process::{PtyProcess, WaitStatus};
-use rustix::termios::{LocalModes, OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 /// How long anything may take to be shown.
 const WAIT: Duration = Duration::from_secs(30);
@@ -37,7 +37,7 @@ impl Seen {
 impl Terminal {
     /// Starts a program on a screen of so many lines and columns.
     pub fn start(command: Command, lines: u16, columns: u16) -> Self {
-        let mut process = PtyProcess::new(command).expect("a pseudo terminal");
+        let mut process = PtyProcess::new(with_echo(&command)).expect("a pseudo terminal");
         process.set_kill_timeout(Some(5_000));
         let keyboard = process.get_file_handle().expect("a pseudo terminal");
         let seen = Arc::<Seen>::default();
@@ -60,10 +60,6 @@ impl Terminal {
         });
         let terminal = Self { process, keyboard, seen };
         terminal.resize(lines, columns);
-        // As terminals are when a user's shell starts a program.
-        let mut modes = tcgetattr(&terminal.keyboard).expect("a terminal");
-        modes.local_modes.insert(LocalModes::ECHO);
-        tcsetattr(&terminal.keyboard, OptionalActions::Now, &modes).expect("a terminal");
         terminal
     }
 
@@ -101,23 +97,25 @@ impl Terminal {
     /// Waits until the lines on the screen are such, and gives them.
     #[track_caller]
     pub fn wait_until(&self, what: &str, is: impl Fn(&[String]) -> bool) -> Vec<String> {
-        let deadline = Instant::now() + WAIT;
-        loop {
-            let lines = self.lines();
-            if is(&lines) {
-                return lines;
-            }
+        let is_so = self.comes_to(WAIT, is);
+        let lines = self.lines();
+        assert!(is_so, "no {what} on the screen:\n{}\n{}", lines.join("\n"), self.written());
+        lines
+    }
+
+    /// Whether the lines on the screen become such within this time.
+    pub fn comes_to(&self, wait: Duration, is: impl Fn(&[String]) -> bool) -> bool {
+        let deadline = Instant::now() + wait;
+        while !is(&self.lines()) {
             let shown = self.seen.shown();
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(
-                !left.is_zero() && shown.0.is_some(),
-                "no {what} on the screen:\n{}\n{}",
-                lines.join("\n"),
-                shown.1
-            );
+            if left.is_zero() || shown.0.is_none() {
+                return false;
+            }
             // What has changed in between is seen soon.
             drop(self.seen.changed.wait_timeout(shown, left.min(Duration::from_millis(20))));
         }
+        true
     }
 
     /// Waits until this is somewhere on the screen.
@@ -156,6 +154,19 @@ impl Terminal {
             thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// The same program on a terminal that shows what is typed, as terminals of people do.
+fn with_echo(command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"stty echo && exec "$0" "$@""#]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
 }
 
 fn size(length: u16) -> NonZeroU16 {

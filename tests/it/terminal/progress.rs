@@ -10,7 +10,9 @@ use crate::common::{broker, flights};
 fn a_job_shows_how_far_it_is_until_it_is_live() {
     let kafka = broker::shared();
     let topic = kafka.topic("progress", 2);
-    kafka.produce(&topic, flights::messages(flights::january()));
+    for _ in 0..5 {
+        kafka.produce(&topic, flights::messages(flights::january()));
+    }
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("job.sql");
     let statements = format!(
@@ -30,13 +32,13 @@ fn a_job_shows_how_far_it_is_until_it_is_live() {
         Terminal::start(command, 24, 100)
     };
     let mut terminal = run(&[]);
-    terminal.sees("counts is live: 26,865 records read in ");
+    terminal.sees("counts is live: 134,325 records read in ");
     // The bar is gone when the job is live.
-    let lines = terminal.wait_until("no bar", |lines| !lines.iter().any(|line| line.contains(" of 26,865 records")));
+    let lines = terminal.wait_until("no bar", |lines| !lines.iter().any(|line| line.contains(" of 134,325 records")));
     assert!(lines.iter().any(|line| line == "job counts started"), "{lines:#?}");
-    assert!(terminal.written().contains(" of 26,865 records, "), "{}", terminal.written());
+    assert!(terminal.written().contains(" of 134,325 records, "), "{}", terminal.written());
     terminal.keys("\x03");
-    terminal.sees("counts: stopped: 26,865 records in");
+    terminal.sees("counts: stopped: 134,325 records in");
     assert_eq!(terminal.end(), 130);
 
     let terminal = run(&["-q", "--until-caught-up"]);
