@@ -1,7 +1,7 @@
 //! How far jobs have come with what was there when they began, as bars on standard error.
 //!
 //! ```text
-//! departures ━━━━━━━━━━━━━╸━━━━━━━━━━ 57 % 570,000 of 1,000,000 records, 345,678/s, 1 s to go
+//! departures ━━━━━━━━━━━━━╸━━━━━━━━━━  57 % 570,000 of 1,000,000 records, 345,678/s, 1 s to go
 //! ```
 //!
 //! The ends of topics are taken once, when they become known, so the bar has an end although the topics grow; then the job
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tidemill::runtime::words::{count, grouped, rate, span};
-use tidemill::runtime::{Job, JobInfo};
+use tidemill::runtime::{Job, JobInfo, PartitionState};
 use tidemill::sql::diagnostics::escape;
 
 use super::screen::{self, Occupied};
@@ -24,7 +24,10 @@ use super::voice::Voice;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 
-const TEMPLATE: &str = "{prefix} {bar:24} {percent:>3} % {wide_msg}";
+/// Looks without a backlog after which a job is live, although its topics never end.
+const LOOKS_UNTIL_LIVE: u32 = 10;
+
+const TEMPLATE: &str = "{prefix} {bar:24} {wide_msg}";
 
 /// Bars for as long as this is kept.
 pub struct Progress {
@@ -40,7 +43,7 @@ impl Progress {
         if voice.is_quiet || voice.is_json || !is_able || !io::stderr().is_terminal() {
             return None;
         }
-        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
         let torn = bars.clone();
         let occupied = screen::occupy(move |line| torn.suspend(|| screen::put(line)));
         let (end, ended) = channel();
@@ -66,7 +69,13 @@ fn watch(jobs: &impl Fn() -> Vec<Job>, bars: &MultiProgress, voice: Voice, ended
     while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(LOOK) {
         for job in jobs() {
             if !watched.iter().any(|known| known.job.is(&job)) {
-                watched.push(Watched { job, backlog: Backlog::default(), bar: None, is_over: false });
+                watched.push(Watched {
+                    job,
+                    backlog: Backlog::default(),
+                    bar: None,
+                    looks_without_backlog: 0,
+                    is_over: false,
+                });
             }
         }
         watched.iter_mut().for_each(|watched| watched.look(bars, voice));
@@ -80,6 +89,8 @@ struct Watched {
     job: Job,
     backlog: Backlog,
     bar: Option<ProgressBar>,
+    /// Looks at which nothing of the backlog was left, one after the other.
+    looks_without_backlog: u32,
     /// It is live, or has ended.
     is_over: bool,
 }
@@ -98,11 +109,11 @@ impl Watched {
                 bar.set_length(all);
                 bar
             };
-            self.bar.get_or_insert_with(new).set_message(message(&info, done, all));
-            self.is_over = done == all;
-        }
-        if let Some(bar) = &self.bar {
+            let bar = self.bar.get_or_insert_with(new);
             bar.set_position(done);
+            bar.set_message(message(&info, done, all));
+            self.looks_without_backlog = if done == all { self.looks_without_backlog + 1 } else { 0 };
+            self.is_over = self.is_live(&info);
         }
         if let Some(bar) = self.bar.as_ref().filter(|_| self.is_over) {
             bar.finish_and_clear();
@@ -111,6 +122,20 @@ impl Watched {
                 voice.say(&format!("{} is live: {read} read in {}", info.name, span(info.elapsed_ms)));
             }
         }
+    }
+}
+
+impl Watched {
+    /// Whether it has read the backlog and goes on with what comes: at the ends of its topics, or behind busy ones for a
+    /// while. One that is to end there says so only a moment later.
+    fn is_live(&self, info: &JobInfo) -> bool {
+        let is = |states: &[PartitionState]| {
+            let mut partitions = info.sources.iter().flat_map(|source| &source.partitions);
+            partitions.any(|partition| states.contains(&partition.state))
+        };
+        let goes_on =
+            is(&[PartitionState::AtEnd, PartitionState::Idle]) || LOOKS_UNTIL_LIVE < self.looks_without_backlog;
+        0 < self.looks_without_backlog && goes_on && !is(&[PartitionState::Ended])
     }
 }
 
@@ -123,8 +148,10 @@ fn new_bar(job: &str, has_colours: bool) -> ProgressBar {
 }
 
 fn message(info: &JobInfo, done: u64, all: u64) -> String {
-    let mut parts =
-        vec![format!("{} of {}", grouped(done), count(all, "record")), format!("{}/s", rate(info.records_per_second))];
+    let mut parts = vec![
+        format!("{:>3} % {} of {}", percent(done, all), grouped(done), count(all, "record")),
+        format!("{}/s", rate(info.records_per_second)),
+    ];
     if let Some(trouble) = &info.trouble {
         parts.insert(0, escape(trouble).into_owned());
     } else if 1.0 <= info.records_per_second {
@@ -132,6 +159,10 @@ fn message(info: &JobInfo, done: u64, all: u64) -> String {
         parts.push(format!("{} to go", span((seconds.ceil() as u64).saturating_mul(1_000))));
     }
     parts.join(", ")
+}
+
+fn percent(done: u64, all: u64) -> u128 {
+    u128::from(done) * 100 / u128::from(all.max(1))
 }
 
 /// What was to be read when a job began: from which offset to which, by source and partition.

@@ -17,7 +17,7 @@ use tidemill::runtime::{Job, Materialized, Snapshot, clock};
 use super::LiveRows;
 use super::backend::LastLines;
 use super::frame::{Columns, LINES_BESIDES, Picture, status};
-use super::keyboard::Silent;
+use super::keyboard::{self, Silent};
 use crate::cli::output::pager;
 use crate::cli::screen::{self, Occupied};
 
@@ -150,6 +150,16 @@ impl Artist {
     fn draw_on(mut self) -> Result<Drawn> {
         let mut due = clock::now();
         loop {
+            if keyboard::is_stop_wanted() {
+                // When it goes on, it does below what has come in between.
+                if let Some((mut terminal, _)) = self.last.take() {
+                    terminal.backend_mut().leave();
+                    let _ = terminal.backend_mut().write_out();
+                }
+                self.height = 0;
+                keyboard::stop();
+                due = clock::now();
+            }
             let size = size().unwrap_or(self.size);
             let (snapshot, notes, has_ended) = {
                 let mut state = self.shared.state();
