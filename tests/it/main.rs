@@ -12,6 +12,7 @@ mod config;
 mod docs;
 mod errors;
 mod faults;
+mod files;
 mod flights;
 mod harness;
 mod job_log;

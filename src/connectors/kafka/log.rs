@@ -100,6 +100,12 @@ impl LogTopic {
         Ok(records)
     }
 
+    /// Whether records of progress were deleted.
+    pub fn is_cut(&self) -> Result<bool> {
+        let cluster = Cluster::new(self.properties.clone())?;
+        Ok(0 < cluster.watermarks(&self.name, PROGRESS)?.0)
+    }
+
     /// The committed ends of both partitions.
     pub fn ends(&self) -> Result<[i64; 2]> {
         // The committing thread asks, which has better things to do than to wait.
