@@ -123,9 +123,7 @@ impl Watched {
             }
         }
     }
-}
 
-impl Watched {
     /// Whether it has read the backlog and goes on with what comes: at the ends of its topics, or behind busy ones for a
     /// while. One that is to end there says so only a moment later.
     fn is_live(&self, info: &JobInfo) -> bool {

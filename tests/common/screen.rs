@@ -21,15 +21,21 @@ pub struct Terminal {
     seen: Arc<Seen>,
 }
 
-#[derive(Default)]
 struct Seen {
-    /// The screen, and all that was ever written to it. Without a screen the program has closed the terminal.
-    shown: Mutex<(Option<vt100::Parser>, String)>,
+    shown: Mutex<Shown>,
     changed: Condvar,
 }
 
+struct Shown {
+    screen: vt100::Parser,
+    /// All that was ever written to the terminal.
+    written: String,
+    /// The program has not closed the terminal yet.
+    is_open: bool,
+}
+
 impl Seen {
-    fn shown(&self) -> MutexGuard<'_, (Option<vt100::Parser>, String)> {
+    fn shown(&self) -> MutexGuard<'_, Shown> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -40,22 +46,21 @@ impl Terminal {
         let mut process = PtyProcess::new(with_echo(&command)).expect("a pseudo terminal");
         process.set_kill_timeout(Some(5_000));
         let keyboard = process.get_file_handle().expect("a pseudo terminal");
-        let seen = Arc::<Seen>::default();
-        seen.shown().0 = Some(vt100::Parser::new(size(lines), size(columns), 0));
+        let screen = vt100::Parser::new(size(lines), size(columns), 0);
+        let shown = Mutex::new(Shown { screen, written: String::new(), is_open: true });
+        let seen = Arc::new(Seen { shown, changed: Condvar::new() });
         let (mut output, watching) = (process.get_file_handle().expect("a pseudo terminal"), Arc::clone(&seen));
         thread::spawn(move || {
             let mut bytes = [0; 4096];
             // The end of the last program on a terminal is an error here.
             while let Ok(count @ 1..) = output.read(&mut bytes) {
                 let mut shown = watching.shown();
-                shown.1.push_str(&String::from_utf8_lossy(&bytes[..count]));
-                if let Some(screen) = &mut shown.0 {
-                    screen.process(&bytes[..count]);
-                }
+                shown.written.push_str(&String::from_utf8_lossy(&bytes[..count]));
+                shown.screen.process(&bytes[..count]);
                 drop(shown);
                 watching.changed.notify_all();
             }
-            watching.shown().0 = None;
+            watching.shown().is_open = false;
             watching.changed.notify_all();
         });
         let terminal = Self { process, keyboard, seen };
@@ -70,23 +75,20 @@ impl Terminal {
 
     /// Gives the screen another size.
     pub fn resize(&self, lines: u16, columns: u16) {
-        if let Some(screen) = &mut self.seen.shown().0 {
-            screen.screen_mut().set_size(size(lines), size(columns));
-        }
+        self.seen.shown().screen.screen_mut().set_size(size(lines), size(columns));
         let size = Winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&self.keyboard, size).expect("a terminal");
     }
 
     /// The lines on the screen, without those at the end that are empty.
     pub fn lines(&self) -> Vec<String> {
-        let shown = self.seen.shown();
-        let text = shown.0.as_ref().map(|screen| screen.screen().contents()).unwrap_or_default();
+        let text = self.seen.shown().screen.screen().contents();
         text.lines().map(|line| line.trim_end().to_owned()).collect()
     }
 
     /// All that was ever written to the terminal, with what steers it.
     pub fn written(&self) -> String {
-        self.seen.shown().1.clone()
+        self.seen.shown().written.clone()
     }
 
     /// Whether keys that are pressed are shown by the terminal itself.
@@ -109,8 +111,10 @@ impl Terminal {
         while !is(&self.lines()) {
             let shown = self.seen.shown();
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || shown.0.is_none() {
-                return false;
+            if left.is_zero() || !shown.is_open {
+                drop(shown);
+                // The last of it may have come since.
+                return is(&self.lines());
             }
             // What has changed in between is seen soon.
             drop(self.seen.changed.wait_timeout(shown, left.min(Duration::from_millis(20))));
@@ -134,10 +138,9 @@ impl Terminal {
     #[track_caller]
     pub fn wait_for_end(&self) {
         let shown = self.seen.shown();
-        let is_open = |shown: &mut (Option<vt100::Parser>, String)| shown.0.is_some();
-        let (shown, waited) =
-            self.seen.changed.wait_timeout_while(shown, WAIT, is_open).expect("nobody panics with it");
-        assert!(!waited.timed_out(), "it does not end: {}", shown.1);
+        let waited = self.seen.changed.wait_timeout_while(shown, WAIT, |shown| shown.is_open);
+        let (shown, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        assert!(!waited.timed_out(), "it does not end: {}", shown.written);
     }
 
     /// Waits for the end; gives the exit code.
