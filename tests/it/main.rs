@@ -26,4 +26,5 @@ mod repl;
 mod seeded;
 mod sql;
 mod sql_aggregates;
+mod terminal;
 mod topics;
