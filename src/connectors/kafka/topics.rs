@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::metadata::{Metadata, MetadataTopic};
+use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -102,7 +102,7 @@ impl Cluster {
         loop {
             let metadata = self.metadata(None)?;
             let led = |topic: &MetadataTopic| {
-                let led = topic.partitions().iter().filter(|p| p.leader() >= 0).map(|p| p.id());
+                let led = topic.partitions().iter().filter(|p| p.leader() >= 0).map(MetadataPartition::id);
                 led.map(|p| (topic.name().to_owned(), p)).collect::<Vec<_>>()
             };
             let ids: Vec<_> = metadata.topics().iter().flat_map(led).collect();
