@@ -325,7 +325,7 @@ impl Drop for Cluster {
         // The in-process broker must outlive its clients, also one that takes long to end.
         let embedded: Option<Arc<_>> = self.properties.embedded().cloned();
         if let Some(client) = self.client.take() {
-            client::end((client, embedded));
+            client::leave((client, embedded));
         }
     }
 }
