@@ -8,3 +8,4 @@ pub mod oracle;
 pub mod program;
 pub mod proxy;
 pub mod records;
+pub mod security;
