@@ -14,6 +14,7 @@ mod errors;
 mod faults;
 mod flights;
 mod harness;
+mod hostile;
 mod job_log;
 mod kafka_tables;
 mod memory;
