@@ -61,7 +61,8 @@ fn topic() -> String {
 fn records_steer_no_terminal_in_any_form() {
     let topic = topic();
     let fields = shared().topic("hostile-fields", 1);
-    shared().produce(&fields, [serde_json::json!({ "a\u{1b}[2J\u{9b}\u{202e}": hostile(), "b": [hostile()] }).to_string()]);
+    shared()
+        .produce(&fields, [serde_json::json!({ "a\u{1b}[2J\u{9b}\u{202e}": hostile(), "b": [hostile()] }).to_string()]);
     let table = |name: &str, columns: &str, more: &str| {
         format!(
             "CREATE TABLE {name} ({columns}) WITH ('connector' = 'kafka', 'topic' = '{topic}', \
@@ -131,7 +132,9 @@ fn errors_and_notes_steer_no_terminal() {
         format!("SET 'pipeline.name' = '{name}'; {print} INSERT INTO p VALUES ('x')"),
         format!("CREATE TABLE x (a INT) WITH ('connector' = '{name}')"),
         format!("CREATE TABLE x (a INT) WITH ('connector' = 'kafka', '{name}' = '{name}')"),
-        format!("CREATE TABLE x (a INT) WITH ('connector' = 'kafka', 'topic' = '{name}', 'format' = 'json'); SELECT * FROM x"),
+        format!(
+            "CREATE TABLE x (a INT) WITH ('connector' = 'kafka', 'topic' = '{name}', 'format' = 'json'); SELECT * FROM x"
+        ),
         format!("CREATE TABLE x (a `{name}`) WITH ('connector' = 'print')"),
         format!("{name} SELECT 1"),
         format!("SELECT 1 {name} 2 -- {name}"),

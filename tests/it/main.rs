@@ -7,6 +7,7 @@ mod common;
 
 mod batch;
 mod behaviour;
+mod canary;
 mod cli;
 mod config;
 mod docs;
