@@ -51,8 +51,7 @@ fn canaries_are_seen_nowhere() {
     // What a table has of its own, under all names that secrets go by.
     let options = format!(
         "'connector' = 'kafka', 'format' = 'json', 'properties.sasl.password' = '{}', \
-         'properties.ssl.key.password' = '{CANARY}', 'properties.ssl.keystore.password' = '{CANARY}', \
-         'properties.sasl.oauthbearer.client.secret' = '{CANARY}', 'properties.sasl.oauthbearer.config' = '{CANARY}'",
+         'properties.ssl.key.password' = '{CANARY}', 'properties.ssl.keystore.password' = '{CANARY}', 'properties.sasl.oauthbearer.config' = '{CANARY}'",
         ADMIN.1
     );
     let tables = format!(
@@ -69,6 +68,7 @@ fn canaries_are_seen_nowhere() {
         format!("{tables} SELECT a FROM i LIMIT 2; SHOW TOPICS; PRINT '{source}' FROM BEGINNING LIMIT 3;"),
         format!("{tables} DESCRIBE TOPIC '{source}'; SELECT * FROM `{source}` LIMIT 1;"),
         format!("{tables} SELECT b FROM i"),
+        format!("CREATE TABLE x (a INT) WITH ({options}, 'properties.sasl.oauthbearer.client.secret' = '{CANARY}')"),
         format!("{tables} INSERT INTO o SELECT a, a FROM i"),
         format!("CREATE TABLE x (a INT) WITH ('topic' = 't', {options}, 'propertie.x' = '1')"),
         format!("CREATE TABLE x (a INT) WITH ('topic' = 't', {options}, 'properties.sasl.pasword' = '{CANARY}')"),
@@ -109,6 +109,7 @@ fn canaries_are_seen_nowhere() {
             "{tables} INSERT INTO o SELECT a FROM i; SHOW JOBS; DESCRIBE JOB `{name}`; EXPLAIN ANALYZE JOB `{name}`"
         ),
     ]);
+    job.wait_for("stage 0", WAIT);
     broker.read_until(&sink, WAIT, |records| records.len() == 2);
     job.signal("INT");
     check("a job", job);

@@ -148,7 +148,7 @@ impl LogTopic {
                 ("auto.offset.reset", "error"),
             ],
         );
-        let watcher = Watcher::new(format!("the log \"{name}\""), &properties);
+        let watcher = Watcher::new(format!("the log \"{name}\""), properties);
         let consumer: BaseConsumer<Watcher> =
             config.create_with_context(watcher).map_err(|e| client_error(&e, properties))?;
         let mut consumer = BatchConsumer::new(consumer, &[Assignment { topic: name, partition, start: *position }])?;

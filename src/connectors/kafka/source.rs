@@ -120,8 +120,8 @@ impl KafkaSource {
                 ("auto.offset.reset", "error"),
             ],
         );
-        let watcher = Watcher::new(format!("the source \"{}\"", self.spec.table.name), &properties);
-        config.create_with_context(watcher).map_err(|e| client_error(&e, &properties))
+        let watcher = Watcher::new(format!("the source \"{}\"", self.spec.table.name), properties);
+        config.create_with_context(watcher).map_err(|e| client_error(&e, properties))
     }
 }
 

@@ -312,7 +312,7 @@ fn hosts(certificate: &X509Ref) -> String {
         .collect();
     if hosts.is_empty() {
         let common = certificate.subject_name().entries_by_nid(Nid::COMMONNAME).next();
-        hosts.extend(common.and_then(|entry| Some(entry.data().to_string().ok()?)));
+        hosts.extend(common.and_then(|entry| entry.data().to_string().ok()));
     }
     if hosts.is_empty() { "no host".to_owned() } else { hosts.join(", ") }
 }

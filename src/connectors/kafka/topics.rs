@@ -276,7 +276,7 @@ impl TopicReader {
                 ("allow.auto.create.topics", "false"),
             ],
         );
-        let watcher = Watcher::quiet("a look at a topic", &properties);
+        let watcher = Watcher::quiet("a look at a topic", properties);
         let consumer: BaseConsumer<Watcher> =
             config.create_with_context(watcher).map_err(|e| client_error(&e, properties))?;
         let assignments: Vec<_> = spans
