@@ -103,13 +103,7 @@ fn canaries_are_seen_nowhere() {
     }
 
     // A job, its progress and its state, and what is told of it.
-    let job = run(&[
-        "-c",
-        &format!(
-            "{tables} INSERT INTO o SELECT a FROM i; SHOW JOBS; DESCRIBE JOB `{name}`; EXPLAIN ANALYZE JOB `{name}`"
-        ),
-    ]);
-    job.wait_for("stage 0", WAIT);
+    let job = run(&["-c", &format!("{tables} INSERT INTO o SELECT a FROM i")]);
     broker.read_until(&sink, WAIT, |records| records.len() == 2);
     job.signal("INT");
     check("a job", job);
@@ -141,19 +135,31 @@ fn canaries_are_seen_nowhere() {
     let mut shown = session.exp_string("tidemill> ").expect("a prompt");
     session.send_line("SET; SELECT 'kept' AS a;").expect("a shell that listens");
     shown += &session.exp_string("kept").and_then(|_| session.exp_string("1 row")).expect("an answer");
-    session
-        .send_line(&format!("CREATE TABLE i (a INT) WITH ('topic' = 't', {options});"))
-        .expect("a shell that listens");
-    session.exp_string("table i is created").expect("an answer");
-    session.send_line("SHOW CREATE TABLE i;").expect("a shell that listens");
-    shown += &session.exp_string("'topic' = 't'").expect("an answer");
+    let mut ask = |line: &str, end: &str| {
+        session.send_line(line).expect("a shell that listens");
+        let shown = session.exp_string(end).unwrap_or_else(|error| panic!("{line}: {error}"));
+        session.exp_string("tidemill> ").map(|rest| shown + &rest).expect("a prompt")
+    };
+    // What is typed is seen as it is typed, so the job comes from a file.
+    let file = own.join("job.sql");
+    fs::write(&file, format!("{tables} INSERT INTO o SELECT a FROM i;")).expect("a file");
+    shown += &ask(&format!("\\i {}", file.display()), " started");
+    for (line, end) in [
+        ("SHOW JOBS;", "canary-job"),
+        ("DESCRIBE JOB;", "dead-lettered"),
+        (&*format!("EXPLAIN ANALYZE JOB `{name}`;"), "stage 0"),
+        ("SHOW CREATE TABLE i;", "'topic' = "),
+    ] {
+        shown += &ask(line, end);
+    }
+    ask(&format!("CREATE TABLE typed (a INT) WITH ('topic' = 't', {options});"), "table typed is created");
     session.send_line("quit;").expect("a shell that listens");
     session.exp_eof().expect("the end");
     assert!(!is_in(shown.as_bytes()), "{shown}");
     let history = own.join("history");
     assert!(fs::read_to_string(&history).expect("a history").contains("SELECT 'kept' AS a;"));
     for file in files(home.path()) {
-        let is_typed = file.ends_with("config.toml") || file.ends_with("rc.sql");
+        let is_typed = ["config.toml", "rc.sql", "job.sql"].iter().any(|name| file.ends_with(name));
         assert!(is_typed || !is_in(&fs::read(&file).expect("a file")), "{}", file.display());
     }
 }
