@@ -11,6 +11,9 @@ pub trait JobLog: Send + Sync {
     /// The records of progress with their offsets, in order; without those that were deleted.
     fn read(&self) -> Result<Vec<(i64, Vec<u8>)>>;
 
+    /// Whether records of progress were deleted from the log's beginning.
+    fn is_cut(&self) -> Result<bool>;
+
     /// Goes through the chunks of state from an offset on, in order, each with its offset; from the first one that is left
     /// if those before it were deleted. Not all of them are in memory at once.
     fn read_state(&self, from: i64, take: &mut dyn FnMut(i64, &[u8]) -> Result<()>) -> Result<()>;
@@ -38,4 +41,7 @@ pub trait JobLog: Send + Sync {
     /// Whether somebody else has taken the log over, or a transaction took too long and was given up: a writer cannot tell
     /// these apart.
     fn is_fenced(&self) -> bool;
+
+    /// The job has finished, and that is committed: there is nothing to go on from any more.
+    fn finish(&self) {}
 }

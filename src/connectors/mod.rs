@@ -4,7 +4,7 @@
 //! them. A [`Sink`] has an encoder per worker and one writer per job, so that the writer can put everything between two
 //! commit boundaries into one transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,6 @@ use crate::catalog::{Column, ColumnKind, Table};
 use crate::error::{Blame, Error, Result};
 use crate::formats::Encoded;
 use kafka::Embedded;
-pub use kafka::Transactions;
 
 pub mod blackhole;
 pub mod datagen;
@@ -28,9 +27,11 @@ pub mod kafka;
 pub mod options;
 pub mod print;
 mod rejects;
+mod transactions;
 
 pub use job_log::JobLog;
 pub use rejects::{Keep, OnError, Policies, Policy, RawRecord, RawRecords, Rejects, Undecoded, matches_pattern};
+pub use transactions::{LogPlace, Transactions};
 
 /// The connectors that exist here.
 pub const CONNECTORS: &[&str] = &["kafka", "upsert-kafka", "filesystem", "datagen", "print", "blackhole"];
@@ -162,6 +163,23 @@ pub fn open_sink(table: &Table, defaults: &Defaults) -> Result<Arc<dyn Sink>> {
     }
 }
 
+/// A file has one writer: a job's tables are not the same one.
+pub fn check_outputs<'a>(tables: impl IntoIterator<Item = &'a Table>) -> Result<()> {
+    let mut outputs = BTreeSet::new();
+    for table in tables {
+        if connector_of(table)? == "filesystem" {
+            let path = filesystem::output_of(&table.options)?;
+            if !outputs.insert(path.clone()) {
+                return Err(Error::statement(format!("two statements of the job write to \"{}\"", path.display()))
+                    .hint(
+                        "a file has one writer: bring them together with UNION ALL, or give each a file of its own",
+                    ));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// What a crash may leave of what is written to a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
@@ -177,6 +195,7 @@ pub enum Delivery {
 pub fn delivery(table: &Table) -> Result<Option<Delivery>> {
     match connector_of(table)? {
         "kafka" | "upsert-kafka" => kafka::delivery(table),
+        "filesystem" => filesystem::delivery(table),
         _ => Ok(None),
     }
 }

@@ -92,7 +92,7 @@ const UPSERT_KAFKA_INSTEAD: &[(&str, &str)] = &[
     ("sink.partitioner", "records go to the partition of their key, so that the changes of a key stay in order"),
 ];
 
-const FILESYSTEM: &[&str] = &["path", "format", "csv.skip-header", "scan.on-error"];
+const FILESYSTEM: &[&str] = &["path", "format", "csv.skip-header", "scan.on-error", "sink.delivery-guarantee"];
 
 const DATAGEN: &[&str] = &["rows-per-second", "number-of-rows", "seed"];
 

@@ -29,11 +29,11 @@ use datafusion::functions_window::expr_fn::lag;
 use datafusion::logical_expr::expr::{GroupingSet, Sort as SortExpr, WindowFunction};
 use datafusion::logical_expr::{
     Aggregate, AggregateUDF, BinaryExpr, Distinct, DistinctOn, Expr, ExprFunctionExt, ExprSchemable, Extension, Filter,
-    Join, Limit, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Sort, SubqueryAlias, TableScan, Union, Unnest,
-    Window, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition, cast, lit, when,
+    Join, Limit, LogicalPlan, LogicalPlanBuilder, Projection, Sort, SubqueryAlias, TableScan, Union, Unnest, Window,
+    WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition, cast, lit, when,
 };
 
-use super::batch_functions::{AFTER, bigint, checked, shown, ties, windows_of};
+use super::batch_functions::{AFTER, bigint, checked, is_checked, shown, ties, windows_of};
 use super::context::{Planner, ScannedTable};
 use super::lower::in_order;
 use super::optimize;
@@ -469,11 +469,7 @@ impl Batching<'_> {
                     subquery(&mut s.subquery)?;
                     Expr::SetComparison(s)
                 }
-                Expr::BinaryExpr(BinaryExpr { left, op, right })
-                    if matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply)
-                        && left.get_type(schema)?.is_integer()
-                        && right.get_type(schema)?.is_integer() =>
-                {
+                Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_checked(&left, op, &right, schema)? => {
                     checked(*left, op, *right)
                 }
                 other => return Ok(Transformed::no(other)),

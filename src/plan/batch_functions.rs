@@ -10,9 +10,13 @@ use arrow::compute::{cast, kernels::numeric};
 use arrow::datatypes::{DataType, Decimal128Type, Field, Fields, Int64Type, TimeUnit};
 use arrow::row::{RowConverter, SortField};
 use chrono_tz::Tz;
-use datafusion::common::{DataFusionError, Result, exec_err, plan_err};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, DataFusionError, Result, exec_err, plan_err};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, Volatility,
 };
 
 use crate::error::Error;
@@ -66,6 +70,46 @@ pub fn ties(values: Vec<Expr>) -> Expr {
 /// Arithmetic over whole numbers that fails where they overflow.
 pub fn checked(left: Expr, operator: Operator, right: Expr) -> Expr {
     call("checked", Kind::Checked(operator), vec![left, right])
+}
+
+/// A finite plan whose arithmetic over whole numbers is checked; its columns keep their names.
+pub fn with_checked_arithmetic(plan: LogicalPlan) -> Result<LogicalPlan> {
+    checking(plan, |_| true)
+}
+
+/// The same for arithmetic over constants, which is folded before anything else could check it.
+pub fn with_checked_constants(plan: LogicalPlan) -> Result<LogicalPlan> {
+    checking(plan, |expr| !expr.any_column_refs() && !expr.contains_outer())
+}
+
+fn checking(plan: LogicalPlan, concerns: impl Fn(&Expr) -> bool) -> Result<LogicalPlan> {
+    let of_node = |plan: LogicalPlan| {
+        let mut schema = merge_schema(&plan.inputs());
+        if let LogicalPlan::TableScan(scan) = &plan {
+            schema.merge(&scan.projected_schema);
+        }
+        let names = NamePreserver::new(&plan);
+        plan.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let rewritten = expr.transform_up(|expr| match expr {
+                Expr::BinaryExpr(BinaryExpr { left, op, right })
+                    if concerns(&left) && concerns(&right) && is_checked(&left, op, &right, &schema)? =>
+                {
+                    Ok(Transformed::yes(checked(*left, op, *right)))
+                }
+                other => Ok(Transformed::no(other)),
+            })?;
+            Ok(rewritten.update_data(|expr| name.restore(expr)))
+        })
+    };
+    plan.transform_up_with_subqueries(of_node)?.data.recompute_schema()
+}
+
+/// Whether this operation on whole numbers may overflow.
+pub fn is_checked(left: &Expr, operator: Operator, right: &Expr, schema: &DFSchema) -> Result<bool> {
+    Ok(matches!(operator, Operator::Plus | Operator::Minus | Operator::Multiply)
+        && left.get_type(schema)?.is_integer()
+        && right.get_type(schema)?.is_integer())
 }
 
 /// A sum of 38 digits as a `BIGINT`, if it fits.

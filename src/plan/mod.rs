@@ -33,6 +33,7 @@ mod windows;
 
 pub use aggregate::reads_stream;
 pub use batch::{BatchTable, LateRows, hidden_fields};
+pub use batch_functions::with_checked_arithmetic;
 pub use context::{PlanSettings, Planner};
 pub use explain::{explain, explain_node, explain_with};
 pub use marks::Bound;

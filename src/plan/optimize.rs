@@ -19,6 +19,8 @@ use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Analyzer, Optimizer, OptimizerContext};
 
+use super::batch_functions::with_checked_constants;
+
 /// Resolves types.
 pub fn analyze(plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
     Analyzer::new().execute_and_check(plan, config, |_, _| {})
@@ -44,7 +46,7 @@ pub fn optimize(plan: LogicalPlan, config: &Arc<ConfigOptions>) -> Result<Logica
         Arc::new(CommonSubexprEliminate::new()),
         Arc::new(OptimizeProjections::new()),
     ]);
-    rules.optimize(plan, &context(config), |_, _| {})
+    rules.optimize(with_checked_constants(plan)?, &context(config), |_, _| {})
 }
 
 /// The clock is never folded into a plan.

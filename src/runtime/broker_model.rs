@@ -299,6 +299,10 @@ impl JobLog for ModelLog {
         self.committed(PROGRESS, 0)
     }
 
+    fn is_cut(&self) -> Result<bool> {
+        Ok(0 < self.call()?.partitions[PROGRESS].start)
+    }
+
     fn read_state(&self, from: i64, take: &mut dyn FnMut(i64, &[u8]) -> Result<()>) -> Result<()> {
         let chunks = self.committed(STATE, usize::try_from(from).unwrap_or(0))?;
         chunks.iter().try_for_each(|(offset, chunk)| take(*offset, chunk))

@@ -3,12 +3,13 @@
 use crate::catalog::Table;
 use crate::connectors::{self, Defaults, Delivery};
 use crate::error::{Error, Result};
-use crate::plan::{Op, StreamPlan};
+use crate::plan::{Op, SourceNode, StreamPlan};
 
 /// What a crash leaves of a job.
 #[derive(Clone, Debug)]
 pub enum Guarantee<'a> {
-    /// Nothing is twice: the job has a log on this table's cluster, and its rows are in the log's transactions.
+    /// Nothing is twice: the job has a log on this table's cluster or beside its file, and its rows are in the log's
+    /// transactions.
     ExactlyOnce(&'a Table),
     /// Nothing is missing: the job has a log on this table's cluster, and its rows are outside before the log says so.
     AtLeastOnce(&'a Table),
@@ -32,6 +33,7 @@ impl Guarantee<'_> {
         if let Some(table) = asks_for(Delivery::ExactlyOnce) {
             sinks.check(table)?;
             check_sources(plan)?;
+            check_rejects(plan, table)?;
             return Ok(Guarantee::ExactlyOnce(table));
         }
         let Some(&(first, _)) = sinks.tables.first() else { return Ok(Guarantee::None) };
@@ -72,14 +74,18 @@ impl<'a> Sinks<'a> {
                 None => sinks.has_caller = true,
             }
         }
+        connectors::check_outputs(sinks.tables.iter().map(|(table, _)| *table))?;
         Ok(sinks)
     }
 
     /// Where one table asks for it, all rows are written exactly once.
     fn check(&self, asks: &Table) -> Result<()> {
+        let asks_for_topics = connectors::connector_of(asks).is_ok_and(is_kafka);
         let other = self.tables.iter().find(|(table, asked)| {
-            let is_kafka = connectors::connector_of(table).is_ok_and(is_kafka);
-            !is_kafka || !matches!(asked, None | Some(Delivery::ExactlyOnce))
+            let can = connectors::connector_of(table).is_ok_and(|connector| {
+                is_kafka(connector) == asks_for_topics && (asks_for_topics || is_file(connector))
+            });
+            !can || !matches!(asked, None | Some(Delivery::ExactlyOnce))
         });
         let other = match other {
             Some((table, _)) => table.name.as_str(),
@@ -90,7 +96,10 @@ impl<'a> Sinks<'a> {
         Err(Error::statement(format!(
             "table {name} is written exactly once, and {other}, which the same job writes to, is not"
         ))
-        .hint("give all tables of the job 'sink.delivery-guarantee' = 'exactly-once', or none; only Kafka tables can"))
+        .hint(
+            "give all tables of the job 'sink.delivery-guarantee' = 'exactly-once', or none; what can be written so are \
+             topics of one cluster, or files, but not both in one job",
+        ))
     }
 
     fn can_be_in_transactions(&self, first: &Table, defaults: &Defaults) -> Result<bool> {
@@ -107,14 +116,33 @@ fn is_kafka(connector: &str) -> bool {
     matches!(connector, "kafka" | "upsert-kafka")
 }
 
-/// A replay reads again what was read: only from topics is it known to be the same.
+fn is_file(connector: &str) -> bool {
+    connector == "filesystem"
+}
+
+/// What is turned away goes to topics, which have no part in the transactions of files.
+fn check_rejects(plan: &StreamPlan, asks: &Table) -> Result<()> {
+    let has_topic =
+        |source: &&SourceNode| source.rejects.late_topic.is_some() || source.rejects.dead_letter_topic.is_some();
+    match plan.sources().map(|source| &**source).find(has_topic) {
+        Some(source) if connectors::connector_of(asks).is_ok_and(is_file) => Err(Error::statement(format!(
+            "table {} is written exactly once, and what {} turns away goes to a topic",
+            asks.name, source.table.name
+        ))
+        .hint("leave the topics of late and of bad records out, or write to a topic")),
+        _ => Ok(()),
+    }
+}
+
+/// A replay reads again what was read: only from topics and files is it known to be the same.
 fn check_sources(plan: &StreamPlan) -> Result<()> {
     let instead = "set 'sink.delivery-guarantee' = 'at-least-once' on the tables that the job writes to";
     for source in plan.sources() {
         let table = &source.table;
-        if !is_kafka(connectors::connector_of(table)?) {
+        let connector = connectors::connector_of(table)?;
+        if !is_kafka(connector) && !is_file(connector) {
             return Err(Error::statement(format!(
-                "table {} is no topic, and what is made of it cannot be written exactly once yet",
+                "table {} is neither topic nor file, and what is made of it cannot be written exactly once yet",
                 table.name
             ))
             .hint(instead));

@@ -29,7 +29,7 @@ use super::events::ClockEvents;
 use super::identity::Identity;
 use super::ledger::{Ledger, check_not_younger};
 use super::metrics::{JobMetrics, Layout, ReadCounts};
-use super::progress::{Position, history, last_author};
+use super::progress::{Author, Position, history, last_author};
 use super::query_test::rows::Row;
 use super::rehearsal::Rehearsal;
 use super::session::Restore;
@@ -146,10 +146,9 @@ fn undisturbed(plan: &Arc<StreamPlan>, input: &Input) -> Result<Rows> {
 }
 
 /// A process, which takes the job up again after what is only about the moment.
-#[derive(Default)]
 struct Process {
-    /// Its last incarnation, once it has one.
-    own: u64,
+    /// Who it was when it took the job up last.
+    own: Author,
     running: Option<Running>,
 }
 
@@ -179,7 +178,7 @@ enum Became {
 impl Process {
     /// Does a step. The error is one that ends a job for good.
     fn step(&mut self, world: &World, rng: &mut StdRng) -> Result<Became> {
-        let was_new = self.own == 0;
+        let was_new = self.own.incarnation == 0;
         let done = match &mut self.running {
             None => self.start(world, rng),
             Some(running) => running.step(world, rng).map_err(|error| running.ledger.explain(error)),
@@ -202,7 +201,7 @@ impl Process {
     /// Takes the job up; `false` if there is nothing to do.
     fn start(&mut self, world: &World, rng: &mut StdRng) -> Result<bool> {
         let World { plan, input, broker, checkpoint_interval } = world;
-        let was_new = self.own == 0;
+        let was_new = self.own.incarnation == 0;
         if !was_new {
             check_not_younger("j", self.own, &ModelLog::look(broker))?;
         }
@@ -392,7 +391,7 @@ fn live(plan: &Arc<StreamPlan>, faults: Faults, seed: u64) -> Result<Happened, S
                 // It takes the job up at once: if that had finished meanwhile, it would begin again.
                 false => {
                     at = processes.len();
-                    processes.push(Process::default());
+                    processes.push(Process { own: Author::of_process(1 + u64::from(step)), running: None });
                 }
                 true if processes.is_empty() => break,
                 true => {}
@@ -403,8 +402,8 @@ fn live(plan: &Arc<StreamPlan>, faults: Faults, seed: u64) -> Result<Happened, S
             Became::Gone => drop(processes.swap_remove(at)),
             Became::TakenOver => {
                 let own = processes.swap_remove(at).own;
-                if last_author(&ModelLog::look(&world.broker)).incarnation <= own {
-                    return Err(format!("incarnation {own} gave up, and there is no younger one"));
+                if !own.is_followed_by(last_author(&ModelLog::look(&world.broker))) {
+                    return Err(format!("{own:?} gave up, and there is no younger one"));
                 }
             }
         }

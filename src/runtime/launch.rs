@@ -1,6 +1,7 @@
 //! From a stream plan to an attempt at its job: sources and sinks are opened, state is restored, threads are made ready.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -17,10 +18,10 @@ use super::exchange::{Aligned, Message};
 use super::guarantee::Guarantee;
 use super::identity::Identity;
 use super::job::{Job, JobState};
-use super::ledger::{Ledger, log_name, look};
+use super::ledger::{Ledger, look};
 use super::metrics::{InputLayout, JobMetrics, Layout, ReadCounts, StatementLayout};
 use super::outlets::{SinkLane, WorkerOutlets};
-use super::progress::Restored;
+use super::progress::{Author, Restored};
 use super::reading::{Alignment, IDLE_TIMEOUT, ReadPartition, SourceInput};
 use super::rejects::RejectLanes;
 use super::session::{Restore, Session};
@@ -30,12 +31,12 @@ use super::topology::Topology;
 use super::worker::{Fixed, SourceWorker, StageWorker};
 use crate::catalog::Table;
 use crate::connectors::{
-    self, CancelToken, Defaults, Keep, Sink, SinkEncoder, SinkWriter, Source, SourceSpec, Transactions,
+    self, CancelToken, Defaults, Keep, LogPlace, Sink, SinkEncoder, SinkWriter, Source, SourceSpec, Transactions,
 };
 use crate::error::{Blame, Error, Result};
 use crate::exec::{Memory, SourceStage};
 use crate::limits::CHANNEL_BATCHES_MAX;
-use crate::plan::{Hidden, NodeId, Op, SinkNode, SourceNode, StreamPlan};
+use crate::plan::{Hidden, NodeId, Op, SinkNode, SourceNode, StreamPlan, with_checked_arithmetic};
 use crate::time::WATERMARK_MAX;
 
 /// A partition may be ahead of the last one by at least so much event time (ms) before it is left alone.
@@ -67,7 +68,7 @@ enum Target {
 /// Starts a job. The receiver gives the rows of the sink that is no table, if the plan has one.
 pub fn launch(launch: Launch) -> Result<(Job, Option<Receiver<RecordBatch>>)> {
     let job = JobState::new(launch.name.clone(), launch.statement.clone());
-    let mut own = 0;
+    let mut own = Author::of_process(process_number());
     let (first, rows_out) = attempt(&launch, &job, &mut own)?.ok_or_else(|| Error::bug("a job without a beginning"))?;
     attempts::start(Arc::clone(&job), first, move |job| {
         Ok(attempt(&launch, job, &mut own)?.map(|(attempt, _)| attempt))
@@ -75,18 +76,18 @@ pub fn launch(launch: Launch) -> Result<(Job, Option<Receiver<RecordBatch>>)> {
     Ok((Job::new(job), rows_out))
 }
 
-/// Makes an attempt ready, and the receiver of the rows that go to no table. `own` is the incarnation of the attempt
-/// before, or 0, and becomes this one's. `None` if the attempt before has turned out to have finished the job.
+/// Makes an attempt ready, and the receiver of the rows that go to no table. `own` is who this process
+/// was in the attempt before, if there was one, and becomes who it is now. `None` if the attempt before has turned out to have finished the job.
 fn attempt(
     launch: &Launch,
     job: &Arc<JobState>,
-    own: &mut u64,
+    own: &mut Author,
 ) -> Result<Option<(Attempt, Option<Receiver<RecordBatch>>)>> {
     let Launch { name, plan, session, defaults, definition, .. } = launch;
     let commit_interval = session.commit_interval()?;
     let checkpoint_interval = session.checkpoint_interval()?;
     let cancel = CancelToken::default();
-    let is_first = *own == 0;
+    let is_first = own.incarnation == 0;
     let guarantee = Guarantee::of(plan, defaults)?;
     // What was to be given up is, once there is a new beginning.
     let restore = match session.restore()? {
@@ -95,8 +96,9 @@ fn attempt(
     };
     let (mut ledger, mut restored, mut log) = (None, None, None);
     if let Some(table) = guarantee.log_table() {
-        let (identity, topic) = (Identity::of(plan, definition), log_name(name, session)?);
-        if let Some(left) = look(name, &topic, table, defaults, cancel.clone(), *own)?
+        let identity = Identity::of(plan, definition);
+        let place = LogPlace::of(table, name, session.topic_prefix(), session.topic_replication()?)?;
+        if let Some(left) = look(name, &place, defaults, cancel.clone(), *own)?
             && is_first
         {
             // Somebody may be running the job: he is not stopped by what cannot go on in his place.
@@ -104,13 +106,16 @@ fn attempt(
             open_sources(plan, defaults, left.as_ref())?;
             open_sinks(plan, &Topology::new(Arc::clone(plan), 1), defaults)?;
         }
-        let transactions = Transactions::open(table, &topic, session.topic_replication()?, defaults, cancel.clone())?;
-        let of_job = Arc::new(transactions.clone());
-        let opened = Ledger::open(name, &topic, of_job, identity, restore, checkpoint_interval, own)?;
+        let transactions = place.open(defaults, cancel.clone())?;
+        let opened =
+            Ledger::open(name, &place.to_string(), transactions.log(), identity, restore, checkpoint_interval, own)?;
         (ledger, restored, log) = (Some(opened.0), opened.1, Some(transactions));
     }
     if restored.is_none() && !is_first {
         return Ok(None);
+    }
+    if let (None, Some(log)) = (&restored, &log) {
+        log.begin_anew();
     }
     // Rows that may be there twice are written beside the log's transactions.
     let transactions = log.as_ref().filter(|_| matches!(guarantee, Guarantee::ExactlyOnce(_)));
@@ -147,7 +152,7 @@ fn attempt(
 
     writers.iter_mut().chain(&mut reject_writers).for_each(|writer| writer.cancel_by(&cancel));
     let troubles = writers.iter().chain(&reject_writers).filter_map(|w| w.trouble());
-    shared.metrics.set_writers(troubles.chain(log.as_ref().map(Transactions::trouble)).collect());
+    shared.metrics.set_writers(troubles.chain(log.as_ref().and_then(Transactions::trouble)).collect());
 
     let beginning = restored.as_ref().map(|r| &r.beginning);
     let from = beginning.map_or_else(|| (0, super::clock::wall_ms()), |b| (b.boundary, b.clock_ms));
@@ -232,6 +237,12 @@ fn attempt(
         replay: restored.map(|r| r.boundaries).unwrap_or_default(),
     };
     Ok(Some((Attempt { shared, threads, committer, discovering }, rows_out)))
+}
+
+/// A number that no other process has, as far as chance allows: the seed of this one's hash tables, in as many bits as any
+/// reader of JSON takes for a whole number.
+fn process_number() -> u64 {
+    RandomState::new().hash_one(std::process::id()) >> 11
 }
 
 fn open_sources(plan: &StreamPlan, defaults: &Defaults, restored: Option<&Restored>) -> Result<Vec<Opened>> {
@@ -436,12 +447,13 @@ fn options(batch: &RecordBatch) -> arrow::array::RecordBatchOptions {
 
 /// Runs a finite plan as a batch.
 pub fn compute(plan: &LogicalPlan) -> Result<Vec<RecordBatch>> {
+    let plan = with_checked_arithmetic(plan.clone())?;
     super::clock::set_worker_clock(super::clock::wall_ms());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
         .map_err(|e| Error::new(Blame::Usage, format!("cannot start a thread: {e}")))?;
-    Ok(runtime.block_on(async { SessionContext::new().execute_logical_plan(plan.clone()).await?.collect().await })?)
+    Ok(runtime.block_on(async { SessionContext::new().execute_logical_plan(plan).await?.collect().await })?)
 }
 
 /// From a stage to a later one.

@@ -15,11 +15,10 @@ use super::failpoint;
 use super::identity::{Identity, Verdict};
 use super::metrics::{Counters, JobMetrics, ReadCounts};
 use super::progress::{Author, Beginning, History, Position, Recorded, Restored, Start, history, last_author};
-use super::session::{Restore, Session};
+use super::session::Restore;
 use super::shared::Reached;
 use super::state::StoredState;
-use crate::catalog::Table;
-use crate::connectors::{self, CancelToken, Defaults, JobLog, PartitionPlan, Source, Transactions};
+use crate::connectors::{CancelToken, Defaults, JobLog, LogPlace, PartitionPlan, Source};
 use crate::error::{Error, Result};
 use crate::exec::{Boundary, End, Extent};
 use crate::plan::NodeId;
@@ -53,8 +52,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The ledger of a job over its log, and what there is to go on from. The log has just been taken over. `own` is the
-    /// incarnation of an earlier attempt of this process, or 0; it becomes this one's.
+    /// The ledger of a job over its log, and what there is to go on from. The log has just been taken over. `own` is who
+    /// this process was in an earlier attempt, if there was one; it becomes who it is now.
     pub fn open(
         job: &str,
         name: &str,
@@ -62,17 +61,21 @@ impl Ledger {
         identity: Identity,
         restore: Restore,
         checkpoint_interval: Duration,
-        own: &mut u64,
+        own: &mut Author,
     ) -> Result<(Self, Option<Restored>)> {
         failpoint::reach("after-fence");
         let records = log.read()?;
         let History { author: before, mut unfinished, .. } = history(name, job, &records)?;
-        let is_first = *own == 0;
+        let is_first = own.incarnation == 0;
         if !is_first {
             check_not_younger(job, *own, &records)?;
             if before == Author::default() {
                 return Err(gone(job, name));
             }
+        }
+        // Nothing is left where there was something: to begin anew would write everything a second time.
+        if is_first && restore != Restore::None && records.is_empty() && log.is_cut()? {
+            return Err(gone(job, name));
         }
         if is_first && restore == Restore::None && unfinished.take().is_some() {
             tracing::warn!("{job}: it begins anew, and what it had come to is given up: 'execution.restore' is 'none'");
@@ -82,9 +85,10 @@ impl Ledger {
         let author = Author {
             generation: before.generation + u64::from(unfinished.is_none()),
             incarnation: before.incarnation + 1,
+            process: own.process,
         };
         // Whether the record of it will be in the log is not known before somebody has read it there.
-        *own = author.incarnation;
+        *own = author;
         let mut verdict = Verdict::default();
         if let Some(restored) = &mut unfinished {
             verdict = identity.judge(&restored.beginning.identity);
@@ -198,6 +202,9 @@ impl Ledger {
         failpoint::reach("before-commit");
         self.log.commit(record).map_err(|e| self.explain(e))?;
         failpoint::reach("after-commit");
+        if boundary.end == End::Finished {
+            self.log.finish();
+        }
         // First, as what is let go of must be known to be there in another form.
         let is_known = match boundary.end {
             End::GoesOn => self.renew_if_disturbed(boundary.sequence).map(|()| true).map_err(|e| self.explain(e))?,
@@ -255,7 +262,7 @@ impl Ledger {
         }
         // Somebody younger is not to be fenced. What was committed last may not be visible yet: the broker answers before
         // it has told all partitions. Once there is a new producer, it is.
-        check_not_younger(&self.job, self.author.incarnation, &self.log.read()?)?;
+        check_not_younger(&self.job, self.author, &self.log.read()?)?;
         self.log.renew()?;
         self.check_end(sequence)?;
         tracing::info!("{}: the connection to the broker was disturbed; the job goes on by a new producer", self.job);
@@ -266,7 +273,7 @@ impl Ledger {
     fn check_end(&self, sequence: u64) -> Result<()> {
         let Self { job, name, log, author, .. } = self;
         let records = log.read()?;
-        check_not_younger(job, author.incarnation, &records)?;
+        check_not_younger(job, *author, &records)?;
         let History { author: last, unfinished, .. } = history(name, job, &records)?;
         match unfinished.map(|restored| restored.last()) {
             Some(found) if found == sequence && last == *author => Ok(()),
@@ -289,7 +296,7 @@ impl Ledger {
         let Self { job, log, author, .. } = self;
         let mut looks = SUCCESSOR_WAIT.as_millis() / LOOK.as_millis();
         loop {
-            let checked = log.read().map(|records| check_not_younger(job, author.incarnation, &records));
+            let checked = log.read().map(|records| check_not_younger(job, *author, &records));
             if let Ok(Err(taken_over)) = checked {
                 return taken_over;
             }
@@ -297,7 +304,10 @@ impl Ledger {
                 return Error::upstream(format!(
                     "job {job} may not write any more: its transaction took too long, or another process has its name"
                 ))
-                .hint("start it again: it goes on from its last commit")
+                .hint(
+                    "start it again: it goes on from its last commit; if this comes again and again, the rows of one commit \
+                     take longer to write than 'properties.transaction.timeout.ms' of the output table allows (30 s): raise it",
+                )
                 .transient();
             }
             looks -= 1;
@@ -306,9 +316,9 @@ impl Ledger {
     }
 }
 
-/// Nobody younger than this incarnation has written to a log.
-pub fn check_not_younger(job: &str, incarnation: u64, records: &[(i64, Vec<u8>)]) -> Result<()> {
-    if last_author(records).incarnation <= incarnation {
+/// Nobody has written to a log after this one.
+pub fn check_not_younger(job: &str, own: Author, records: &[(i64, Vec<u8>)]) -> Result<()> {
+    if !own.is_followed_by(last_author(records)) {
         return Ok(());
     }
     Err(Error::upstream(format!("a younger process has taken over job {job}: this one has stopped"))
@@ -317,35 +327,29 @@ pub fn check_not_younger(job: &str, incarnation: u64, records: &[(i64, Vec<u8>)]
 
 /// What an earlier attempt of this process has written to is not there any more.
 fn gone(job: &str, name: &str) -> Error {
-    Error::upstream(format!("topic \"{name}\", which kept the progress of job {job}, is gone or was emptied"))
-        .hint("give the job another name (SET 'pipeline.name' = '..') to begin anew")
+    Error::upstream(format!("{name}, which kept the progress of job {job}, is gone or was emptied"))
+        .hint(
+            "see that nothing deletes its records (retention, for instance); SET 'execution.restore' = 'none' begins anew, and \
+             writes again what was written",
+        )
 }
 
-/// What the log of a job is called.
-pub fn log_name(job: &str, session: &Session) -> Result<String> {
-    // The name of a job may be any; that of a topic may not.
-    let letter = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
-    let name = format!("{}{}", session.topic_prefix(), job.chars().map(letter).collect::<String>());
-    connectors::kafka::check_log_name(&name)?;
-    Ok(name)
-}
-
-/// What a job has come to, without taking its log over; `own` is the incarnation of an earlier attempt of this process, or 0.
+/// What a job has come to, without taking its log over; `own` is who this process was in an earlier
+/// attempt, if there was one.
 pub fn look(
     job: &str,
-    name: &str,
-    table: &Table,
+    place: &LogPlace<'_>,
     defaults: &Defaults,
     cancel: CancelToken,
-    own: u64,
+    own: Author,
 ) -> Result<Option<Restored>> {
-    let mut looks = LOOKS;
+    let (mut looks, name) = (LOOKS, place.to_string());
     loop {
-        let records = Transactions::look(table, name, defaults, cancel.clone())?;
-        if own != 0 {
-            return check_not_younger(job, own, &records.ok_or_else(|| gone(job, name))?).map(|()| None);
+        let records = place.look(defaults, cancel.clone())?;
+        if own.incarnation != 0 {
+            return check_not_younger(job, own, &records.ok_or_else(|| gone(job, &name))?).map(|()| None);
         }
-        match history(name, job, &records.unwrap_or_default()) {
+        match history(&name, job, &records.unwrap_or_default()) {
             Ok(History { unfinished, .. }) => return Ok(unfinished),
             Err(error) if looks == 0 => return Err(error),
             // Somebody may be writing: a record may not be seen yet that stands for others which are gone.

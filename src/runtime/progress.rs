@@ -80,13 +80,15 @@ pub struct Recorded {
     pub checkpoint: Option<Beginning>,
 }
 
-/// Who writes to a log. Both numbers rise.
+/// Who writes to a log. The first two numbers rise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Author {
     /// How often the job has begun from its start: it does so again when it has finished.
     pub generation: u64,
-    /// How often a process has taken it up.
+    /// How often the job has been taken up; 0 if it has not.
     pub incarnation: u64,
+    /// The process, by a number of its own: two that take a job up at once may both think that it is their turn.
+    pub process: u64,
 }
 
 /// Where a job begins: at its start, or at a checkpoint.
@@ -207,6 +209,8 @@ struct Record {
     job: String,
     generation: u64,
     incarnation: u64,
+    #[serde(default)]
+    process: u64,
     sequence: u64,
     #[serde(flatten)]
     content: Content,
@@ -279,9 +283,21 @@ impl PlanRecord {
 }
 
 impl Author {
+    /// A process that has not taken the job up.
+    pub fn of_process(process: u64) -> Self {
+        Self { process, ..Self::default() }
+    }
+
+    /// Somebody else has written to the log after this one: another process, in the same turn or in a later one.
+    pub fn is_followed_by(self, other: Self) -> bool {
+        let is_ours = self.process == other.process;
+        self.incarnation < other.incarnation || (self.incarnation == other.incarnation && !is_ours)
+    }
+
     fn record(self, job: &str, sequence: u64, content: Content) -> Result<Vec<u8>> {
-        let Self { generation, incarnation } = self;
-        let record = Record { version: VERSION, job: job.to_owned(), generation, incarnation, sequence, content };
+        let Self { generation, incarnation, process } = self;
+        let record =
+            Record { version: VERSION, job: job.to_owned(), generation, incarnation, process, sequence, content };
         serde_json::to_vec(&record).map_err(|e| Error::bug(format!("a record of progress cannot be written: {e}")))
     }
 
@@ -331,14 +347,18 @@ impl Author {
 /// on its way, a record may not be seen yet that stands for others which are gone.
 pub fn last_author(records: &[(i64, Vec<u8>)]) -> Author {
     let last = records.last().and_then(|(_, record)| serde_json::from_slice::<Record>(record).ok());
-    last.map_or_else(Author::default, |Record { generation, incarnation, .. }| Author { generation, incarnation })
+    last.map_or_else(Author::default, |Record { generation, incarnation, process, .. }| Author {
+        generation,
+        incarnation,
+        process,
+    })
 }
 
 /// What a log with these records, each with its offset, comes to.
 pub fn history(log: &str, job: &str, records: &[(i64, Vec<u8>)]) -> Result<History> {
     let mut history = History::default();
     let wrong = |why: &str| {
-        Error::upstream(format!("topic \"{log}\" is not the progress of job {job}: {why}"))
+        Error::upstream(format!("{log} is not the progress of job {job}: {why}"))
             .hint("nothing was written; give the job another name (SET 'pipeline.name' = '..') to begin anew")
     };
     for (offset, record) in records {
@@ -364,15 +384,15 @@ pub fn history(log: &str, job: &str, records: &[(i64, Vec<u8>)]) -> Result<Histo
 impl History {
     /// Takes the next record; if it does not follow, why.
     fn add(&mut self, record: Record, offset: i64) -> Result<(), String> {
-        let Record { generation, incarnation, sequence, content, .. } = record;
-        let author = Author { generation, incarnation };
+        let Record { generation, incarnation, process, sequence, content, .. } = record;
+        let author = Author { generation, incarnation, process };
         if self.author == Author::default() && 0 < offset && !matches!(content, Content::Begin(_)) {
             // Records before it were let go of when a checkpoint was complete.
             let before = sequence - u64::from(matches!(content, Content::Boundary(_)));
             let beginning = Beginning { boundary: before, ..Beginning::default() };
             self.unfinished = Some(Restored { beginning, boundaries: VecDeque::new() });
             let resumes = u64::from(matches!(content, Content::Resume));
-            self.author = Author { generation, incarnation: incarnation.saturating_sub(resumes) };
+            self.author = Author { incarnation: incarnation.saturating_sub(resumes), ..author };
             self.is_cut = true;
         }
         let before = self.author;
@@ -386,7 +406,8 @@ impl History {
             // One that has not finished may have been given up.
             (Content::Begin(beginning), _) => {
                 if before != Author::default() || offset == 0 {
-                    follows(Author { generation: before.generation + 1, incarnation: next_incarnation }, 0)?;
+                    let turn = Author { generation: before.generation + 1, incarnation: next_incarnation, ..author };
+                    follows(turn, 0)?;
                 }
                 self.unfinished = Some(Restored { beginning: beginning.numbered(), boundaries: VecDeque::new() });
                 self.is_cut = false;
@@ -508,16 +529,16 @@ mod tests {
     }
 
     fn begins(generation: u64, incarnation: u64) -> Vec<u8> {
-        Author { generation, incarnation }.begins("j", beginning(0, &[5, 5])).unwrap()
+        Author { generation, incarnation, process: 7 }.begins("j", beginning(0, &[5, 5])).unwrap()
     }
 
     fn takes_up(incarnation: u64, sequence: u64) -> Vec<u8> {
-        Author { generation: 1, incarnation }.takes_up("j", sequence).unwrap()
+        Author { generation: 1, incarnation, process: 7 }.takes_up("j", sequence).unwrap()
     }
 
     fn comes_to(incarnation: u64, boundary: &Recorded) -> Vec<u8> {
         let id = |_, index| Some(plan_of(i32::try_from(index).unwrap()).id);
-        Author { generation: 1, incarnation }.comes_to("j", boundary, id).unwrap()
+        Author { generation: 1, incarnation, process: 7 }.comes_to("j", boundary, id).unwrap()
     }
 
     /// What a log with these records comes to.
@@ -537,7 +558,7 @@ mod tests {
         records.push(comes_to(2, &second));
         let History { author, unfinished, .. } = read(&records).unwrap();
         let restored = unfinished.unwrap();
-        assert_eq!((author, restored.last()), (Author { generation: 1, incarnation: 2 }, 2));
+        assert_eq!((author, restored.last()), (Author { generation: 1, incarnation: 2, process: 7 }, 2));
         assert_eq!(restored.beginning.clock_ms, 7);
         assert_eq!(format!("{:?}", restored.beginning.sources[0]), format!("{:?}", beginning(0, &[5, 5]).sources[0]));
         assert_eq!(format!("{:?}", restored.boundaries[1]), format!("{second:?}"));

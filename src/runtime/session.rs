@@ -72,7 +72,9 @@ pub fn setting_values(key: &str) -> &'static [&'static str] {
         "table.dml-sync" | UNTIL_CAUGHT_UP => &["true", "false"],
         "execution.runtime-mode" => &["streaming", "batch"],
         "execution.batch.late-rows" => &["drop", "keep"],
-        "sql-client.execution.result-mode" => &["table", "vertical", "jsonl", "json", "csv", "tsv", "markdown"],
+        "sql-client.execution.result-mode" => {
+            &["table", "changelog", "vertical", "jsonl", "json", "csv", "tsv", "markdown"]
+        }
         "table.local-time-zone" => &["UTC", "Europe/Berlin", "America/New_York", "Asia/Tokyo"],
         _ => &[],
     }

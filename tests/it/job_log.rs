@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 use tidemill::catalog::Table;
 use tidemill::catalog::options::Options;
-use tidemill::connectors::{CancelToken, Defaults, JobLog, Transactions};
+use tidemill::connectors::kafka::Transactions;
+use tidemill::connectors::{CancelToken, Defaults, JobLog};
 use tidemill::error::Blame;
 
 use crate::common::broker::{Broker, shared, unique_name};

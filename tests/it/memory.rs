@@ -82,7 +82,9 @@ fn a_window_that_memory_cannot_hold_is_right() {
         eprintln!(
             "{workers} workers: {limited} MB with a limit of 16 MB, {unlimited} MB without, {nothing} MB without state"
         );
-        assert!(limited + 60 < unlimited, "{limited} MB with a limit, {unlimited} MB without");
+        // With several workers, what is on its way between them is many times the limit of this test.
+        let less = if workers == 1 { 60 } else { 20 };
+        assert!(limited + less < unlimited, "{limited} MB with a limit, {unlimited} MB without");
     }
 }
 

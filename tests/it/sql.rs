@@ -803,8 +803,12 @@ fn what_cannot_run_is_refused() {
 #[test]
 fn arithmetic_that_fails_ends_the_job() {
     let bench = five();
+    for constant in ["SELECT 9223372036854775807 + 1", "SELECT a * 2 FROM (VALUES (9223372036854775807)) v (a)"] {
+        bench.refuses(constant, "verflow", constant);
+    }
     at_once(
         &[
+            ("SELECT id + (9223372036854775807 + 1) FROM t", "verflow"),
             ("SELECT id + 9223372036854775807 FROM t", "verflow"),
             (
                 "SELECT SUM(id * 9223372036854775807) FROM TUMBLE(t, ts, INTERVAL '1' MINUTE) GROUP BY window_start",

@@ -7,20 +7,38 @@
 //! 'connector' = 'filesystem', 'path' = 'orders/*.json.gz', 'format' = 'json'
 //! ```
 
+mod log;
+#[cfg(test)]
+mod log_tests;
 mod records;
 mod sink;
 mod source;
 #[cfg(test)]
 mod tests;
+mod transactions;
 
-pub use sink::FileSink;
+pub use log::LogFile;
+pub use sink::{FileSink, delivery};
 pub use source::FileSource;
+pub use transactions::FileTransactions;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::catalog::options::{Options, invalid};
 use crate::error::{Error, Result};
+
+/// The name of the file when `'path'` is a directory, as it is in Flink.
+const FILE_IN_DIRECTORY: &str = "part-0";
+
+/// The file that a table with these options is written to.
+pub fn output_of(options: &Options) -> Result<PathBuf> {
+    let mut path = path_of(options)?;
+    if path.is_dir() || options.require("path")?.ends_with('/') {
+        path.push(FILE_IN_DIRECTORY);
+    }
+    Ok(path)
+}
 
 /// `'path'` as a path of this machine.
 fn path_of(options: &Options) -> Result<PathBuf> {

@@ -1,8 +1,8 @@
 //! Writing one file, a record per line.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufWriter, Seek, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::{Int8Array, RecordBatch};
@@ -10,20 +10,19 @@ use arrow::datatypes::{Field, Schema};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::{file_error, is_gzip, path_of};
+use super::transactions::FileTransactions;
+use super::{file_error, is_gzip, output_of};
 use crate::catalog::{ColumnKind, Table};
-use crate::connectors::{EncodedRows, Sink, SinkEncoder, SinkRows, SinkWriter};
+use crate::connectors::{Delivery, EncodedRows, Sink, SinkEncoder, SinkRows, SinkWriter, Transactions};
 use crate::error::{Error, Result};
 use crate::formats::{Encoded, Format, RowEncoder};
 
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// The name of the file when `'path'` is a directory, as it is in Flink.
-const FILE_IN_DIRECTORY: &str = "part-0";
-
 /// A file that a job writes. What the file held before is gone once the job begins.
 pub struct FileSink {
     path: PathBuf,
+    is_exactly_once: bool,
     format: Format,
     schema: Arc<Schema>,
 }
@@ -32,10 +31,7 @@ impl FileSink {
     /// Checks the options; the file is made when the writer is.
     pub fn open(table: &Table) -> Result<Self> {
         let options = &table.options;
-        let mut path = path_of(options)?;
-        if path.is_dir() || options.require("path")?.ends_with('/') {
-            path.push(FILE_IN_DIRECTORY);
-        }
+        let path = output_of(options)?;
         if let Some(column) = table.sink_columns().find(|c| c.kind != ColumnKind::Physical) {
             return Err(Error::statement(format!("the metadata column \"{}\" cannot be written", column.name))
                 .hint("mark it VIRTUAL"));
@@ -44,8 +40,25 @@ impl FileSink {
         let fields = table.sink_columns().map(|c| Field::new(&c.name, c.data_type.clone(), !c.not_null));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         format.encoder(&schema)?;
-        Ok(Self { path, format, schema })
+        Ok(Self { path, is_exactly_once: delivery(table)? == Some(Delivery::ExactlyOnce), format, schema })
     }
+
+    fn make_folder(&self) -> Result<()> {
+        let Some(parent) = self.path.parent() else { return Ok(()) };
+        fs::create_dir_all(parent).map_err(|e| file_error("create", parent, &e))
+    }
+}
+
+/// What a table asks for.
+pub fn delivery(table: &Table) -> Result<Option<Delivery>> {
+    const KEY: &str = "sink.delivery-guarantee";
+    if table.options.get(KEY).is_none() {
+        return Ok(None);
+    }
+    Ok(Some(match table.options.choice(KEY, &["exactly-once", "none"])? {
+        "exactly-once" => Delivery::ExactlyOnce,
+        _ => Delivery::None,
+    }))
 }
 
 impl Sink for FileSink {
@@ -54,17 +67,25 @@ impl Sink for FileSink {
     }
 
     fn writer(&self) -> Result<Box<dyn SinkWriter>> {
-        if let Some(parent) = self.path.parent() {
-            fs::create_dir_all(parent).map_err(|e| file_error("create", parent, &e))?;
+        if self.is_exactly_once {
+            return Err(Error::statement("files cannot be written exactly once in batch mode")
+                .hint("leave 'sink.delivery-guarantee' out: a batch that is started again writes its files anew"));
         }
+        self.make_folder()?;
         let file = File::create(&self.path).map_err(|e| file_error("create", &self.path, &e))?;
-        let file = BufWriter::with_capacity(BUFFER_BYTES, file);
-        let output = if is_gzip(&self.path) {
-            Output::Gzip(GzEncoder::new(file, Compression::default()))
-        } else {
-            Output::Plain(file)
+        let mut writer = Writer::new(self.path.clone(), file, None);
+        // A file without rows is gzipped, too.
+        writer.begin_member();
+        Ok(Box::new(writer))
+    }
+
+    fn writer_in(&self, transactions: &Transactions) -> Result<Box<dyn SinkWriter>> {
+        let Transactions::Files(files) = transactions else {
+            return Err(Error::bug("a file in the transactions of a broker"));
         };
-        Ok(Box::new(Writer { path: self.path.clone(), output: Some(output) }))
+        self.make_folder()?;
+        let file = files.open_file(&self.path)?;
+        Ok(Box::new(Writer::new(self.path.clone(), file, Some(files.clone()))))
     }
 }
 
@@ -87,42 +108,54 @@ impl SinkEncoder for Encoder {
     }
 }
 
+/// A file as it is written. What is gzipped is a member, or several: each can be read when it has ended.
 enum Output {
-    Plain(BufWriter<File>),
-    Gzip(GzEncoder<BufWriter<File>>),
-}
-
-impl Output {
-    fn inner(&mut self) -> &mut dyn Write {
-        match self {
-            Self::Plain(file) => file,
-            Self::Gzip(file) => file,
-        }
-    }
-
-    fn finish(self) -> io::Result<()> {
-        let mut file = match self {
-            Self::Plain(file) => file,
-            Self::Gzip(file) => file.finish()?,
-        };
-        file.flush()?;
-        file.get_ref().sync_all()
-    }
+    File(BufWriter<File>),
+    Member(GzEncoder<BufWriter<File>>),
+    Closed,
 }
 
 struct Writer {
     path: PathBuf,
-    /// `None` once it is closed.
-    output: Option<Output>,
+    output: Output,
+    /// Those that the rows are in, if they are in any.
+    transactions: Option<FileTransactions>,
 }
 
 impl Writer {
-    fn with(&mut self, doing: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-        let path: &Path = &self.path;
-        let Some(output) = &mut self.output else {
-            return Err(Error::bug(format!("\"{}\" is closed already", path.display())));
+    fn new(path: PathBuf, file: File, transactions: Option<FileTransactions>) -> Self {
+        Self { path, output: Output::File(BufWriter::with_capacity(BUFFER_BYTES, file)), transactions }
+    }
+
+    /// What is written to next is gzipped, if the file's name says so.
+    fn begin_member(&mut self) {
+        self.output = match std::mem::replace(&mut self.output, Output::Closed) {
+            Output::File(file) if is_gzip(&self.path) => Output::Member(GzEncoder::new(file, Compression::default())),
+            other => other,
         };
-        doing(output.inner()).map_err(|e| file_error("write", path, &e))
+    }
+
+    /// Puts everything into the file, and answers how long that is.
+    fn end_member(&mut self) -> io::Result<u64> {
+        let mut file = match std::mem::replace(&mut self.output, Output::Closed) {
+            Output::File(file) => file,
+            Output::Member(member) => member.finish()?,
+            Output::Closed => return Err(io::Error::other("it is closed already")),
+        };
+        file.flush()?;
+        file.get_ref().sync_all()?;
+        let length = file.stream_position()?;
+        self.output = Output::File(file);
+        Ok(length)
+    }
+
+    fn with(&mut self, doing: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+        let done = match &mut self.output {
+            Output::File(file) => doing(file),
+            Output::Member(member) => doing(member),
+            Output::Closed => Err(io::Error::other("it is closed already")),
+        };
+        done.map_err(|e| file_error("write", &self.path, &e))
     }
 }
 
@@ -131,6 +164,7 @@ impl SinkWriter for Writer {
         let SinkRows::Encoded(rows) = rows else {
             return Err(Error::bug("a file sink was given rows that are not encoded"));
         };
+        self.begin_member();
         self.with(|file| {
             for row in 0..rows.values.len() {
                 file.write_all(rows.values.row(row).unwrap_or_default())?;
@@ -141,13 +175,23 @@ impl SinkWriter for Writer {
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.with(|file| file.flush())
+        let Some(transactions) = &self.transactions else { return self.with(|file| file.flush()) };
+        let transactions = transactions.clone();
+        let length = self.end_member().map_err(|e| file_error("write", &self.path, &e))?;
+        transactions.note_length(&self.path, length);
+        Ok(())
     }
 
     fn close(&mut self) -> Result<()> {
-        match self.output.take() {
-            Some(output) => output.finish().map_err(|e| file_error("write", &self.path, &e)),
-            None => Ok(()),
+        if matches!(self.output, Output::Closed) {
+            return Ok(());
         }
+        let mut ended = self.end_member();
+        if matches!(ended, Ok(0)) {
+            self.begin_member();
+            ended = self.end_member();
+        }
+        self.output = Output::Closed;
+        ended.map(drop).map_err(|e| file_error("write", &self.path, &e))
     }
 }

@@ -111,7 +111,7 @@ impl Source for FileSource {
         files.resize_with(self.partitions.len(), || None);
         for &index in share {
             let plan = self.partitions[index].clone();
-            files[index] = Some(Reading { next: plan.start, plan, records: None, told_end: false });
+            files[index] = Some(Reading { next: plan.start, plan, records: None, limit: None, told_end: false });
         }
         Ok(Box::new(Reader {
             files,
@@ -129,6 +129,8 @@ struct Reading {
     next: i64,
     /// `None` before the first read and after the last one.
     records: Option<Records>,
+    /// Nothing is given from here on.
+    limit: Option<i64>,
     told_end: bool,
 }
 
@@ -211,9 +213,11 @@ impl SourceReader for Reader {
             return Err(Error::bug(format!("partition {partition} is not in this reader's share")));
         };
         let end = file.plan.end.unwrap_or(i64::MAX);
-        if file.told_end {
+        let is_at_limit = file.limit.is_some_and(|limit| limit <= file.next) && file.next < end;
+        if file.told_end || is_at_limit {
             return Ok(None);
         }
+        let until = file.limit.map_or(end, |limit| limit.min(end));
         let path = PathBuf::from(&*file.plan.id.topic);
         let failed = |e: std::io::Error| file_error("read", &path, &e);
         let mut got = SourceRows::default();
@@ -225,7 +229,7 @@ impl SourceReader for Reader {
             file.records = Some(records);
         }
         for _ in 0..rows_max.min(BATCH_ROWS_MAX) {
-            let Some(records) = file.records.as_mut().filter(|_| file.next < end) else { break };
+            let Some(records) = file.records.as_mut().filter(|_| file.next < until) else { break };
             if !records.next(&mut self.record).map_err(failed)? {
                 return Err(Error::upstream(format!("\"{}\" became shorter while it was read", path.display())));
             }
@@ -261,9 +265,17 @@ impl SourceReader for Reader {
         Ok(Some(got))
     }
 
+    fn set_limit(&mut self, partition: usize, limit: Option<i64>) -> Result<()> {
+        let Some(file) = self.files.get_mut(partition).and_then(Option::as_mut) else {
+            return Err(Error::bug(format!("partition {partition} is not in this reader's share")));
+        };
+        file.limit = limit;
+        Ok(())
+    }
+
     fn wait(&mut self, wait: Duration) -> Result<()> {
-        // There is always something to read, until there is never anything again.
-        if self.files.iter().flatten().all(|f| f.told_end) {
+        // There is always something to read, until there is never anything again, or nobody may have it yet.
+        if self.files.iter().flatten().all(|f| f.told_end || f.limit.is_some_and(|limit| limit <= f.next)) {
             std::thread::sleep(wait);
         }
         Ok(())

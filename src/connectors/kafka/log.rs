@@ -106,6 +106,12 @@ impl LogTopic {
         Ok(records)
     }
 
+    /// Whether records of progress were deleted.
+    pub fn is_cut(&self) -> Result<bool> {
+        let cluster = Cluster::new(self.properties.clone())?;
+        Ok(0 < cluster.watermarks(&self.name, PROGRESS)?.0)
+    }
+
     /// The committed ends of both partitions.
     pub fn ends(&self) -> Result<[i64; 2]> {
         // The committing thread asks, which has better things to do than to wait.
@@ -137,7 +143,14 @@ impl LogTopic {
     fn read_to(&self, high: i64, partition: i32, position: &mut i64, take: Take<'_>) -> Result<Option<Error>> {
         let Self { name, properties, cancel } = self;
         let config = properties.config(
-            &[("socket.timeout.ms", "10000"), ("fetch.wait.max.ms", "10"), ("queued.max.messages.kbytes", "16384")],
+            &[
+                ("socket.timeout.ms", "10000"),
+                ("fetch.wait.max.ms", "10"),
+                ("fetch.message.max.bytes", "8388608"),
+                ("queued.max.messages.kbytes", "65536"),
+                // Unless told so, the client waits for a second when that is reached.
+                ("fetch.queue.backoff.ms", "5"),
+            ],
             &[
                 ("isolation.level", "read_committed"),
                 ("check.crcs", "true"),

@@ -22,12 +22,12 @@ use super::client::{self, Watcher};
 use super::cluster::{Cluster, check_topic_name};
 use super::layout::{Layout, is_upsert};
 use super::properties::ClientProperties;
-use super::transactions::Transactions;
 use super::upsert::Upserts;
 use crate::catalog::options::invalid;
 use crate::catalog::{ColumnKind, Table};
 use crate::connectors::{
-    CancelToken, Defaults, Delivery, EncodedRows, RecordHeaders, Sink, SinkEncoder, SinkRows, SinkWriter, TroubleProbe,
+    CancelToken, Defaults, Delivery, EncodedRows, RecordHeaders, Sink, SinkEncoder, SinkRows, SinkWriter, Transactions,
+    TroubleProbe,
 };
 use crate::error::{Error, Result};
 use crate::formats::{Encoded, RowEncoder};
@@ -139,6 +139,9 @@ impl Sink for KafkaSink {
     }
 
     fn writer_in(&self, transactions: &Transactions) -> Result<Box<dyn SinkWriter>> {
+        let Transactions::Topics(transactions) = transactions else {
+            return Err(Error::bug("a topic in the transactions of files"));
+        };
         transactions.check_cluster(&self.properties, &self.topic)?;
         Ok(Box::new(transactions.writer(self.lane())))
     }

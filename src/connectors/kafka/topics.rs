@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::{Metadata, MetadataTopic};
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -34,8 +35,11 @@ const SAMPLE_BYTES_MAX: usize = 8 << 20;
 /// How long reading a sample, or the newest records of all topics, may take.
 const LOOK_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// How often all partitions are asked where they begin and end, while topics come and go.
+const HELD_ATTEMPTS_MAX: usize = 4;
+
 /// Partitions whose newest records are read, at most, for a list of topics.
-const NEWEST_PARTITIONS_MAX: usize = 500;
+const NEWEST_PARTITIONS_MAX: usize = 2_000;
 
 /// Records of a partition that are read in one go, at most.
 const READ_RECORDS_MAX: usize = 500;
@@ -74,13 +78,10 @@ struct Held {
 impl Cluster {
     /// All topics that this user may see, and how much is in them.
     pub fn summaries(&self) -> Result<Vec<TopicSummary>> {
-        let metadata = self.metadata(None)?;
-        let topics = metadata.topics();
-        let ids: Vec<_> = topics.iter().flat_map(|t| t.partitions().iter().map(|p| (t.name(), p.id()))).collect();
-        // That offsets cannot be told is no reason not to list the topics.
-        let held = self.held(&ids).unwrap_or_default();
+        let (metadata, held) = self.all_held()?;
         let (newest, denied) = self.newest(&held);
-        let mut summaries: Vec<_> = topics
+        let mut summaries: Vec<_> = metadata
+            .topics()
             .iter()
             .map(|topic| {
                 let name = topic.name();
@@ -101,6 +102,31 @@ impl Cluster {
             .collect();
         summaries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(summaries)
+    }
+
+    /// All topics, and where their partitions begin and end, as far as that can be told: that it cannot is no reason
+    /// not to list the topics.
+    fn all_held(&self) -> Result<(Metadata, BTreeMap<(String, i32), Held>)> {
+        let mut attempt = 1;
+        loop {
+            let metadata = self.metadata(None)?;
+            let led = |topic: &MetadataTopic| {
+                let led = topic.partitions().iter().filter(|p| p.leader() >= 0).map(|p| p.id());
+                led.map(|p| (topic.name().to_owned(), p)).collect::<Vec<_>>()
+            };
+            let ids: Vec<_> = metadata.topics().iter().flat_map(led).collect();
+            let ids: Vec<_> = ids.iter().map(|(topic, partition)| (topic.as_str(), *partition)).collect();
+            match self.held(&ids) {
+                Ok(held) => return Ok((metadata, held)),
+                // One topic that was deleted meanwhile fails the question for all of them.
+                Err(e) if attempt < HELD_ATTEMPTS_MAX => tracing::debug!("asked again for offsets: {e}"),
+                Err(e) => {
+                    tracing::debug!("topics are listed without offsets: {e}");
+                    return Ok((metadata, BTreeMap::new()));
+                }
+            }
+            attempt += 1;
+        }
     }
 
     /// Where partitions begin and end, by two questions for all of them.
@@ -146,8 +172,12 @@ impl Cluster {
 
     /// Per topic the greatest timestamp of its last records, and the topics that may not be read.
     fn newest(&self, held: &BTreeMap<(String, i32), Held>) -> (BTreeMap<String, i64>, BTreeSet<String>) {
-        let filled = held.iter().filter(|(_, held)| held.low < held.high).take(NEWEST_PARTITIONS_MAX);
+        let mut filled: Vec<_> = held.iter().filter(|(_, held)| held.low < held.high).collect();
+        // Where there are more than that, each topic is looked at in some of its partitions.
+        filled.sort_by_key(|((_, partition), _)| *partition);
         let spans: Vec<_> = filled
+            .into_iter()
+            .take(NEWEST_PARTITIONS_MAX)
             .map(|((topic, partition), held)| Span {
                 topic,
                 partition: *partition,

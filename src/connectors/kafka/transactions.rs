@@ -178,6 +178,10 @@ impl JobLog for Transactions {
         self.0.topic.progress()
     }
 
+    fn is_cut(&self) -> Result<bool> {
+        self.0.topic.is_cut()
+    }
+
     fn read_state(&self, from: i64, take: &mut dyn FnMut(i64, &[u8]) -> Result<()>) -> Result<()> {
         self.0.topic.read(STATE, from, take)
     }

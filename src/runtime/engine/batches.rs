@@ -44,6 +44,7 @@ impl Engine {
         drop(state);
         self.as_job(name, text, |shared| {
             // What is wrong with a sink is told before anything is read.
+            connectors::check_outputs(sinks.iter().map(|(_, table)| *table))?;
             let opened = sinks.iter().map(|(node, table)| Ok((node, connectors::open_sink(table, &defaults)?)));
             let opened = opened.collect::<Result<Vec<_>>>()?;
             let batch = Batch { planner: &planner, late, defaults: &defaults, shared };

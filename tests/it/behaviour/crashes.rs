@@ -1,9 +1,9 @@
-//! Processes that are killed, stopped, or met by another one of the same name: each row is outside once.
+//! Jobs that are started again, as they were or changed: each row is outside once. What a kill at a bad moment does, and a
+//! broker's death, is in `faults`.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arrow::datatypes::DataType;
@@ -145,45 +145,6 @@ impl<B: Borrow<Broker>> Case<B> {
 }
 
 #[test]
-fn killed_again_and_again_each_row_is_outside_once() {
-    const BATCHES: i64 = 60;
-    const BATCH: i64 = 100;
-    let seed = 7;
-    let case = Case::new("crash");
-    case.send(0..BATCH, &mut StdRng::seed_from_u64(seed));
-    let is_sent = AtomicBool::new(false);
-    let mut kills = 0;
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut rng = StdRng::seed_from_u64(seed + 1);
-            for batch in 1..BATCHES {
-                case.send(batch * BATCH..(batch + 1) * BATCH, &mut rng);
-                std::thread::sleep(Duration::from_millis(rng.random_range(0..300)));
-            }
-            is_sent.store(true, Ordering::Release);
-        });
-        let mut rng = StdRng::seed_from_u64(seed + 2);
-        while !is_sent.load(Ordering::Acquire) || kills < 10 {
-            let program = case.start(rng.random_range(1..4), EARLIEST);
-            std::thread::sleep(Duration::from_millis(rng.random_range(100..2_500)));
-            program.signal("KILL");
-            let ended = program.finish(PATIENCE);
-            assert_eq!(ended.code, -1, "{ended:?}");
-            kills += 1;
-        }
-    });
-    let answers = case.answers();
-    let program = case.start(2, EARLIEST);
-    case.until_complete(&answers);
-    program.signal("TERM");
-    let ended = program.finish(PATIENCE);
-    assert_eq!(ended.code, 143, "{ended:?}");
-    assert!(ended.stderr.contains("it goes on from boundary"), "{ended:?}");
-    assert!(ended.stderr.contains("with the state of boundary"), "{ended:?}");
-    case.check(&answers);
-}
-
-#[test]
 fn stopped_and_started_with_other_workers_it_goes_on() {
     let case = Case::new("stop");
     let mut rng = StdRng::seed_from_u64(3);
@@ -229,49 +190,6 @@ fn a_bounded_job_ends_where_it_was_to_end_and_then_begins_again() {
     let again = case.start(1, BOUNDED).finish(PATIENCE);
     assert!(again.code == 0 && again.stderr.contains("it had finished, and is run again"), "{again:?}");
     assert_eq!(case.broker.read_all(&case.outs[0]).len(), before + answers[0].rows.len());
-}
-
-#[test]
-fn a_broker_that_dies_and_comes_back_costs_no_row_and_makes_none() {
-    let mut case = Case::on(Broker::start_own(), "outage");
-    let mut rng = StdRng::seed_from_u64(11);
-    case.send(0..500, &mut rng);
-    let program = case.start(2, EARLIEST);
-    until("rows", || (!case.broker.read_all(&case.outs[0]).is_empty()).then_some(()));
-    for round in 1..4 {
-        case.broker.kill();
-        std::thread::sleep(Duration::from_millis(500 * round));
-        case.broker.start();
-        let from = 500 * i64::try_from(round).expect("few");
-        case.send(from..from + 500, &mut rng);
-    }
-    let answers = case.answers();
-    case.until_complete(&answers);
-    program.signal("TERM");
-    let ended = program.finish(PATIENCE);
-    assert_eq!(ended.code, 143, "{ended:?}");
-    assert!(ended.stderr.contains("goes on by a new producer"), "{ended:?}");
-    case.check(&answers);
-}
-
-#[test]
-fn of_two_with_one_name_the_younger_goes_on() {
-    let case = Case::new("two");
-    let mut rng = StdRng::seed_from_u64(9);
-    case.send(0..500, &mut rng);
-    let older = case.start(2, EARLIEST);
-    until("rows", || (!case.broker.read_all(&case.outs[0]).is_empty()).then_some(()));
-    let younger = case.start(1, EARLIEST);
-    let ended = older.finish(PATIENCE);
-    assert_eq!(ended.code, 3, "{ended:?}");
-    assert!(ended.stderr.contains("a younger process has taken over"), "{ended:?}");
-    case.send(500..1_000, &mut rng);
-    let answers = case.answers();
-    case.until_complete(&answers);
-    younger.signal("TERM");
-    let ended = younger.finish(PATIENCE);
-    assert_eq!(ended.code, 143, "{ended:?}");
-    case.check(&answers);
 }
 
 #[test]

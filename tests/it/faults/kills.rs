@@ -127,12 +127,20 @@ fn row_9_of_those_with_one_name_the_youngest_goes_on() {
     let feed = feed.run(500);
     let mut job = trial.start(2);
     trial.goes_on("the first", PATIENCE, &mut job);
-    for _ in 0..volume(2, 20) {
+    for round in 0..volume(2, 20) {
+        // Whoever wakes finds what is done.
+        let is_asleep = round % 2 == 1;
+        if is_asleep {
+            job.signal("STOP");
+        }
         let second = trial.start(rng.random_range(1..4));
         // The second one may have taken over, be restoring, or not have begun.
         std::thread::sleep(Duration::from_millis(rng.random_range(0..1_500)));
         // From then on only one that is younger than both may go on.
         let mut third = trial.start(rng.random_range(1..4));
+        if is_asleep {
+            job.signal("CONT");
+        }
         is_taken_over(job);
         // Processes that start at the same time take over in any order.
         let mut second = second;
