@@ -63,5 +63,5 @@ pub use info::{
 pub use job::{Job, JobStatus};
 pub use materialized::{Materialized, Snapshot};
 pub use query::QueryStream;
-pub use session::{setting_keys, setting_values};
+pub use session::{Places, setting_keys, setting_values};
 pub use topic_rows::TopicRows;

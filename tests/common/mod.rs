@@ -9,3 +9,4 @@ pub mod program;
 pub mod proxy;
 pub mod records;
 pub mod screen;
+pub mod security;

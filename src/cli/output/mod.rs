@@ -96,8 +96,10 @@ impl Output {
 
     /// A text that is a result (a plan, a statement), ready to be written.
     pub fn text(&self, text: &str) -> Vec<u8> {
-        let text = if self.is_for_the_eyes() { escape_lines(text) } else { text.into() };
-        format!("{}\n", text.trim_end_matches('\n')).into_bytes()
+        // A statement may be indented by tabs, and whoever reads it from a pipe may want to execute it.
+        let kept = if self.is_for_the_eyes() { None } else { Some('\t') };
+        let parts: Vec<_> = text.split(|c| Some(c) == kept).map(escape_lines).collect();
+        format!("{}\n", parts.join("\t").trim_end_matches('\n')).into_bytes()
     }
 
     /// Writes what has been made ready; it is out when this returns.
