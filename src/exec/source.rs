@@ -12,8 +12,11 @@ use arrow::array::{
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::{filter, take};
-use arrow::datatypes::{DataType, Schema, SchemaRef, TimestampMillisecondType};
+use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit, TimestampMillisecondType};
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr, Column, Literal};
 
 use super::rejected::{Isolated, isolate};
 use super::{Output, Rejected, Rejection, RowOrigin};
@@ -42,6 +45,51 @@ struct Partition {
     ended: bool,
 }
 
+impl Partition {
+    /// The watermark before each row, given what its expression is of each.
+    fn advance(&mut self, values: impl ExactSizeIterator<Item = TimeMs>) -> Vec<TimeMs> {
+        let mut watermark = self.watermark;
+        let before = values.map(|value| {
+            let before = watermark;
+            watermark = watermark.max(value);
+            before
+        });
+        let before = before.collect();
+        self.watermark = watermark;
+        before
+    }
+}
+
+/// How far behind the event time a watermark is that is the event time, or that less an interval of fixed length: as nearly
+/// every table has it. Arrow goes through the calendar for that, which costs as much as reading the time.
+fn constant_delay_ms(expr: &Arc<dyn PhysicalExpr>, time: usize, wide: &Schema) -> Option<i64> {
+    // Of a zone's wall clock there is more to say.
+    let is_plain = |data_type: &DataType| match data_type {
+        DataType::Timestamp(TimeUnit::Millisecond, zone) => zone.as_deref().is_none_or(|zone| zone == "UTC"),
+        _ => false,
+    };
+    if !is_plain(wide.field(time).data_type()) {
+        return None;
+    }
+    let expr = match expr.downcast_ref::<CastExpr>() {
+        Some(cast) if is_plain(cast.cast_type()) => cast.expr(),
+        Some(_) => return None,
+        None => expr,
+    };
+    let is_time = |expr: &Arc<dyn PhysicalExpr>| expr.downcast_ref::<Column>().is_some_and(|c| c.index() == time);
+    if is_time(expr) {
+        return Some(0);
+    }
+    let difference = expr.downcast_ref::<BinaryExpr>().filter(|e| *e.op() == Operator::Minus && is_time(e.left()))?;
+    match difference.right().downcast_ref::<Literal>()?.value() {
+        ScalarValue::IntervalMonthDayNano(Some(interval)) if interval.months == 0 && interval.days == 0 => {
+            (interval.nanoseconds % 1_000_000 == 0).then_some(interval.nanoseconds / 1_000_000)
+        }
+        ScalarValue::IntervalDayTime(Some(interval)) if interval.days == 0 => Some(i64::from(interval.milliseconds)),
+        _ => None,
+    }
+}
+
 /// The rows of a batch that are left.
 struct Left<'a> {
     rows: &'a SourceRows,
@@ -64,6 +112,8 @@ impl Left<'_> {
 pub struct SourceStage {
     node: Arc<SourceNode>,
     wide: SchemaRef,
+    /// So far behind the event time the watermark is, where its expression says no more than that.
+    delay_ms: Option<i64>,
     schema: SchemaRef,
     hidden: Hidden,
     /// Indexed as the source's partitions are; those of other workers stay untouched.
@@ -90,8 +140,10 @@ impl SourceStage {
         let wide = Arc::new(Schema::new(wide.collect::<Vec<_>>()));
         let state =
             |id: &PartitionId| Partition { id: id.clone(), watermark: WATERMARK_MIN, idle: false, ended: false };
+        let delay_ms = node.watermark.as_ref().and_then(|(time, expr)| constant_delay_ms(expr, *time, &wide));
         Self {
             wide,
+            delay_ms,
             schema: hidden.extend(visible),
             hidden,
             partitions: partitions.iter().map(state).collect(),
@@ -187,6 +239,11 @@ impl SourceStage {
             };
             wide = RecordBatch::try_new(wide.schema(), columns)?;
         }
+        if let Some(delay_ms) = self.delay_ms {
+            let times = wide.column(*time).as_primitive::<TimestampMillisecondType>().values();
+            let before = self.partitions[partition].advance(times.iter().map(|time| time - delay_ms));
+            return Ok(Some((wide, before)));
+        }
         let value = |rows: &RecordBatch| Ok(vec![expr.evaluate(rows)?.into_array(rows.num_rows())?]);
         let Isolated { columns, bad } = isolate(&wide, &value)?;
         let columns = columns.into_iter().chain(wide.columns().iter().cloned()).collect();
@@ -195,19 +252,12 @@ impl SourceStage {
         let values = columns.remove(0);
         let wide = RecordBatch::try_new(wide.schema(), columns)?;
         let values = values.as_primitive::<TimestampMillisecondType>();
-        let watermark = &mut self.partitions[partition].watermark;
-        let mut before = Vec::with_capacity(values.len());
-        if values.null_count() == 0 {
-            for &value in values.values() {
-                before.push(*watermark);
-                *watermark = (*watermark).max(value);
-            }
+        let state = &mut self.partitions[partition];
+        let before = if values.null_count() == 0 {
+            state.advance(values.values().iter().copied())
         } else {
-            for value in values {
-                before.push(*watermark);
-                *watermark = (*watermark).max(value.unwrap_or(WATERMARK_MIN));
-            }
-        }
+            state.advance(values.iter().map(|value| value.unwrap_or(WATERMARK_MIN)))
+        };
         Ok(Some((wide, before)))
     }
 
@@ -429,6 +479,55 @@ impl SourceStage {
                 let moves = if self.advance_when_idle && !self.is_away { Moves::WithClock } else { Moves::Not };
                 Progress::Idle { reached, moves }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::TimestampMillisecondArray;
+    use arrow::datatypes::{Field, IntervalMonthDayNano};
+    use datafusion::physical_expr::expressions::cast;
+
+    use super::*;
+
+    #[test]
+    fn a_constant_delay_is_what_its_expression_says() {
+        const MS: DataType = DataType::Timestamp(TimeUnit::Millisecond, None);
+        let utc = DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()));
+        let tokyo = DataType::Timestamp(TimeUnit::Millisecond, Some("Asia/Tokyo".into()));
+        let interval = |months, days, nanoseconds| {
+            ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano { months, days, nanoseconds }))
+        };
+        let times: Vec<TimeMs> = (-500..500_i64).map(|n| n * n * n * 9_876_543 + n).collect();
+        for (data_type, delay, want) in [
+            (&MS, None, Some(0)),
+            (&utc, None, Some(0)),
+            (&MS, Some(interval(0, 0, 1_500_000_000)), Some(1_500)),
+            (&utc, Some(interval(0, 0, -4_000_000)), Some(-4)),
+            (&MS, Some(interval(0, 0, 1)), None),
+            (&MS, Some(interval(0, 1, 0)), None),
+            (&MS, Some(interval(1, 0, 0)), None),
+            (&tokyo, Some(interval(0, 0, 1_000_000)), None),
+        ] {
+            let wide = Schema::new(vec![Field::new("x", DataType::Int64, true), Field::new("ts", data_type.clone(), true)]);
+            let time: Arc<dyn PhysicalExpr> = Arc::new(Column::new("ts", 1));
+            let expr = match &delay {
+                None => time,
+                Some(delay) => {
+                    Arc::new(BinaryExpr::new(time, Operator::Minus, Arc::new(Literal::new(delay.clone())))) as _
+                }
+            };
+            let expr = cast(expr, &wide, MS).unwrap();
+            assert_eq!(constant_delay_ms(&expr, 1, &wide), want, "{data_type} less {delay:?}");
+            assert_eq!(constant_delay_ms(&expr, 0, &wide), None);
+            let Some(want) = want else { continue };
+            let array = TimestampMillisecondArray::from(times.clone()).with_data_type(data_type.clone());
+            let numbers = Int64Array::from(vec![0; times.len()]);
+            let batch = RecordBatch::try_new(Arc::new(wide), vec![Arc::new(numbers), Arc::new(array)]).unwrap();
+            let values = expr.evaluate(&batch).unwrap().into_array(times.len()).unwrap();
+            let values = values.as_primitive::<TimestampMillisecondType>().values();
+            assert!(times.iter().zip(values).all(|(time, value)| time - want == *value), "{data_type} less {delay:?}");
         }
     }
 }

@@ -29,7 +29,7 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 
 use super::columns::{ColumnBuilder, Values, end_list};
-use super::json_scan::{ScanError, Scanner, Token};
+use super::json_scan::{Guess, ScanError, Scanner, Token};
 use super::text::{self, Misfit, sql_name};
 use super::{BadRecord, DecodeColumn, RowDecoder, excerpt};
 use crate::error::{Error, Result};
@@ -90,8 +90,7 @@ struct ObjectShape {
 }
 
 struct Key {
-    /// The spelling and the closing quote.
-    quoted: Vec<u8>,
+    guess: Guess,
     field: Option<usize>,
     /// The key that followed last time.
     next: usize,
@@ -495,7 +494,7 @@ impl ObjectShape {
     fn new(fields: Vec<FieldShape>) -> Self {
         let names = fields.iter().enumerate().map(|(i, f)| (f.name.clone().into_bytes(), i)).collect();
         let seen = vec![0; fields.len()];
-        let start = Key { quoted: Vec::new(), field: None, next: 0 };
+        let start = Key { guess: Guess::new(b""), field: None, next: 0 };
         Self { fields, names, keys: vec![start], spellings: HashMap::new(), current: 0, seen }
     }
 
@@ -503,7 +502,7 @@ impl ObjectShape {
     #[inline]
     fn read_key(&mut self, json: &mut Scanner<'_>, after: usize) -> Read<(usize, Option<usize>)> {
         let guess = self.keys[after].next;
-        if guess != 0 && json.key_if(&self.keys[guess].quoted)? {
+        if guess != 0 && json.key_if(&self.keys[guess].guess)? {
             return Ok((guess, self.keys[guess].field));
         }
         Ok(self.search(after, json.key()?))
@@ -529,7 +528,7 @@ impl ObjectShape {
             return (after, field);
         }
         let known = self.keys.len();
-        self.keys.push(Key { quoted: [spelling, b"\""].concat(), field, next: 0 });
+        self.keys.push(Key { guess: Guess::new(spelling), field, next: 0 });
         self.spellings.insert(spelling.to_vec(), known);
         self.keys[after].next = known;
         (known, field)

@@ -69,7 +69,10 @@ pub(super) fn append_number(column: &mut ColumnBuilder, text: &str) -> Result<()
         Values::Int32(v) => v.push(narrow(text)?),
         Values::Int64(v) => v.push(parse_integer(text)?),
         Values::Float32(v) => v.push(parse_float::<f32>(text, f32::is_finite)?),
-        Values::Float64(v) => v.push(parse_float::<f64>(text, f64::is_finite)?),
+        Values::Float64(v) => v.push(match short_decimal(text.as_bytes()) {
+            Some(value) => value,
+            None => parse_float::<f64>(text, f64::is_finite)?,
+        }),
         Values::Decimal { values, precision, scale } => values.push(parse_decimal(text, *precision, *scale)?),
         Values::Timestamp { values, unit, .. } => {
             values.push(temporal::timestamp_from_ms(parse_integer(text)?, *unit)?);
@@ -142,6 +145,40 @@ fn parse_integer(text: &str) -> Result<i64, Misfit> {
     }
     let value = if negative { Some(value) } else { value.checked_neg() };
     value.filter(|_| fits).ok_or(Misfit::Range)
+}
+
+/// Decimals of a few digits, as nearly all are: a whole number and a power of ten that a double holds exactly, so that their
+/// quotient is the nearest double. `None` for anything else.
+fn short_decimal(text: &[u8]) -> Option<f64> {
+    /// Whole numbers of so many digits are less than 2 to the power of 53.
+    const DIGITS_MAX: usize = 15;
+    const POWERS: [f64; DIGITS_MAX] =
+        [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14];
+    let (negative, text) = match text {
+        [b'-', text @ ..] => (true, text),
+        _ => (false, text),
+    };
+    if text.len() > DIGITS_MAX + 1 {
+        return None;
+    }
+    let (mut value, mut digits, mut point) = (0_u64, 0, None);
+    for byte in text {
+        let digit = byte.wrapping_sub(b'0');
+        if digit <= 9 {
+            value = value * 10 + u64::from(digit);
+            digits += 1;
+        } else if *byte == b'.' && point.is_none() && digits > 0 {
+            point = Some(digits);
+        } else {
+            return None;
+        }
+    }
+    let fraction = digits - point.unwrap_or(digits);
+    if digits == 0 || digits > DIGITS_MAX || (point.is_some() && fraction == 0) {
+        return None;
+    }
+    let value = value as f64 / POWERS[fraction];
+    Some(if negative { -value } else { value })
 }
 
 fn parse_float<F: std::str::FromStr + Copy>(text: &str, is_finite: fn(F) -> bool) -> Result<F, Misfit> {
@@ -374,7 +411,35 @@ pub(super) fn sql_name(data_type: &DataType) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
     use super::*;
+
+    #[test]
+    fn short_decimals_are_the_nearest_doubles() {
+        let mut rng = StdRng::seed_from_u64(1);
+        for _ in 0..100_000 {
+            let limit = 10_u64.pow(rng.random_range(1..17));
+            let digits = rng.random_range(0..limit).to_string();
+            let mut text = digits.clone();
+            if rng.random_range(0..4) > 0 {
+                text.insert(rng.random_range(0..=digits.len()), '.');
+            }
+            if rng.random_range(0..3) == 0 {
+                text.insert(0, '-');
+            }
+            if let Some(value) = short_decimal(text.as_bytes()) {
+                assert_eq!(value.to_bits(), text.parse::<f64>().unwrap().to_bits(), "{text}");
+            } else {
+                assert!(digits.len() > 15 || text.ends_with('.') || text.trim_start_matches('-').starts_with('.'), "{text}");
+            }
+        }
+        for text in ["", "-", ".", "-.5", "1.", "1e3", "+1", "1.2.3", "0x1", "1 "] {
+            assert_eq!(short_decimal(text.as_bytes()), None, "{text}");
+        }
+        assert!(short_decimal(b"-0.0").is_some_and(|zero| zero.is_sign_negative()));
+    }
 
     #[test]
     fn integers_are_exact() {

@@ -8,8 +8,6 @@ use datafusion::logical_expr::GroupsAccumulator;
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
 use datafusion::physical_expr::{GroupsAccumulatorAdapter, PhysicalExpr};
-use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
-use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
 use super::checked_decimal::{CheckedDecimal, DecimalResult};
 use super::checked_sum::CheckedSum;
@@ -190,12 +188,5 @@ impl AggregateLayout {
 
     pub(super) fn accumulators(&self) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
         self.aggregates.iter().map(Aggregate::accumulator).collect()
-    }
-
-    pub(super) fn group_values(&self) -> Result<Option<Box<dyn GroupValues>>> {
-        if self.keys.fields().is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(new_group_values(Arc::clone(&self.keys), &GroupOrdering::None)?))
     }
 }

@@ -14,6 +14,7 @@ mod checked_sum;
 mod chunks;
 mod distinct;
 mod kept;
+mod keys;
 mod layout;
 mod pane;
 mod panes;

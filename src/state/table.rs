@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::filter_record_batch;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
-use datafusion::physical_plan::aggregates::group_values::GroupValues;
 
+use super::keys::Keys;
 use super::layout::AggregateLayout;
 use super::spans::Spans;
 use crate::error::Result;
@@ -17,8 +17,7 @@ use crate::time::TimeMs;
 /// DataFusion's accumulators give up their state when they are read, so reading one empties the table.
 pub struct GroupTable {
     layout: Arc<AggregateLayout>,
-    /// `None` when there are no keys: then everything is one group.
-    keys: Option<Box<dyn GroupValues>>,
+    keys: Keys,
     accumulators: Vec<Box<dyn GroupsAccumulator>>,
     /// First and last event time per group, where the layout has them.
     spans: Option<Spans>,
@@ -32,7 +31,7 @@ impl GroupTable {
     pub fn new(layout: &Arc<AggregateLayout>) -> Result<Self> {
         Ok(Self {
             layout: Arc::clone(layout),
-            keys: layout.group_values()?,
+            keys: Keys::new(layout.keys())?,
             accumulators: layout.accumulators()?,
             spans: layout.has_spans().then(Spans::default),
             groups: 0,
@@ -57,7 +56,7 @@ impl GroupTable {
 
     /// Bytes held, as the accumulators report them.
     pub fn size_bytes(&self) -> usize {
-        self.keys.as_ref().map_or(0, |k| k.size())
+        self.keys.size_bytes()
             + self.accumulators.iter().map(|a| a.size()).sum::<usize>()
             + self.spans.as_ref().map_or(0, Spans::size_bytes)
     }
@@ -164,31 +163,12 @@ impl GroupTable {
 
     fn take_keys(&mut self) -> Result<Vec<ArrayRef>> {
         self.groups = 0;
-        match &mut self.keys {
-            Some(keys) => {
-                let columns = keys.emit(EmitTo::All)?;
-                // Some kinds keep their index into the groups that have just been given out.
-                keys.clear_shrink(0);
-                Ok(columns)
-            }
-            None => Ok(Vec::new()),
-        }
+        self.keys.take()
     }
 
     fn intern(&mut self, rows: usize, keys: &[ArrayRef]) -> Result<()> {
-        match &mut self.keys {
-            Some(values) => {
-                values.intern(keys, &mut self.ids)?;
-                self.groups = values.len();
-            }
-            None => {
-                self.ids.clear();
-                self.ids.resize(rows, 0);
-                if rows > 0 {
-                    self.groups = 1;
-                }
-            }
-        }
+        // Without keys, no rows make no group and leave one.
+        self.groups = self.keys.intern(rows, keys, &mut self.ids)?.max(self.groups);
         Ok(())
     }
 }

@@ -28,11 +28,12 @@ use crate::connectors::{
 use crate::error::{Error, Result};
 use crate::limits::BATCH_ROWS_MAX;
 
-/// Records that librdkafka reads ahead for one reader, about: shared by its partitions.
-const READ_AHEAD_RECORDS: usize = 200_000;
+/// Records that librdkafka reads ahead for one reader, about: shared by its partitions. It takes some 300 bytes a record
+/// beside the record itself, and more of them only push each other out of the processor's caches.
+const READ_AHEAD_RECORDS: usize = 50_000;
 
 /// Kilobytes that librdkafka reads ahead for one reader, about: shared by its partitions.
-const READ_AHEAD_KB: usize = 128 << 10;
+const READ_AHEAD_KB: usize = 64 << 10;
 
 /// How often a reader asks whether a broker that went away is back.
 const PROBE_AWAY: Duration = Duration::from_secs(1);
@@ -93,15 +94,15 @@ impl KafkaSource {
 
     fn consumer(&self, share: usize) -> Result<BaseConsumer<Watcher>> {
         let share = share.max(1);
-        let records = (READ_AHEAD_RECORDS / share).max(4 * BATCH_ROWS_MAX).to_string();
-        let kilobytes = (READ_AHEAD_KB / share).clamp(4 << 10, 64 << 10).to_string();
+        let records = (READ_AHEAD_RECORDS / share).max(2 * BATCH_ROWS_MAX).to_string();
+        let kilobytes = (READ_AHEAD_KB / share).clamp(2 << 10, 32 << 10).to_string();
         let properties = &self.properties;
         let group = properties.group().unwrap_or("tidemill").to_owned();
         let config = properties.config(
             &[
                 ("queued.min.messages", &records),
                 ("queued.max.messages.kbytes", &kilobytes),
-                ("fetch.message.max.bytes", "4194304"),
+                ("fetch.message.max.bytes", "2097152"),
                 // librdkafka's own second of back-off when its queue is full nearly halves the throughput.
                 ("fetch.queue.backoff.ms", "5"),
                 ("fetch.wait.max.ms", "100"),

@@ -113,10 +113,14 @@ impl Rows {
         if all_in_time && self.panes.iter().all(|(pane, _)| *pane == first) {
             return take_rows(first, &evaluated, out);
         }
-        // Rows keep their order within a pane.
-        self.panes.sort_unstable();
-        let order = UInt32Array::from_iter_values(self.panes.iter().map(|(_, row)| *row));
-        let sorted = evaluated.map(order.len(), |a| Ok(take(a, &order, None)?))?;
+        // Rows keep their order within a pane. Most come in the order of their times, and are where they belong.
+        let sorted = if all_in_time && self.panes.is_sorted() {
+            evaluated
+        } else {
+            self.panes.sort_unstable();
+            let order = UInt32Array::from_iter_values(self.panes.iter().map(|(_, row)| *row));
+            evaluated.map(order.len(), |a| Ok(take(a, &order, None)?))?
+        };
         let mut from = 0;
         for run in self.panes.chunk_by(|a, b| a.0 == b.0) {
             take_rows(run[0].0, &sorted.slice(from, run.len())?, out)?;
