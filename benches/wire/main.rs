@@ -12,6 +12,8 @@
 //!
 //! `--peer flink,kstreams` runs each case by those engines as well, once cold and once warm, and compares what they wrote.
 //!
+//! `--latency SECONDS` instead measures how long rows take at a fixed rate, see `latency.rs`.
+//!
 //! The broker is the tests' one and shares the machine: hence CPU time of the measured process alone. With
 //! `TIDEMILL_TEST_BROKERS` set, topics stay there for the next run. Linux only: figures are read from `/proc`.
 
@@ -24,6 +26,7 @@ mod cases;
 mod common;
 mod data;
 mod drain;
+mod latency;
 mod measure;
 mod peers;
 mod report;
@@ -60,6 +63,9 @@ struct Arguments {
     /// Other engines to run the cases: flink, kstreams.
     #[arg(long, value_delimiter = ',')]
     peer: Vec<String>,
+    /// Instead of cases, measure latencies, each for so many seconds.
+    #[arg(long)]
+    latency: Option<u64>,
     /// Print the names of all cases.
     #[arg(long)]
     list: bool,
@@ -78,6 +84,14 @@ fn main() {
         return drain::work(&raw[1..]);
     }
     let arguments = Arguments::parse();
+    if let Some(seconds) = arguments.latency {
+        let found = latency::measure(shared(), seconds);
+        println!("{}", report::latencies(&found));
+        if let Some(file) = arguments.json {
+            fs::write(file, serde_json::to_string_pretty(&found).expect("JSON")).expect("the JSON file");
+        }
+        return;
+    }
     let cases = cases::all(arguments.records);
     if arguments.list {
         cases.iter().for_each(|case| println!("{}", case.name));

@@ -7,6 +7,7 @@ use serde_json::{Map, json};
 
 use crate::Key;
 use crate::cases::Case;
+use crate::latency::Latency;
 use crate::measure::Median;
 
 /// What a run of the benchmark has found.
@@ -103,4 +104,13 @@ impl Report {
         }
         serde_json::to_string_pretty(&json!({ "rounds": self.rounds, "cases": cases })).expect("JSON")
     }
+}
+
+/// A table of latencies.
+pub fn latencies(found: &[Latency]) -> String {
+    let mut out = "| job | rows | median ms | p99 | p99.9 | max |\n|---|--:|--:|--:|--:|--:|\n".to_owned();
+    for Latency { name, rows, p50, p99, p999, max } in found {
+        let _ = writeln!(out, "| {name} | {rows} | {p50:.1} | {p99:.1} | {p999:.1} | {max:.1} |");
+    }
+    out
 }
