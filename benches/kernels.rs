@@ -238,7 +238,9 @@ fn encode(bench: &Bench) -> Result<()> {
     let rows = 0..ROWS as i64;
     let cents = |n: i64| (n * 7_919 % 100_000) as f64 / 100.0;
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(TimestampMillisecondArray::from_iter_values(rows.clone().map(|n| 1_767_225_600_000 + n / 100 * 10_000))),
+        Arc::new(TimestampMillisecondArray::from_iter_values(
+            rows.clone().map(|n| 1_767_225_600_000 + n / 100 * 10_000),
+        )),
         Arc::new(rows.clone().map(|n| Some(format!("k{n:05}"))).collect::<StringArray>()),
         Arc::new(Int64Array::from_iter_values(rows.clone().map(|n| n % 20))),
         Arc::new(Float64Array::from_iter_values(rows.clone().map(|n| cents(n) * 10.0))),

@@ -34,7 +34,13 @@ pub fn all(records: u64) -> Vec<Case> {
     let sparse = keys(10_000, 1_000);
     let window = "INTERVAL '10' SECOND";
     let mut cases = vec![
-        case("pass", plain, "`key` STRING, ts TIMESTAMP(3), amount DOUBLE", "SELECT `key`, ts, amount FROM records", None),
+        case(
+            "pass",
+            plain,
+            "`key` STRING, ts TIMESTAMP(3), amount DOUBLE",
+            "SELECT `key`, ts, amount FROM records",
+            None,
+        ),
         case(
             "filter-1%",
             plain,
@@ -46,12 +52,7 @@ pub fn all(records: u64) -> Vec<Case> {
         totals("tumble-10k", plain, &format!("TUMBLE(TABLE records, DESCRIPTOR(ts), {window})"), 1),
         totals("tumble-1M", million, &format!("TUMBLE(TABLE records, DESCRIPTOR(ts), {window})"), 1),
         totals("hop-60", plain, "HOP(TABLE records, DESCRIPTOR(ts), INTERVAL '1' SECOND, INTERVAL '60' SECOND)", 60),
-        totals(
-            "session",
-            sparse,
-            "SESSION(TABLE records PARTITION BY `key`, DESCRIPTOR(ts), INTERVAL '30' SECOND)",
-            1,
-        ),
+        totals("session", sparse, "SESSION(TABLE records PARTITION BY `key`, DESCRIPTOR(ts), INTERVAL '30' SECOND)", 1),
         case(
             "distinct",
             plain,
@@ -181,7 +182,8 @@ impl Case {
             script += &format!("SET 'parallelism.default' = '{workers}';\n");
         }
         script += &self.input(&topic);
-        script += &format!("CREATE TABLE output ({}) WITH ({sink});\nINSERT INTO output\n{};\n", self.columns, self.select);
+        script +=
+            &format!("CREATE TABLE output ({}) WITH ({sink});\nINSERT INTO output\n{};\n", self.columns, self.select);
         script
     }
 
@@ -212,7 +214,9 @@ impl Case {
 
     /// The same for Flink, which wants the brokers in each table; `SINK` stands for the output table's options.
     pub fn flink_script(&self, brokers: &str) -> String {
-        let at = format!("'connector' = 'kafka', 'properties.bootstrap.servers' = '{brokers}', 'properties.group.id' = 'wire'");
+        let at = format!(
+            "'connector' = 'kafka', 'properties.bootstrap.servers' = '{brokers}', 'properties.group.id' = 'wire'"
+        );
         // Flink's rows of times come out as Tidemill's do; nothing else differs.
         self.input(&self.data.topic()).replace("'connector' = 'kafka'", &at)
             + &format!("CREATE TABLE output ({}) WITH (SINK);\nINSERT INTO output\n{};\n", self.columns, self.select)
@@ -230,6 +234,10 @@ impl Case {
     /// How many records it reads.
     pub fn records(&self) -> u64 {
         let partitions = self.data.partitions as u64;
-        if self.percent == 100 { self.data.records } else { self.data.records / partitions * self.percent / 100 * partitions }
+        if self.percent == 100 {
+            self.data.records
+        } else {
+            self.data.records / partitions * self.percent / 100 * partitions
+        }
     }
 }

@@ -128,7 +128,8 @@ fn send(broker: &Broker, topic: &str, time: Duration) {
             thread::sleep(Duration::from_micros(500));
         }
         let sent = first_us + due_us;
-        let value = format!(r#"{{"sent":{sent},"ts":{},"text":"the quick fox jumps over the lazy dog"}}"#, sent / 1_000);
+        let value =
+            format!(r#"{{"sent":{sent},"ts":{},"text":"the quick fox jumps over the lazy dog"}}"#, sent / 1_000);
         let partition = i32::try_from(number % PARTITIONS as u64).expect("few");
         let record = BaseRecord::<(), [u8]>::to(topic).partition(partition).payload(value.as_bytes());
         producer.send(record).map_err(|(error, _)| error).expect("room in the queue");

@@ -243,7 +243,12 @@ impl Bench {
         let (_, counted) = self.child("sum", &topic, OUTPUT_PARTITIONS, 0, &[]);
         let (rows, sum) = counted.trim().split_once(' ').expect("two numbers");
         if let Some(times) = case.counted {
-            assert_eq!(sum.parse::<u64>().expect("a number"), case.records() * times, "records in rows of {}", case.name);
+            assert_eq!(
+                sum.parse::<u64>().expect("a number"),
+                case.records() * times,
+                "records in rows of {}",
+                case.name
+            );
         }
         self.notes.insert((case.name.clone(), "rows".to_owned()), rows.to_owned());
         let again = self.broker.topic("wire-again", OUTPUT_PARTITIONS);

@@ -56,7 +56,8 @@ impl Report {
         let ratio = |what: &str, of: fn(&Median) -> f64| {
             self.get(topic, what).map_or(String::new(), |base| format!("{:.2}", of(median) / (of(base) * part)))
         };
-        let speed = self.get(topic, "raw").map_or(String::new(), |raw| format!("{:.2}", raw.wall_s * part / median.wall_s));
+        let speed =
+            self.get(topic, "raw").map_or(String::new(), |raw| format!("{:.2}", raw.wall_s * part / median.wall_s));
         let _ = writeln!(
             out,
             "| {} | {} | {:.2} | {speed} | {:.3} | {} | {} | {:.0} |",
@@ -84,7 +85,8 @@ impl Report {
             let produce: f64 = produce.split(' ').next().and_then(|cpu| cpu.parse().ok()).unwrap_or(f64::NAN);
             let (blackhole, topic) = (self.get(&case.name, "blackhole"), self.get(&case.name, "topic"));
             let writing = topic.zip(blackhole).map_or(f64::NAN, |(topic, blackhole)| topic.cpu_s - blackhole.cpu_s);
-            let _ = writeln!(out, "| {} | {rows} | {writing:.2} | {produce:.2} | {:.1} |", case.name, writing / produce);
+            let _ =
+                writeln!(out, "| {} | {rows} | {writing:.2} | {produce:.2} | {:.1} |", case.name, writing / produce);
         }
         out
     }

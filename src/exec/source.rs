@@ -510,7 +510,8 @@ mod tests {
             (&MS, Some(interval(1, 0, 0)), None),
             (&tokyo, Some(interval(0, 0, 1_000_000)), None),
         ] {
-            let wide = Schema::new(vec![Field::new("x", DataType::Int64, true), Field::new("ts", data_type.clone(), true)]);
+            let wide =
+                Schema::new(vec![Field::new("x", DataType::Int64, true), Field::new("ts", data_type.clone(), true)]);
             let time: Arc<dyn PhysicalExpr> = Arc::new(Column::new("ts", 1));
             let expr = match &delay {
                 None => time,

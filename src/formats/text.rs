@@ -152,8 +152,7 @@ fn parse_integer(text: &str) -> Result<i64, Misfit> {
 fn short_decimal(text: &[u8]) -> Option<f64> {
     /// Whole numbers of so many digits are less than 2 to the power of 53.
     const DIGITS_MAX: usize = 15;
-    const POWERS: [f64; DIGITS_MAX] =
-        [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14];
+    const POWERS: [f64; DIGITS_MAX] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14];
     let (negative, text) = match text {
         [b'-', text @ ..] => (true, text),
         _ => (false, text),
@@ -432,7 +431,10 @@ mod tests {
             if let Some(value) = short_decimal(text.as_bytes()) {
                 assert_eq!(value.to_bits(), text.parse::<f64>().unwrap().to_bits(), "{text}");
             } else {
-                assert!(digits.len() > 15 || text.ends_with('.') || text.trim_start_matches('-').starts_with('.'), "{text}");
+                assert!(
+                    digits.len() > 15 || text.ends_with('.') || text.trim_start_matches('-').starts_with('.'),
+                    "{text}"
+                );
             }
         }
         for text in ["", "-", ".", "-.5", "1.", "1e3", "+1", "1.2.3", "0x1", "1 "] {
