@@ -440,7 +440,7 @@ mod tests {
         for text in ["", "-", ".", "-.5", "1.", "1e3", "+1", "1.2.3", "0x1", "1 "] {
             assert_eq!(short_decimal(text.as_bytes()), None, "{text}");
         }
-        assert!(short_decimal(b"-0.0").is_some_and(|zero| zero.is_sign_negative()));
+        assert!(short_decimal(b"-0.0").is_some_and(f64::is_sign_negative));
     }
 
     #[test]
