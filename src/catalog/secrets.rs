@@ -75,6 +75,20 @@ pub fn shown(is_secret: bool, value: &str) -> &str {
     if is_secret && !names_only { MASK } else { value }
 }
 
+/// A text of statements with stars for the secrets in it, each as long as what it stands for.
+pub fn masked(text: &str) -> Cow<'_, str> {
+    static PAIR: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"'([^']*)'(\s*=\s*)'((?:[^']|'')*)'?").expect("a constant pattern"));
+    PAIR.replace_all(text, |found: &Captures| {
+        let (key, value) = (&found[1], &found[3]);
+        if !is_secret(key) || shown(true, value) != MASK {
+            return found[0].to_owned();
+        }
+        let end = &found[0][1 + key.len() + 1 + found[2].len() + 1 + value.len()..];
+        format!("'{key}'{}'{}{end}", &found[2], "*".repeat(value.len()))
+    })
+}
+
 /// A value with what it names in place of the names. `key` is whose value it is.
 pub fn resolve<'a>(key: &str, value: &'a str) -> Result<Cow<'a, str>> {
     if !value.contains("${") {
@@ -125,6 +139,21 @@ mod tests {
         check("avro-confluent.basic-auth.user-info", true);
         check("key.fields", false);
         check("topic", false);
+    }
+
+    #[test]
+    fn secrets_in_statements_are_masked_in_their_length() {
+        fn check(text: &str, want: &str) {
+            assert_eq!(masked(text), want);
+            assert_eq!(want.len(), text.len());
+        }
+        check(
+            "WITH ('topic' = 't', 'properties.sasl.password'='it''s', 'a' = 'b')",
+            "WITH ('topic' = 't', 'properties.sasl.password'='*****', 'a' = 'b')",
+        );
+        check("SET 'kafka.sasl.password' = 'open", "SET 'kafka.sasl.password' = '****");
+        check("'properties.sasl.password' = '${env:PW}'", "'properties.sasl.password' = '${env:PW}'");
+        check("WHERE a = 'b'", "WHERE a = 'b'");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tidemill::connectors::kafka;
+use tidemill::sql::diagnostics::escape_lines;
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let own = env!("CARGO_PKG_VERSION");
@@ -274,7 +275,16 @@ pub enum Piece {
 impl Arguments {
     /// Reads the program's arguments; with a mistake in them, or if they ask for help, says so and ends the program.
     pub fn read() -> (Self, Vec<Piece>) {
-        Self::from(std::env::args_os()).unwrap_or_else(|error| error.exit())
+        Self::from(std::env::args_os()).unwrap_or_else(|error| {
+            let text = error.render().to_string();
+            let safe = escape_lines(&text);
+            if !error.use_stderr() || safe == text {
+                error.exit();
+            }
+            // It quotes what was typed, or what somebody else's script has put together.
+            eprint!("{safe}");
+            std::process::exit(error.exit_code())
+        })
     }
 
     fn from(arguments: impl IntoIterator<Item = OsString>) -> Result<(Self, Vec<Piece>), clap::Error> {

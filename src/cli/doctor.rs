@@ -5,9 +5,9 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use tidemill::connectors::Defaults;
-use tidemill::connectors::kafka::{ClientProperties, Cluster, TopicSummary};
+use tidemill::connectors::kafka::{ClientProperties, Cluster, TopicSummary, shake_hands};
 use tidemill::error::{Error, Result};
-use tidemill::runtime::{Rows, clock};
+use tidemill::runtime::{Places, Rows, clock, words};
 
 use super::Stop;
 use super::config::Config;
@@ -31,6 +31,11 @@ impl Findings {
         self.say(what, "well", detail);
     }
 
+    /// It works, and somebody may be surprised later.
+    fn odd(&mut self, what: &str, detail: impl Into<String>) {
+        self.say(what, "odd", detail);
+    }
+
     fn bad(&mut self, what: &str, error: &Error) {
         let hint = error.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
         self.say(what, "bad", format!("{error}{hint}"));
@@ -41,23 +46,31 @@ impl Findings {
 /// Looks at everything; an end with exit code 0 means that all is well.
 pub fn run(config: &Config) -> Result<(), Stop> {
     let mut findings = Findings::default();
+    let places = Places::look(&config.set);
     match config.brokers.as_deref() {
         None => {
             findings.say("broker", "none", "none is named: -b, TIDEMILL_BROKERS or the configuration file names one");
         }
         Some("embedded") => findings.say("broker", "none", "the one inside the process; nothing is kept after exit"),
-        Some(brokers) => look_at_brokers(&mut findings, brokers, config),
+        Some(brokers) => {
+            let prefix = places.as_ref().map_or("tidemill-progress-", |places| &*places.topic_prefix);
+            look_at_brokers(&mut findings, brokers, prefix, config);
+        }
     }
-    match state_folder() {
-        Ok(folder) => findings.well("disk", format!("{folder} can be written")),
-        Err(error) => findings.bad("disk", &error),
+    match &places {
+        Ok(places) => look_at_disk(&mut findings, places),
+        Err(error) => findings.bad("disk", error),
+    }
+    match history_folder() {
+        Ok(folder) => findings.well("history", format!("{folder} can be written")),
+        Err(error) => findings.bad("history", &error),
     }
     let Findings(rows, code) = findings;
     config.output.write(&config.output.rows(&Rows::of_text(&["check", "result", "detail"], rows)?)?)?;
     code.map_or(Ok(()), |code| Err(Stop::Told(code)))
 }
 
-fn look_at_brokers(findings: &mut Findings, brokers: &str, config: &Config) {
+fn look_at_brokers(findings: &mut Findings, brokers: &str, prefix: &str, config: &Config) {
     for address in brokers.split(',').map(str::trim) {
         match connect(address) {
             Ok(detail) => findings.well("connection", detail),
@@ -66,24 +79,35 @@ fn look_at_brokers(findings: &mut Findings, brokers: &str, config: &Config) {
     }
     let brokers = Some(brokers.to_owned());
     let defaults = Defaults { brokers, properties: config.properties.clone(), ..Defaults::default() };
-    let protocol = config.properties.get("security.protocol").map_or("PLAINTEXT", String::as_str);
-    let login = match config.properties.get("sasl.username") {
-        Some(user) => format!("{protocol}, as {user}"),
-        None => protocol.to_owned(),
+    let protocol = config.properties.get("security.protocol").map_or("PLAINTEXT", String::as_str).to_uppercase();
+    let properties = match ClientProperties::of_defaults(&defaults) {
+        Ok(properties) => properties,
+        Err(error) => return findings.bad("client", &error),
     };
-    let cluster = match ClientProperties::of_defaults(&defaults).and_then(Cluster::new) {
+    let cluster = match Cluster::new(properties.clone()) {
         Ok(cluster) => cluster,
         Err(error) => return findings.bad("client", &error),
     };
+    if properties.has_tls() {
+        match shake_hands(&properties) {
+            Ok(detail) => findings.well("TLS", detail),
+            // What is behind it would fail for the same reason.
+            Err(error) => return findings.bad("TLS", &error),
+        }
+    }
     let topics = match cluster.summaries() {
         Ok(topics) => topics,
         Err(error) => return findings.bad("login", &error),
     };
-    findings.well("login", login);
-    look_at_topics(findings, &topics);
-    match cluster.try_transactions() {
+    findings.well("login", format!("{protocol}, as {}", properties.principal()));
+    look_at_topics(findings, &topics, &properties.principal());
+    match cluster.try_transactions(prefix) {
         Ok(()) => findings.well("transactions", "exactly-once jobs can run"),
         Err(error) => findings.bad("transactions", &error),
+    }
+    match cluster.try_creation(&format!("{prefix}doctor")) {
+        Ok(()) => findings.well("logs", format!("topics {prefix}* for jobs' progress can be made")),
+        Err(error) => findings.bad("logs", &error),
     }
     look_at_clock(findings, &topics);
 }
@@ -106,15 +130,37 @@ fn connect(address: &str) -> Result<String> {
     Err(failed(format!("{bare} cannot be reached: {reason}")))
 }
 
-fn look_at_topics(findings: &mut Findings, topics: &[TopicSummary]) {
+fn look_at_topics(findings: &mut Findings, topics: &[TopicSummary], principal: &str) {
     let own: Vec<_> = topics.iter().filter(|topic| !topic.name.starts_with("__")).collect();
-    let hidden: Vec<_> = own.iter().filter(|topic| topic.records.is_none()).map(|topic| topic.name.as_str()).collect();
-    if hidden.is_empty() {
-        return findings.well("permissions", format!("{} topics can be seen", own.len()));
+    let denied: Vec<_> = own.iter().filter(|topic| topic.is_denied).map(|topic| topic.name.as_str()).collect();
+    let seen = words::count(own.len() as u64, "topic");
+    if own.is_empty() {
+        let detail = format!("no topic can be seen: there is none, or {principal} has DESCRIBE on none");
+        return findings.odd("permissions", detail);
     }
-    let error = Error::upstream(format!("the offsets of {} of {} topics cannot be read", hidden.len(), own.len()));
-    let some = hidden.iter().take(3).copied().collect::<Vec<_>>().join(", ");
-    findings.bad("permissions", &error.hint(format!("grant DESCRIBE and READ on them ({some})")));
+    if denied.is_empty() {
+        return findings.well("permissions", format!("{seen} can be seen"));
+    }
+    let some = denied.iter().take(3).copied().collect::<Vec<_>>().join(", ");
+    let detail = format!(
+        "{seen} can be seen, and {} of them not be read ({some}): for jobs that read them, an administrator of the broker \
+         must grant {principal} READ",
+        denied.len()
+    );
+    findings.odd("permissions", detail);
+}
+
+fn look_at_disk(findings: &mut Findings, places: &Places) {
+    let Places { directory, disk_limit, disk_free, .. } = places;
+    // As settings count them.
+    let gigabytes = |bytes: u64| format!("{} GB", (bytes as f64 / f64::from(1 << 30) * 10.0).round() / 10.0);
+    let (free, limit) = (gigabytes(*disk_free), gigabytes(*disk_limit));
+    let detail =
+        format!("{}: {free} free, and a job's state may take {limit} ('state.disk.limit')", directory.display());
+    if disk_limit <= disk_free {
+        return findings.well("disk", detail);
+    }
+    findings.odd("disk", format!("{detail}: set that to less, or 'state.directory' to a folder on a larger disk"));
 }
 
 fn look_at_clock(findings: &mut Findings, topics: &[TopicSummary]) {
@@ -128,13 +174,13 @@ fn look_at_clock(findings: &mut Findings, topics: &[TopicSummary]) {
                 topic.name,
                 (topic.newest_ms.unwrap_or(now_ms) - now_ms) / 1_000
             );
-            findings.say("clock", "odd", detail);
+            findings.odd("clock", detail);
         }
     }
 }
 
 /// The folder that keeps the history, if a file can be written there.
-fn state_folder() -> Result<String> {
+fn history_folder() -> Result<String> {
     let history =
         crate::repl::history_path().ok_or_else(|| Error::usage("there is no home folder to keep a history in"))?;
     let folder = history.parent().map(std::path::Path::to_path_buf).unwrap_or_default();

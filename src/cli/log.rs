@@ -15,6 +15,8 @@ use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::screen;
+
 /// Starts logging, for the whole program.
 pub fn start(verbose: u8, is_quiet: bool) {
     let asked = std::env::var("RUST_LOG").ok().filter(|v| !v.trim().is_empty());
@@ -86,7 +88,7 @@ impl Write for Stderr {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let line = escape(text.trim_end_matches('\n'));
-        writeln!(io::stderr().lock(), "{line}")?;
+        screen::say(&line);
         Ok(event.len())
     }
 

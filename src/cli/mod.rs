@@ -11,6 +11,8 @@ mod doctor;
 mod live;
 mod log;
 pub mod output;
+mod progress;
+pub mod screen;
 pub mod script;
 pub mod session;
 mod settings;

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use clap::ValueEnum;
 use tidemill::error::{Blame, Error};
 use tidemill::runtime::{Engine, Job, JobStatus, Outcome, Rows, clock};
@@ -16,8 +17,10 @@ use tidemill::sql::statement::{Parsed, Statement};
 use super::Stop;
 use super::args::Form;
 use super::config::Config;
-use super::live::LiveRows;
+use super::live::table::{Drawn, LiveTable};
+use super::live::{LiveRows, View};
 use super::output::{Output, pager};
+use super::progress::Progress;
 use super::signals::Signals;
 use super::variables::Variables;
 use super::voice::{Voice, count};
@@ -42,14 +45,16 @@ pub struct Session {
     /// Files that include each other.
     pub depth: u32,
     expansion: Expansion,
+    /// How rows that come as they come are looked at.
+    view: View,
     /// Only look at what statements would do.
     pub only_checks: bool,
     voice: Voice,
     signals: Signals,
     /// A broker runs inside this process although nobody asked for it by name.
     is_broker_a_surprise: bool,
-    /// Say how many rows a result had, as a shell does.
-    pub counts_rows: bool,
+    /// Somebody types statements: how many rows a result had is said, and a job's end at once.
+    pub is_shell: bool,
     /// Jobs whose end has been told, by their place in the engine's list: names may come again.
     told: BTreeSet<usize>,
 }
@@ -69,7 +74,7 @@ impl Session {
         if config.until_caught_up {
             engine.run("SET 'execution.until-caught-up' = 'true'").try_for_each(|outcome| outcome.map(drop))?;
         }
-        Ok(Self {
+        let mut session = Self {
             engine,
             output: config.output.clone(),
             limit: config.limit,
@@ -77,13 +82,19 @@ impl Session {
             tells_time: false,
             depth: 0,
             expansion: Expansion::Off,
+            view: View::Auto,
             only_checks: false,
             voice: config.voice,
             signals,
             is_broker_a_surprise,
-            counts_rows: false,
+            is_shell: false,
             told: BTreeSet::new(),
-        })
+        };
+        // As with -o, a script that reads rows must not be surprised by what the user likes to look at.
+        if let Some(mode) = config.set.get(RESULT_MODE).filter(|_| config.output.is_terminal) {
+            session.set_mode(mode)?;
+        }
+        Ok(session)
     }
 
     /// What is to be said about a broker inside this process.
@@ -194,7 +205,7 @@ impl Session {
             return Err(Stop::Signal(signal));
         }
         let outcome = if self.only_checks { self.engine.check(parsed)? } else { self.execute(parsed)? };
-        self.set_form(&parsed.statement)?;
+        self.take_setting(&parsed.statement)?;
         self.engine.take_notices().iter().for_each(|notice| self.voice.note(notice));
         match outcome {
             Outcome::Done(sentence, notices) => {
@@ -238,6 +249,9 @@ impl Session {
             // It may wait for its job, and then a signal is for that one.
             let (engine, earlier) = (self.engine.clone(), before.len());
             let stop_new_jobs = move || engine.jobs().iter().skip(earlier).for_each(Job::stop);
+            let engine = self.engine.clone();
+            let new_jobs = move || engine.jobs().split_off(earlier);
+            let _progress = (!self.is_shell && self.shows_progress()).then(|| Progress::watch(new_jobs, self.voice));
             return self.signals.helped(stop_new_jobs, execute);
         }
         match before.iter().all(|job| job.status().has_ended()) {
@@ -247,16 +261,40 @@ impl Session {
     }
 
     /// A setting may say how rows are written from now on.
-    fn set_form(&mut self, statement: &Statement) -> Result<(), Error> {
-        let Statement::Set(Some((key, value))) = statement else { return Ok(()) };
-        if key == RESULT_MODE {
-            self.output.form = Form::named(value).ok_or_else(|| {
-                let forms = Form::value_variants().iter().filter_map(ValueEnum::to_possible_value);
-                let names = forms.map(|form| form.get_name().to_owned()).collect::<Vec<_>>().join(", ");
-                Error::statement(format!("there is no result mode '{value}'")).hint(format!("there are {names}"))
-            })?;
+    fn take_setting(&mut self, statement: &Statement) -> Result<(), Error> {
+        match statement {
+            Statement::Set(Some((key, mode))) if key == RESULT_MODE => self.set_mode(mode),
+            Statement::Reset(key) if key.as_deref().is_none_or(|key| key == RESULT_MODE) => {
+                self.view = View::Auto;
+                Ok(())
+            }
+            _ => Ok(()),
         }
+    }
+
+    fn set_mode(&mut self, mode: &str) -> Result<(), Error> {
+        self.output.form = Form::named(mode).ok_or_else(|| {
+            let forms = Form::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+            let names = forms.map(|form| form.get_name().to_owned()).collect::<Vec<_>>().join(", ");
+            Error::statement(format!("there is no result mode '{mode}'")).hint(format!("there are {names}, changelog"))
+        })?;
+        self.view = View::of_mode(mode).unwrap_or(self.view);
         Ok(())
+    }
+
+    /// How rows that come as they come are looked at: `on` as a live table, `off` as a log, `auto` by what they are.
+    /// Answers what is to be said.
+    pub fn look(&mut self, how: Option<&str>) -> Result<&'static str, Error> {
+        let (view, sentence) = match how {
+            Some("auto") => (View::Auto, "rows that may change are a live table, others come one below the other"),
+            Some("on") => (View::Table, "rows of a stream are a live table"),
+            Some("off") => (View::Log, "rows of a stream come one below the other"),
+            None if self.view == View::Table => return self.look(Some("off")),
+            None => return self.look(Some("on")),
+            Some(_) => return Err(Error::statement("\\live takes on, off or auto")),
+        };
+        self.view = view;
+        Ok(sentence)
     }
 
     /// Shows a finite text, through a pager if it is longer than the screen.
@@ -284,33 +322,34 @@ impl Session {
     }
 
     fn tell_count(&self, rows: u64) {
-        if self.counts_rows {
+        if self.is_shell {
             self.voice.say(&count(rows, "row"));
         }
     }
 
     /// Shows the rows of a query, or of a topic, as they come, until it ends or a signal ends it.
-    fn show_live(&self, stream: &mut dyn LiveRows) -> Result<(), Stop> {
-        let mut printer = self.expanded().printer(&stream.schema())?;
-        let mut stopped_by = None;
+    fn show_live(&mut self, stream: &mut dyn LiveRows) -> Result<(), Stop> {
+        let output = self.expanded();
+        if output.form == Form::Table
+            && output.is_for_the_eyes()
+            && self.view.is_table(stream)
+            && LiveTable::is_possible()
+            && let Some(table) = LiveTable::open(stream, self.voice.color)?
+        {
+            return self.show_table(stream, table);
+        }
+        let jobs: Vec<_> = stream.job().filter(|_| !output.is_for_the_eyes()).cloned().into_iter().collect();
+        let progress = Progress::watch(move || jobs.clone(), self.voice);
+        let mut printer = output.printer(&stream.schema())?;
         let mut told = None;
-        while let Some(batch) = stream.next_within(TURN)? {
+        let stopped_by = self.take_rows(stream, |voice, stream, batch| {
             if let (None, true, Some(note)) = (&told, batch.num_rows() > 0, stream.note()) {
-                self.voice.note(&note);
+                voice.note(&note);
                 told = Some(note);
             }
-            let left = self.limit.map_or(u64::MAX, |limit| limit - printer.rows());
-            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(batch.num_rows());
-            printer.batch(&batch.slice(0, wanted))?;
-            if self.limit.is_some_and(|limit| limit == printer.rows()) {
-                stream.stop();
-                break;
-            }
-            if let (None, Some(signal)) = (stopped_by, self.signals.pending()) {
-                stopped_by = Some(signal);
-                stream.stop();
-            }
-        }
+            printer.batch(batch)
+        })?;
+        drop(progress);
         let rows = printer.end()?;
         // Later records may have been written in other ways.
         if let Some(note) = stream.note().filter(|note| told.as_ref().is_some_and(|told| told != note)) {
@@ -320,9 +359,57 @@ impl Session {
         stopped_by.map_or(Ok(()), |signal| Err(Stop::Signal(signal)))
     }
 
+    /// Shows the rows of a query as a live table.
+    fn show_table(&mut self, stream: &mut dyn LiveRows, table: LiveTable) -> Result<(), Stop> {
+        let stopped_by = self.take_rows(stream, |_, _, batch| match table.has_failed() {
+            false => Ok(table.add(batch)?),
+            // It says why.
+            true => Err(Stop::OutputClosed),
+        });
+        match (table.end()?, stopped_by) {
+            (Drawn::OutputClosed, _) => Err(Stop::OutputClosed),
+            (_, Err(stop)) => Err(stop),
+            (Drawn::Rows(rows), Ok(stopped_by)) => {
+                self.tell_count(rows);
+                stopped_by.map_or(Ok(()), |signal| Err(Stop::Signal(signal)))
+            }
+        }
+    }
+
+    /// Hands on rows as they come, as many as are wanted; answers the signal that has ended it, if one has.
+    fn take_rows(
+        &mut self,
+        stream: &mut dyn LiveRows,
+        mut take: impl FnMut(Voice, &dyn LiveRows, &RecordBatch) -> Result<(), Stop>,
+    ) -> Result<Option<i32>, Stop> {
+        let mut stopped_by = None;
+        let mut taken = 0;
+        while let Some(batch) = stream.next_within(TURN)? {
+            let left = self.limit.map_or(u64::MAX, |limit| limit - taken);
+            let batch = batch.slice(0, usize::try_from(left).unwrap_or(usize::MAX).min(batch.num_rows()));
+            taken += batch.num_rows() as u64;
+            take(self.voice, stream, &batch)?;
+            if self.limit == Some(taken) {
+                stream.stop();
+                break;
+            }
+            if let (None, Some(signal)) = (stopped_by, self.signals.pending()) {
+                stopped_by = Some(signal);
+                stream.stop();
+            }
+            if self.is_shell {
+                // Failures were told; here they end nothing.
+                let _ = self.tell_ends();
+            }
+        }
+        Ok(stopped_by)
+    }
+
     /// Waits until all jobs have ended: by themselves, by a signal, or because one has failed. Tells each end.
     pub fn wait_for_jobs(&mut self) -> Result<(), Stop> {
         let mut first = None;
+        let engine = self.engine.clone();
+        let _progress = self.shows_progress().then(|| Progress::watch(move || engine.jobs(), self.voice));
         loop {
             let failed = self.tell_ends();
             if first.is_none() {
@@ -367,6 +454,11 @@ impl Session {
         let error = Error { span: None, ..error };
         self.voice.error(Some(&format!("job {job}")), &error, "");
         Stop::Told(error.exit_code())
+    }
+
+    /// Whether bars may stand on the terminal while jobs run: not among rows that they print there.
+    fn shows_progress(&self) -> bool {
+        !(self.output.is_terminal && self.engine.has_print_tables())
     }
 
     fn stop_jobs(&self) {

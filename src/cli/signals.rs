@@ -13,6 +13,8 @@ use signal_hook::iterator;
 use signal_hook::low_level;
 use tidemill::error::{Error, Result};
 
+use super::live::restore_terminal;
+
 /// Between two looks at a signal that nobody has cleared.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -152,6 +154,7 @@ impl Signals {
 /// Ends the program, not by way of `std::process::exit`: other threads are in the middle of things, and the libraries'
 /// exit handlers would take the ground from under their feet.
 fn end(signal: i32) {
+    restore_terminal();
     low_level::exit(exit_code(signal).into());
 }
 

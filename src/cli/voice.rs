@@ -2,12 +2,12 @@
 //!
 //! Whatever is said may quote records, so everything is escaped. That standard error is closed is no reason to fail.
 
-use std::io::{self, Write};
-
 use tidemill::error::Error;
 pub use tidemill::runtime::words::{count, grouped};
 use tidemill::runtime::{Job, JobInfo};
 use tidemill::sql::diagnostics::{escape_lines, place_of, render};
+
+use super::screen;
 
 /// How to speak.
 #[derive(Clone, Copy, Debug)]
@@ -83,8 +83,7 @@ fn json(place: Option<&str>, error: &Error, text: &str) -> String {
 
 /// Writes a line that is safe to show.
 fn line(text: &str) {
-    // Nobody listens: nothing to do about it.
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    screen::say(text);
 }
 
 /// `orders: finished: 1,000 records in, 10 rows out, 2 late, 0 errors, 1.5 s`.

@@ -22,7 +22,7 @@ const FIRST_WORDS: &[&str] = &[
 ];
 
 /// Commands that are no SQL.
-pub const COMMANDS: &[&str] = &["\\?", "\\d", "\\df", "\\dt", "\\dv", "\\i", "\\o", "\\q", "\\timing", "\\x"];
+pub const COMMANDS: &[&str] = &["\\?", "\\d", "\\df", "\\dt", "\\dv", "\\i", "\\live", "\\o", "\\q", "\\timing", "\\x"];
 
 const WINDOWS: &[&str] = &["CUMULATE", "HOP", "SESSION", "TUMBLE"];
 
@@ -69,7 +69,7 @@ fn command(known: &Known, before: &str) -> (usize, Vec<String>) {
             let start = name.len() + 1;
             let candidates = match name {
                 "\\d" => matching(prefix, known.tables.keys().map(String::as_str)),
-                "\\x" => matching(prefix, ["auto", "off", "on"]),
+                "\\x" | "\\live" => matching(prefix, ["auto", "off", "on"]),
                 _ => Vec::new(),
             };
             (start, candidates)

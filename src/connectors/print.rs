@@ -17,6 +17,7 @@ use crate::catalog::options::Options;
 use crate::change::RowKind;
 use crate::error::{Error, Result};
 use crate::formats::{Encoded, Format, RowEncoder};
+use crate::sql::diagnostics::is_hostile;
 
 /// `'connector' = 'print'`.
 pub struct PrintSink {
@@ -133,18 +134,14 @@ fn escape_into(text: &[u8], out: &mut Vec<u8>) {
         return;
     }
     for c in String::from_utf8_lossy(text).chars() {
-        if is_deceptive(c) {
-            // All of them are in the basic plane, so four digits do.
-            out.extend_from_slice(format!("\\u{:04x}", c as u32).as_bytes());
+        if is_hostile(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                out.extend_from_slice(format!("\\u{unit:04x}").as_bytes());
+            }
         } else {
             out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
         }
     }
-}
-
-fn is_deceptive(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -159,6 +156,7 @@ mod tests {
             ("a\u{7f}b\u{9b}c", "a\\u007fb\\u009bc"),
             ("a\u{202e}b\u{feff}", "a\\u202eb\\ufeff"),
             ("\u{1b}[2J", "\\u001b[2J"),
+            ("a\u{ad}b\u{e0041}", "a\\u00adb\\udb40\\udc41"),
         ] {
             assert_eq!(String::from_utf8(escaped(text.as_bytes())).unwrap(), want, "{text:?}");
         }

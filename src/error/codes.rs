@@ -297,22 +297,29 @@ INSERT INTO t (a, b) SELECT ..; the others are NULL. Computed and VIRTUAL column
         "TM0602",
         r"does not accept the credentials",
         "\
-The broker knows the user, the password or the mechanism by another name. Check sasl.mechanism (PLAIN, SCRAM-SHA-256,
+The user, the password or the mechanism is not one that the broker knows. Check sasl.mechanism (PLAIN, SCRAM-SHA-256,
 SCRAM-SHA-512), sasl.username, sasl.password, and security.protocol (SASL_SSL, or SASL_PLAINTEXT without TLS).",
     ),
     code(
         "TM0603",
         r"cannot be reached over TLS",
         "\
-The connection was refused while it was made secure: the broker has no TLS on this port (security.protocol), or its
-certificate is signed by an authority that is not known here (ssl.ca.location).",
+The connection was refused while it was made secure. The message tells why: the broker has no TLS on this port
+(security.protocol); its certificate is signed by an authority that is not known here (ssl.ca.location), is for another
+host, or has expired; or the broker wants a certificate of the client (ssl.certificate.location, ssl.key.location), and
+one that it trusts.
+
+`tidemill doctor` looks at TLS, login and permissions one by one.",
     ),
     code(
         "TM0604",
-        r"does not allow this user|does not let this user",
+        r"^the broker at .* does not let ",
         "\
-The broker knows this user and does not let them. A source needs READ and DESCRIBE on its topic, a sink WRITE and
-DESCRIBE, and CREATE for topics that are made; exactly-once jobs need WRITE and DESCRIBE on their transactional id.",
+The broker knows this user and does not let them; its administrator must allow it. A source needs READ and DESCRIBE on
+its topic, a sink WRITE and DESCRIBE, and CREATE for topics that are made. A job that keeps a log needs READ, WRITE,
+DESCRIBE and DELETE on its topic (tidemill-progress-..), and WRITE and DESCRIBE on the transactional id of that name.
+
+`tidemill doctor` looks at what this user may do.",
     ),
     code(
         "TM0601",

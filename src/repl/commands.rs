@@ -9,6 +9,8 @@ pub enum Command {
     Statement(String),
     /// `\x`: a line per value, or as before; `auto` for rows that are too wide.
     Expanded(Option<String>),
+    /// `\live`: rows of a stream as a live table, or one below the other; `auto`: by whether they may change.
+    Live(Option<String>),
     /// `\timing`: how long statements take.
     Timing(Option<bool>),
     /// `\i file`: executes a file.
@@ -44,6 +46,7 @@ Windows: SELECT window_start, k, COUNT(*) FROM TUMBLE(t, ts, INTERVAL '1' MINUTE
 help or \\?   this text          quit, exit, \\q or Ctrl-D   the end; jobs are stopped cleanly
 \\d [t]       tables, or the columns of one          \\dt \\dv \\df   tables, views, functions
 \\x [auto]    a line per value, or columns again     \\timing        how long statements take
+\\live [auto] rows of a stream as a live table, or one below the other
 \\i FILE      executes a file                        \\o [FILE]      rows into a file, or here again
 Ctrl-C       clears the line, or ends what is running; Ctrl-R searches what was typed before; Tab completes";
 
@@ -75,6 +78,7 @@ fn of(name: &str, rest: &str) -> Command {
         "dv" => Command::Statement("SHOW VIEWS".to_owned()),
         "df" => Command::Statement("SHOW FUNCTIONS".to_owned()),
         "x" => Command::Expanded(given),
+        "live" => Command::Live(given),
         "timing" => match rest {
             "" => Command::Timing(None),
             "on" => Command::Timing(Some(true)),

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
 
 use rustyline::completion::Completer;
 use rustyline::config::{Behavior, ColorMode, CompletionType, Config};
@@ -11,7 +13,7 @@ use rustyline::highlight::{CmdKind, Highlighter};
 use rustyline::hint::Hinter;
 use rustyline::history::FileHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
-use rustyline::{Context, Editor, Helper};
+use rustyline::{Context, Editor, ExternalPrinter, Helper};
 use tidemill::completion::complete;
 use tidemill::sql::is_complete;
 
@@ -19,6 +21,7 @@ use super::colours::coloured;
 use super::commands;
 use super::history::History;
 use super::known::Knowledge;
+use crate::cli::screen;
 
 const PROMPT: &str = "tidemill> ";
 
@@ -26,6 +29,8 @@ const PROMPT: &str = "tidemill> ";
 pub struct LineEditor {
     editor: Editor<Statements, FileHistory>,
     history: History,
+    /// Takes lines that are to stand above the one that is being edited, where the terminal can do that.
+    above: Option<Sender<String>>,
 }
 
 /// What the line editor knows of the language: where a statement ends, what may stand at the cursor, colours.
@@ -87,15 +92,34 @@ impl LineEditor {
         editor.set_helper(Some(Statements { knowledge, has_colours }));
         let history = History::open();
         history.load(&mut editor);
-        Ok(Self { editor, history })
+        let above = above(&mut editor);
+        Ok(Self { editor, history, above })
     }
 
     /// The next text: statements that are all ended, or a command.
     pub fn read(&mut self) -> Result<String, ReadlineError> {
-        let text = self.editor.readline(PROMPT)?;
+        let above = self.above.clone();
+        let occupied = above.map(|above| {
+            screen::occupy(move |line| {
+                // The thread lives as long as the program.
+                let _ = above.send(line.to_owned());
+            })
+        });
+        let text = self.editor.readline(PROMPT);
+        drop(occupied);
+        let text = text?;
         self.history.add(&mut self.editor, text.trim_end());
         Ok(text)
     }
+}
+
+/// Begins to hand lines to the line editor. It takes them when it gets to it, and nobody else must wait for that.
+fn above(editor: &mut Editor<Statements, FileHistory>) -> Option<Sender<String>> {
+    let mut printer = editor.create_external_printer().ok()?;
+    let (lines, said) = channel::<String>();
+    let hand_over = move || said.iter().try_for_each(|line| printer.print(line + "\n"));
+    thread::Builder::new().name("notices".to_owned()).spawn(hand_over).ok()?;
+    Some(lines)
 }
 
 /// Gives the terminal back its usual behaviour when the program ends in the middle of a line.

@@ -1,8 +1,8 @@
 //! The shell: statements from a terminal, one engine for as long as it is open.
 //!
 //! A statement may take several lines and ends with `;`. An error is shown and the shell goes on; Ctrl-C ends what runs
-//! in the foreground; jobs run on in the background, and how one ended is said before the next prompt. The shell's own
-//! commands ([`commands`]) need no `;`. What was typed is kept per user ([`history`]), unless it holds a secret.
+//! in the foreground; jobs run on in the background, and how one ended, or what is in its way, is said above the prompt. The
+//! shell's own commands ([`commands`]) need no `;`. What was typed is kept per user ([`history`]), unless it holds a secret.
 
 mod colours;
 mod commands;
@@ -11,6 +11,9 @@ mod history;
 mod known;
 
 use std::path::PathBuf;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
 
 use rustyline::error::ReadlineError;
 use tidemill::error::Error;
@@ -27,6 +30,9 @@ use commands::Command;
 use editor::LineEditor;
 use known::Knowledge;
 
+/// Between two looks at jobs in the background.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// Where what was typed is kept, if it is anywhere.
 pub fn history_path() -> Option<PathBuf> {
     history::path(|name| std::env::var_os(name).map(PathBuf::from))
@@ -38,7 +44,7 @@ pub fn run(config: &Config, signals: Signals) -> Result<(), Stop> {
     let knowledge = Knowledge::of(&session.engine);
     let editor = LineEditor::open(config.output.is_terminal, config.voice.color, knowledge.clone());
     let mut editor = editor.map_err(|e| terminal_error(&e))?;
-    session.counts_rows = true;
+    session.is_shell = true;
     greet(&session, config.voice);
     let result = run_start_file(&mut session, config.voice).and_then(|goes_on| match goes_on {
         true => serve(&mut editor, &mut session, &knowledge, &signals, config.voice),
@@ -84,7 +90,7 @@ fn serve(
             say_goodbye(&engine, voice);
             engine.shut_down();
         };
-        let text = match signals.idle(farewell, || editor.read()) {
+        let text = match signals.idle(farewell, || read(editor, session)) {
             Ok(text) => text,
             Err(ReadlineError::Interrupted) => continue,
             Err(ReadlineError::Eof) => return Ok(()),
@@ -98,6 +104,21 @@ fn serve(
     }
 }
 
+/// The next text. A job that ends meanwhile is told of above the prompt.
+fn read(editor: &mut LineEditor, session: &mut Session) -> Result<String, ReadlineError> {
+    thread::scope(|scope| {
+        let (end, ended) = channel::<()>();
+        scope.spawn(move || {
+            while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(LOOK) {
+                let _ = session.tell_ends();
+            }
+        });
+        let text = editor.read();
+        drop(end);
+        text
+    })
+}
+
 /// Does what was typed; `false` when the shell is to end.
 fn obey(session: &mut Session, text: &str, voice: Voice) -> Result<bool, Stop> {
     let refuse = |error: Error| voice.error(None, &error, "");
@@ -107,6 +128,10 @@ fn obey(session: &mut Session, text: &str, voice: Voice) -> Result<bool, Stop> {
         Command::Help => voice.say(commands::HELP),
         Command::Statement(statement) => execute(session, None, &statement, voice)?,
         Command::Expanded(how) => match session.expand(how.as_deref()) {
+            Ok(sentence) => voice.say(sentence),
+            Err(error) => refuse(error),
+        },
+        Command::Live(how) => match session.look(how.as_deref()) {
             Ok(sentence) => voice.say(sentence),
             Err(error) => refuse(error),
         },

@@ -33,6 +33,7 @@ mod job;
 mod launch;
 mod ledger;
 mod machine;
+mod materialized;
 mod metrics;
 mod outlets;
 mod progress;
@@ -60,6 +61,7 @@ pub use info::{
     StatementInfo, Terms,
 };
 pub use job::{Job, JobStatus};
+pub use materialized::{Materialized, Snapshot};
 pub use query::QueryStream;
-pub use session::{setting_keys, setting_values};
+pub use session::{Places, setting_keys, setting_values};
 pub use topic_rows::TopicRows;

@@ -72,7 +72,9 @@ pub fn setting_values(key: &str) -> &'static [&'static str] {
         "table.dml-sync" | UNTIL_CAUGHT_UP => &["true", "false"],
         "execution.runtime-mode" => &["streaming", "batch"],
         "execution.batch.late-rows" => &["drop", "keep"],
-        "sql-client.execution.result-mode" => &["table", "vertical", "jsonl", "json", "csv", "tsv", "markdown"],
+        "sql-client.execution.result-mode" => {
+            &["table", "changelog", "vertical", "jsonl", "json", "csv", "tsv", "markdown"]
+        }
         "table.local-time-zone" => &["UTC", "Europe/Berlin", "America/New_York", "Asia/Tokyo"],
         _ => &[],
     }
@@ -107,6 +109,36 @@ pub enum Restore {
     Compatible,
     /// It begins anew.
     None,
+}
+
+/// What jobs keep, and where, as settings say it; and how much room there is.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The directory for state that does not fit into memory.
+    pub directory: PathBuf,
+    /// How much of its disk a job may take.
+    pub disk_limit: u64,
+    /// How much is free there.
+    pub disk_free: u64,
+    /// What the names of jobs' logs begin with.
+    pub topic_prefix: String,
+}
+
+impl Places {
+    /// Looks at the disk, and whether files can be made there.
+    pub fn look(settings: &BTreeMap<String, String>) -> Result<Self> {
+        let mut session = Session::default();
+        for (key, value) in settings {
+            session.set(key, value)?;
+        }
+        let (directory, disk_limit) = session.disk()?;
+        SpillSpace::new(&directory, disk_limit).check()?;
+        let room = rustix::fs::statvfs(&directory).map_err(|error| {
+            Error::usage(format!("the disk of {} cannot be looked at: {error}", directory.display()))
+        })?;
+        let disk_free = room.f_bavail.saturating_mul(room.f_frsize);
+        Ok(Self { directory, disk_limit, disk_free, topic_prefix: session.topic_prefix().to_owned() })
+    }
 }
 
 /// The session's settings.
@@ -177,13 +209,18 @@ impl Session {
     /// How much memory the state of a job may take, in shares for so many workers, and how much disk what is more.
     pub fn memory(&self, workers: usize) -> Result<Vec<Memory>> {
         let limit = self.bytes(MEMORY_LIMIT, super::machine::memory_bytes() / 2)?;
-        let disk = self.bytes(DISK_LIMIT, DISK_BYTES)?;
-        let directory = self.values.get(DIRECTORY).map_or_else(std::env::temp_dir, PathBuf::from);
+        let (directory, disk) = self.disk()?;
         let space = SpillSpace::new(&directory, disk);
         if self.values.contains_key(DIRECTORY) || self.values.contains_key(MEMORY_LIMIT) {
             space.check()?;
         }
         Ok(Memory::shares(usize::try_from(limit).unwrap_or(usize::MAX), workers, &space))
+    }
+
+    /// The directory for what does not fit into memory, and how much of it a job may take.
+    fn disk(&self) -> Result<(PathBuf, u64)> {
+        let directory = self.values.get(DIRECTORY).map_or_else(std::env::temp_dir, PathBuf::from);
+        Ok((directory, self.bytes(DISK_LIMIT, DISK_BYTES)?))
     }
 
     fn bytes(&self, key: &str, default: u64) -> Result<u64> {

@@ -15,6 +15,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+use crate::catalog::secrets::masked;
 use crate::error::Error;
 
 /// Characters of a line that are shown around a mistake.
@@ -29,6 +30,8 @@ pub fn render(error: &Error, text: &str, color: bool) -> String {
         let _ = write!(out, " {}", paint("2", &format!("[{code}]")));
     }
     if let Some(span) = &error.span {
+        // What is shown may be kept in some other program's log.
+        let text = &*masked(text);
         let start = floor(text, span.start);
         let end = floor(text, span.end).max(start);
         let excerpt = Excerpt::new(text, start, end);
@@ -161,7 +164,8 @@ fn escape_where(text: &str, hostile: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-fn is_hostile(c: char) -> bool {
+/// Whether a character steers a terminal, turns the direction of text, or cannot be seen.
+pub(crate) fn is_hostile(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')

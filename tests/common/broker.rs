@@ -40,10 +40,23 @@ pub struct Broker {
     addresses: String,
     /// Where clients that log in connect to, if the process is ours.
     sasl_address: Option<String>,
+    /// The addresses of further listeners, by name.
+    listeners: Vec<(&'static str, String)>,
     /// Where clients are to connect to whom a proxy connects to the broker, and the broker's ports for these.
     proxied: Vec<(TcpListener, u16)>,
     /// The process, if it is ours.
     node: Option<Node>,
+}
+
+/// What a broker has beside what all have.
+#[derive(Default)]
+pub struct Additions<'a> {
+    /// Names of further listeners, with their security protocols.
+    pub listeners: &'a [(&'static str, &'static str)],
+    /// More arguments for the formatting of its data.
+    pub format: Vec<String>,
+    /// More lines of its configuration.
+    pub properties: String,
 }
 
 /// A broker process of ours.
@@ -58,7 +71,7 @@ pub fn shared() -> &'static Broker {
     static SHARED: OnceLock<Broker> = OnceLock::new();
     SHARED.get_or_init(|| match std::env::var("TIDEMILL_TEST_BROKERS") {
         Ok(addresses) if !addresses.is_empty() => {
-            Broker { addresses, sasl_address: None, proxied: Vec::new(), node: None }
+            Broker { addresses, sasl_address: None, listeners: Vec::new(), proxied: Vec::new(), node: None }
         }
         _ => Broker::start_own(),
     })
@@ -77,6 +90,14 @@ impl Broker {
 
     /// The same, with a directory for its data that something is done to before.
     pub fn start_with(proxied: usize, prepare: impl Fn(&Path)) -> Self {
+        Self::start_adding(proxied, |directory| {
+            prepare(directory);
+            Additions::default()
+        })
+    }
+
+    /// The same, with what is added for that directory.
+    pub fn start_adding<'a>(proxied: usize, prepare: impl Fn(&Path) -> Additions<'a>) -> Self {
         for attempt in 1.. {
             match Self::try_start(proxied, &prepare) {
                 Ok(broker) => return broker,
@@ -87,30 +108,33 @@ impl Broker {
         unreachable!("the last attempt returns or panics")
     }
 
-    fn try_start(proxied: usize, prepare: &dyn Fn(&Path)) -> Result<Self, String> {
+    fn try_start<'a>(proxied: usize, prepare: &dyn Fn(&Path) -> Additions<'a>) -> Result<Self, String> {
         let java = java_command_line();
         let directory = new_directory();
-        prepare(&directory);
-        let ports = free_ports(3 + 2 * proxied);
+        let added = prepare(&directory);
+        let ports = free_ports(3 + 2 * proxied + added.listeners.len());
         let (client_port, sasl_port) = (ports[0], ports[2]);
-        let proxied: Vec<[u16; 2]> = ports[3..].chunks(2).map(|pair| [pair[0], pair[1]]).collect();
+        let (more, proxied) = ports[3..].split_at(added.listeners.len());
+        let more: Vec<_> = added.listeners.iter().zip(more).map(|((name, kind), port)| (*name, *kind, *port)).collect();
+        let proxied: Vec<[u16; 2]> = proxied.chunks(2).map(|pair| [pair[0], pair[1]]).collect();
         let listen = |[port, broker]: &[u16; 2]| TcpListener::bind(("127.0.0.1", *port)).map(|found| (found, *broker));
         let listeners: Result<Vec<_>, _> = proxied.iter().map(listen).collect();
         let config = directory.join("server.properties");
-        fs::write(&config, server_properties(&directory, [ports[0], ports[1], ports[2]], &proxied))
-            .expect("a file in target/");
+        let properties = server_properties(&directory, [ports[0], ports[1], ports[2]], &proxied, &more);
+        fs::write(&config, properties + &added.properties).expect("a file in target/");
         let config = config.to_str().expect("the path of the repository is UTF-8");
         let log = directory.join("broker.log");
 
         let format =
             [&java[..], &["kafka.tools.StorageTool", "format", "-c", config, "-t", CLUSTER_ID].map(Into::into)];
-        run(&format.concat());
+        run(&[format.concat(), added.format].concat());
 
         let serve = [&java[..], &["kafka.Kafka", config].map(Into::into)].concat();
         let node = Node { keeper: Keeper::new(&directory, &log, &serve), log, pid: 0 };
         let mut broker = Self {
             addresses: format!("127.0.0.1:{client_port}"),
             sasl_address: Some(format!("127.0.0.1:{sasl_port}")),
+            listeners: more.iter().map(|(name, _, port)| (*name, format!("127.0.0.1:{port}"))).collect(),
             proxied: listeners.map_err(|error| error.to_string())?,
             node: Some(node),
         };
@@ -127,6 +151,17 @@ impl Broker {
     /// ours.
     pub fn sasl_address(&self) -> Option<&str> {
         self.sasl_address.as_deref()
+    }
+
+    /// Where its data and its configuration are, if the process is ours.
+    pub fn directory(&self) -> Option<&Path> {
+        self.node.as_ref()?.log.parent()
+    }
+
+    /// Where clients connect to one of the listeners that were added.
+    pub fn listener(&self, name: &str) -> &str {
+        let found = self.listeners.iter().find(|(of, _)| *of == name);
+        &found.unwrap_or_else(|| panic!("there is no listener {name}")).1
     }
 
     /// The network before one of the addresses of [`Broker::start_proxied`].
@@ -325,14 +360,16 @@ pub const SASL_USER: (&str, &str) = ("reader", "right-password");
 const CLUSTER_ID: &str = "dGlkZW1pbGwtdGVzdHMtMQ";
 
 /// One node, both broker and controller, small and quick to start.
-fn server_properties(directory: &Path, ports: [u16; 3], proxied: &[[u16; 2]]) -> String {
+fn server_properties(directory: &Path, ports: [u16; 3], proxied: &[[u16; 2]], more: &[(&str, &str, u16)]) -> String {
     let [client_port, controller_port, sasl_port] = ports;
     let list = |text: &dyn Fn(usize, [u16; 2]) -> String| {
         proxied.iter().enumerate().map(|(number, ports)| text(number, *ports)).collect::<String>()
     };
-    let listeners = list(&|number, [_, broker]| format!(",PROXIED{number}://127.0.0.1:{broker}"));
-    let advertised = list(&|number, [port, _]| format!(",PROXIED{number}://127.0.0.1:{port}"));
-    let protocols = list(&|number, _| format!(",PROXIED{number}:PLAINTEXT"));
+    let more_listeners: String = more.iter().map(|(name, _, port)| format!(",{name}://127.0.0.1:{port}")).collect();
+    let more_protocols: String = more.iter().map(|(name, kind, _)| format!(",{name}:{kind}")).collect();
+    let listeners = list(&|number, [_, broker]| format!(",PROXIED{number}://127.0.0.1:{broker}")) + &more_listeners;
+    let advertised = list(&|number, [port, _]| format!(",PROXIED{number}://127.0.0.1:{port}")) + &more_listeners;
+    let protocols = list(&|number, _| format!(",PROXIED{number}:PLAINTEXT")) + &more_protocols;
     let (user, password) = SASL_USER;
     let data = directory.join("data");
     let data = data.display();

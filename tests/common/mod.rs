@@ -8,3 +8,5 @@ pub mod oracle;
 pub mod program;
 pub mod proxy;
 pub mod records;
+pub mod screen;
+pub mod security;

@@ -22,15 +22,19 @@ pub fn start_tidemill<S: AsRef<OsStr>>(arguments: &[S]) -> Running {
 
 /// The same, with variables in its environment.
 pub fn start_tidemill_with<S: AsRef<OsStr>>(variables: &[(&str, &str)], arguments: &[S]) -> Running {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
-    // What the machine's user has set must not reach the tests.
-    command
-        .env_remove("TIDEMILL_BROKERS")
-        .env_remove("KAFKA_BROKERS")
-        .env("XDG_CONFIG_HOME", "/nowhere")
-        .args(arguments);
-    command.envs(variables.iter().copied());
+    let mut command = command();
+    command.args(arguments).envs(variables.iter().copied());
     Running::start(&mut command)
+}
+
+/// The program, without arguments yet. What the machine's user has set does not reach it.
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+    for variable in ["TIDEMILL_BROKERS", "KAFKA_BROKERS", "KAFKA_BOOTSTRAP_SERVERS", "TIDEMILL_PROFILE", "RUST_LOG"] {
+        command.env_remove(variable);
+    }
+    command.env("XDG_CONFIG_HOME", "/nowhere");
+    command
 }
 
 /// What a program left when it ended.

@@ -166,11 +166,12 @@ fn no_secret_is_ever_shown() {
 #[test]
 fn a_profile_logs_in_and_the_doctor_looks_at_each_step() {
     let home = home("");
+    shared().topic("config-doctor", 1);
     let finished = run(home.path(), &[], &["-b", shared().addresses(), "-o", "tsv", "doctor"]);
     assert_eq!(finished.code, 0, "{finished:#?}");
     for line in [
         "connection\twell\t",
-        "login\twell\tPLAINTEXT\n",
+        "login\twell\tPLAINTEXT, as User:ANONYMOUS\n",
         "permissions\twell\t",
         "transactions\twell\t",
         "disk\twell\t",
@@ -191,7 +192,7 @@ fn a_profile_logs_in_and_the_doctor_looks_at_each_step() {
     );
     fs::write(home.path().join("tidemill/config.toml"), file).unwrap();
     let finished = run(home.path(), &[], &["--profile", "dev", "-o", "tsv", "doctor"]);
-    assert!(finished.stdout.contains(&format!("login\twell\tSASL_PLAINTEXT, as {user}\n")), "{finished:#?}");
+    assert!(finished.stdout.contains(&format!("login\twell\tSASL_PLAINTEXT, as User:{user}\n")), "{finished:#?}");
     fs::write(&secret, "wrong").unwrap();
     let finished = run(home.path(), &[], &["--profile", "dev", "-o", "tsv", "doctor"]);
     assert!(finished.code == 3 && finished.stdout.contains("login\tbad\t"), "{finished:#?}");

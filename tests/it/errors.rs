@@ -3,7 +3,9 @@
 use tidemill::error::{Error, codes};
 use tidemill::runtime::{Engine, EngineConfig, Outcome};
 
+use crate::common::broker::{shared, unique_name};
 use crate::common::program::tidemill;
+use crate::common::security::{ALICE, LOGIN, secured};
 
 const TABLES: &str = "
     CREATE TABLE t (a BIGINT, s STRING, ts TIMESTAMP(3), WATERMARK FOR ts AS ts)
@@ -34,6 +36,8 @@ fn errors_have_a_code_a_place_and_a_hint() {
         ("INSERT INTO sinc SELECT 1, 2", "TM0101", "sinc", "did you mean \"sink\"?"),
         ("SELECT b FROM t", "TM0102", "b", "there are a, s, ts"),
         ("SELECT A FROM t", "TM0102", "A", "told apart by their case"),
+        ("SELECT pirce FROM (VALUES (1)) AS v (price)", "TM0102", "pirce", "did you mean price?"),
+        ("SELECT x.a FROM t", "TM0102", "x.a", "did you mean"),
         ("SELECT window_end FROM t", "TM0102", "window_end", "FROM TUMBLE("),
         ("SELECT uper(s) FROM t", "TM0103", "uper", "did you mean upper?"),
         (
@@ -47,6 +51,12 @@ fn errors_have_a_code_a_place_and_a_hint() {
             "TM0104",
             "'properties.group.idd'",
             "did you mean 'properties.group.id'?",
+        ),
+        (
+            "CREATE TABLE x (a INT) WITH ('connector' = 'kafka', 'topic' = 't', 'format' = 'jsn'); SELECT a FROM x",
+            "TM0106",
+            "",
+            "json",
         ),
         ("SET 'paralelism.default' = '4'", "TM0105", "'paralelism.default'", "did you mean 'parallelism.default'?"),
         ("CREATE TABLE x (a INT) WITH ('connector' = 'kafak')", "TM0106", "'kafak'", "did you mean 'kafka'?"),
@@ -103,6 +113,8 @@ fn errors_have_a_code_a_place_and_a_hint() {
             "MAX(s)",
         ),
         ("SELECT a FROM t WHERE COUNT(*) > 1", "TM0404", "", "HAVING"),
+        ("SELECT * FROM t WHERE ts > a", "TM0401", "", "CAST(x AS type)"),
+        ("SELECT * FROM t WHERE ts BETWEEN 'a' AND 'b'", "TM0405", "", "TIMESTAMP '2024-01-31 10:00:00'"),
         ("SELECT * FROM t WHERE ts > 'yesterday'", "TM0405", "'yesterday'", "TIMESTAMP '2024-01-31 10:00:00'"),
         ("SELECT CAST('x' AS INT)", "TM0406", "'x'", "TRY_CAST"),
         ("INSERT INTO sink SELECT a FROM t", "TM0407", "SELECT a FROM t", "the sink: a, n"),
@@ -116,19 +128,94 @@ fn errors_have_a_code_a_place_and_a_hint() {
     for (text, code, pointed, hint) in cases {
         let (error, at) = error_of(text);
         let got_hint = error.hint.clone().unwrap_or_default();
+        // A sentence of ours, in SQL's words, and something to do.
+        let theirs = ["Utf8", "Int64", "Float64", "LogicalPlan", "Error during", "failed to", "This feature"];
+        let is_ours = !theirs.iter().any(|word| error.message.contains(word) || got_hint.contains(word));
+        let is_sentence = !error.message.ends_with('.') && !error.message.contains('\n') && is_ours;
         let is_pointed = pointed.is_empty() || (pointed == "'" && !at.is_empty()) || at == pointed;
-        if error.code() != Some(code) || !is_pointed || !got_hint.contains(hint) {
+        if error.code() != Some(code) || !is_pointed || !is_sentence || !got_hint.contains(hint) {
             wrong.push(format!("{text}\n  {:?} at {at:?}: {error}; {got_hint}", error.code()));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 
-    // Those that need a broker, or its absence, have their examples elsewhere.
-    let elsewhere = ["TM0110", "TM0205", "TM0501", "TM0601", "TM0602", "TM0603", "TM0604"];
+    // Those that are about a broker have theirs below.
     for code in codes::CODES {
         let has_case = cases.iter().any(|(_, with, ..)| *with == code.code);
-        assert!(has_case != elsewhere.contains(&code.code), "{} has no example, or is one too many", code.code);
+        assert!(has_case != OUTSIDE.contains(&code.code), "{} has no example, or is one too many", code.code);
     }
+}
+
+/// Codes of errors that come from outside: a broker, or what its topics hold, or the program's flags.
+const OUTSIDE: [&str; 7] = ["TM0110", "TM0205", "TM0501", "TM0601", "TM0602", "TM0603", "TM0604"];
+
+#[test]
+fn errors_from_outside_have_a_code_and_a_hint_too() {
+    let broker = shared();
+    let topic = broker.topic("errors-orders", 1);
+    broker.produce(&topic, ["{\"a\":1}", "no json"]);
+    let table = |topic: &str| {
+        format!(
+            "CREATE TABLE x (a INT) WITH ('connector' = 'kafka', 'topic' = '{topic}', 'format' = 'json', \
+             'scan.startup.mode' = 'earliest-offset', 'scan.bounded.mode' = 'latest-offset'); SELECT a FROM x"
+        )
+    };
+    let misspelt = table(&topic.replace("orders", "ordres"));
+    let denied = unique_name("errors-denied");
+    let secured = secured();
+    let sasl = broker.sasl_address().unwrap_or(secured.broker.addresses());
+    let ca = format!("ssl.ca.location={}", secured.file("ca.pem"));
+    let password = format!("sasl.password={}", ALICE.1);
+    let login = ["-X", "sasl.mechanism=PLAIN", "-X", "sasl.username=alice"];
+    // Where, flags, statements, exit code, code, a part of the message, a part of the hint.
+    let cases = [
+        (broker.addresses(), &[][..], misspelt, 3, "TM0110", "there is no topic", "did you mean \"errors-orders"),
+        (broker.addresses(), &[], "SELECT ${nme}".into(), 1, "TM0205", "no variable nme", "--var nme="),
+        (broker.addresses(), &[], table(&topic), 4, "TM0501", "partition 0, offset 1", "'scan.on-error' = 'skip'"),
+        ("127.0.0.1:1", &[], table("t"), 3, "TM0601", "no broker answered", "is it running"),
+        (
+            sasl,
+            &[&login[..], &["-X", "security.protocol=SASL_PLAINTEXT", "-X", "sasl.password=no"]].concat(),
+            table("t"),
+            3,
+            "TM0602",
+            "does not accept the credentials of user \"alice\"",
+            "an administrator",
+        ),
+        (
+            broker.addresses(),
+            &["-X", "security.protocol=SSL"],
+            table("t"),
+            3,
+            "TM0603",
+            "does not speak TLS at this port",
+            "'properties.security.protocol'",
+        ),
+        (
+            secured.broker.listener(LOGIN),
+            &[&login[..], &["-X", "security.protocol=SASL_SSL", "-X", &ca, "-X", &password]].concat(),
+            table(&denied),
+            3,
+            "TM0604",
+            "does not let User:alice see topic",
+            "must grant User:alice DESCRIBE",
+        ),
+    ];
+    assert!(cases.iter().map(|case| case.4).eq(OUTSIDE));
+    std::thread::scope(|scope| {
+        for (address, flags, statements, exit_code, code, message, hint) in &cases {
+            scope.spawn(move || {
+                let arguments = [&["-b", address, "--json-errors", "-q", "-c", statements][..], flags].concat();
+                let finished = tidemill(&arguments);
+                let last = finished.stderr.lines().last().unwrap_or_default();
+                let error: serde_json::Value = serde_json::from_str(last).unwrap_or_else(|_| panic!("{finished:#?}"));
+                let error = &error["error"];
+                let says = |field: &str, part: &str| error[field].as_str().is_some_and(|text| text.contains(part));
+                let is_good = error["code"] == *code && says("message", message) && says("hint", hint);
+                assert!(is_good && finished.code == *exit_code, "{code}: {finished:#?}");
+            });
+        }
+    });
 }
 
 #[test]

@@ -21,7 +21,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use tidemill::error::{Error, Result};
 use tidemill::runtime::Rows;
-use tidemill::sql::diagnostics::escape_lines;
+use tidemill::sql::diagnostics::{escape, escape_lines};
 
 use super::Stop;
 use super::args::Form;
@@ -96,8 +96,10 @@ impl Output {
 
     /// A text that is a result (a plan, a statement), ready to be written.
     pub fn text(&self, text: &str) -> Vec<u8> {
-        let text = if self.is_for_the_eyes() { escape_lines(text) } else { text.into() };
-        format!("{}\n", text.trim_end_matches('\n')).into_bytes()
+        // A statement may be indented by tabs, and whoever reads it from a pipe may want to execute it.
+        let kept = if self.is_for_the_eyes() { None } else { Some('\t') };
+        let parts: Vec<_> = text.split(|c| Some(c) == kept).map(escape_lines).collect();
+        format!("{}\n", parts.join("\t").trim_end_matches('\n')).into_bytes()
     }
 
     /// Writes what has been made ready; it is out when this returns.
@@ -129,11 +131,6 @@ impl Printer {
         self.output.write(&self.text)
     }
 
-    /// The rows so far.
-    pub fn rows(&self) -> u64 {
-        self.rows
-    }
-
     /// The end of the rows; answers how many there were.
     pub fn end(mut self) -> Result<u64, Stop> {
         self.text.clear();
@@ -148,6 +145,18 @@ const VALUES: FormatOptions<'static> = FormatOptions::new()
     .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.f"))
     .with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f%:z"))
     .with_datetime_format(Some("%Y-%m-%d %H:%M:%S%.f"));
+
+/// The values of a batch as people see them, row by row, escaped.
+pub fn cells(batch: &RecordBatch) -> Result<Vec<String>> {
+    let formatters = formatters(batch, &table::OPTIONS)?;
+    let mut cells = Vec::with_capacity(batch.num_rows() * formatters.len());
+    for row in 0..batch.num_rows() {
+        for formatter in &formatters {
+            cells.push(escape(&formatter.value(row).try_to_string()?).into_owned());
+        }
+    }
+    Ok(cells)
+}
 
 /// The columns of a batch, for showing their values.
 fn formatters<'a>(batch: &'a RecordBatch, options: &'a FormatOptions<'a>) -> Result<Vec<ArrayFormatter<'a>>> {

@@ -15,7 +15,7 @@ use arrow::util::display::FormatOptions;
 use tidemill::error::Result;
 use tidemill::sql::diagnostics::{escape, width};
 
-use super::{RowWriter, VALUES, formatters};
+use super::{RowWriter, VALUES, cells};
 
 pub(super) const OPTIONS: FormatOptions<'static> = VALUES.with_null("NULL");
 
@@ -61,14 +61,7 @@ impl TableWriter {
 
 impl RowWriter for TableWriter {
     fn write(&mut self, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<()> {
-        let formatters = formatters(batch, &OPTIONS)?;
-        let mut cells = Vec::with_capacity(batch.num_rows() * self.columns.len());
-        for row in 0..batch.num_rows() {
-            for formatter in &formatters {
-                let text = formatter.value(row).try_to_string()?;
-                cells.push(escape(&text).into_owned());
-            }
-        }
+        let cells = cells(batch)?;
         if !self.has_header {
             for row in cells.chunks(self.columns.len().max(1)) {
                 for (column, text) in self.columns.iter_mut().zip(row) {

@@ -14,8 +14,8 @@ use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{BaseProducer, Producer};
 
+use super::access::client_error;
 use super::client::{END_WAIT_MAX, Watcher};
-use super::properties::client_error;
 use crate::connectors::CancelToken;
 use crate::error::{Error, Result};
 
@@ -49,7 +49,9 @@ pub struct TransactionalProducer {
 impl TransactionalProducer {
     /// A producer that has not yet said who it is.
     pub fn new(config: &ClientConfig, watcher: Watcher) -> Result<Self> {
-        let producer: BaseProducer<Watcher> = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
+        let properties = watcher.properties().clone();
+        let producer: BaseProducer<Watcher> =
+            config.create_with_context(watcher).map_err(|e| client_error(&e, &properties))?;
         let producer = Arc::new(producer);
         let (calls, to_make) = sync_channel::<Call>(1);
         let (done, ended) = channel();
@@ -193,13 +195,15 @@ impl Drop for TransactionalProducer {
 mod tests {
     use rdkafka::error::RDKafkaErrorCode;
 
+    use crate::connectors::kafka::ClientProperties;
+
     use super::*;
 
     fn producer() -> TransactionalProducer {
         let mut config = ClientConfig::new();
         // Nobody listens there.
         config.set("bootstrap.servers", "127.0.0.1:9").set("transactional.id", "t");
-        TransactionalProducer::new(&config, Watcher::quiet("a test", "nowhere")).unwrap()
+        TransactionalProducer::new(&config, Watcher::quiet("a test", &ClientProperties::default())).unwrap()
     }
 
     #[test]

@@ -18,6 +18,8 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
 use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 
+use super::access::Report;
+use super::properties::ClientProperties;
 use crate::error::Error;
 
 /// How long a client may take to end before it is left behind.
@@ -34,15 +36,6 @@ const UNTOLD_MAX: Duration = Duration::from_millis(500);
 /// How long a wait may take before people who ask hear of it. A burst of rows takes its time, too.
 const UNSAID_MAX: Duration = Duration::from_secs(5);
 
-/// What is known about why a broker cannot be reached.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// librdkafka's class of the error.
-    pub code: RDKafkaErrorCode,
-    /// Its text; names hosts and ports, no credentials.
-    pub text: String,
-}
-
 #[derive(Default)]
 struct State {
     /// The last report that names a cause.
@@ -55,6 +48,8 @@ struct State {
     undelivered: Option<RDKafkaErrorCode>,
     /// Set when the client has given up for good.
     fatal: Option<Report>,
+    /// A topic of a transaction that the broker has not let this user write to.
+    write_denied: Option<String>,
     /// Why offsets were not committed to the group.
     uncommitted: Option<RDKafkaErrorCode>,
 }
@@ -63,13 +58,15 @@ struct State {
 pub struct Watcher {
     /// What the client is for, in words: `the source "clicks"`.
     what: String,
-    brokers: String,
+    properties: ClientProperties,
     state: Mutex<State>,
     /// Mirrors `away_since` and `undelivered`, so that the hot paths need no lock.
     away: AtomicBool,
     failed: AtomicBool,
     /// A connection broke, or a request got no answer, since somebody asked.
     disturbed: AtomicBool,
+    /// The broker has not let this user use the consumer group.
+    group_denied: AtomicBool,
     /// Since when somebody waits for this client's answers.
     waiting: Mutex<Option<SystemTime>>,
     /// Whoever asks reports an outage as an error; nothing is said on the way.
@@ -77,29 +74,30 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    pub fn new(what: impl Into<String>, brokers: &str) -> Self {
+    pub fn new(what: impl Into<String>, properties: &ClientProperties) -> Self {
         Self {
             what: what.into(),
-            brokers: brokers.to_owned(),
+            properties: properties.without_broker(),
             state: Mutex::default(),
             away: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             disturbed: AtomicBool::new(false),
+            group_denied: AtomicBool::new(false),
             waiting: Mutex::default(),
             is_quiet: false,
         }
     }
 
     /// For a client whose outages are its caller's to tell.
-    pub fn quiet(what: impl Into<String>, brokers: &str) -> Self {
-        let mut watcher = Self::new(what, brokers);
+    pub fn quiet(what: impl Into<String>, properties: &ClientProperties) -> Self {
+        let mut watcher = Self::new(what, properties);
         watcher.is_quiet = true;
         watcher
     }
 
     /// The cluster's address.
     pub fn brokers(&self) -> &str {
-        &self.brokers
+        self.properties.brokers()
     }
 
     /// Whether somebody waits for this client's answers from now on.
@@ -112,7 +110,7 @@ impl Watcher {
     pub fn trouble_of_wait(&self) -> Option<String> {
         let since = (*self.waiting.lock().unwrap_or_else(PoisonError::into_inner))?;
         let is_long = since.elapsed().is_ok_and(|waited| UNSAID_MAX <= waited);
-        let slow = || format!("waiting for the broker at {} since {}", self.brokers, shown(since));
+        let slow = || format!("waiting for the broker at {} since {}", self.brokers(), shown(since));
         self.trouble().or_else(|| is_long.then(slow))
     }
 
@@ -140,6 +138,16 @@ impl Watcher {
         self.disturbed.swap(false, Ordering::AcqRel)
     }
 
+    /// A topic of a transaction that the broker has not let this user write to.
+    pub fn write_denied(&self) -> Option<String> {
+        self.state().write_denied.clone()
+    }
+
+    /// Whether the broker has not let this user use the consumer group.
+    pub fn is_group_denied(&self) -> bool {
+        self.group_denied.load(Ordering::Acquire)
+    }
+
     /// Why offsets were not committed to the group, if that has happened since this was asked last.
     pub fn take_uncommitted(&self) -> Option<RDKafkaErrorCode> {
         self.state().uncommitted.take()
@@ -165,8 +173,8 @@ impl Watcher {
         state.cause = None;
         state.away_since = None;
         let was_told = state.noticed.take().is_some_and(|(_, told)| told);
-        if was_told && away().remove(&self.brokers) {
-            tracing::info!("{}: the broker at {} is back", self.what, self.brokers);
+        if was_told && away().remove(self.brokers()) {
+            tracing::info!("{}: the broker at {} is back", self.what, self.brokers());
         }
     }
 
@@ -181,9 +189,9 @@ impl Watcher {
             return;
         }
         *told = true;
-        if away().insert(self.brokers.clone()) {
+        if away().insert(self.brokers().to_owned()) {
             let cause = state.cause.as_ref().map(|c| format!(" ({})", c.text)).unwrap_or_default();
-            tracing::warn!("{}: the broker at {} cannot be reached{cause}; waiting", self.what, self.brokers);
+            tracing::warn!("{}: the broker at {} cannot be reached{cause}; waiting", self.what, self.brokers());
         }
     }
 
@@ -196,32 +204,22 @@ impl Watcher {
         let state = self.state();
         let since = shown(state.away_since?);
         let cause = state.cause.as_ref().map(|c| format!(" ({})", c.text)).unwrap_or_default();
-        Some(format!("broker {} is away since {since}{cause}; waiting", self.brokers))
+        Some(format!("broker {} is away since {since}{cause}; waiting", self.brokers()))
     }
 
     /// The error for a call that got no answer, naming the cause if one was reported.
     pub fn unreachable(&self, waited: Duration) -> Error {
-        let brokers = &self.brokers;
-        let cause = self.cause();
-        let text = cause.as_ref().map(|c| format!(": {}", c.text)).unwrap_or_default();
-        match cause.map(|c| c.code) {
-            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => Error::upstream(
-                format!("the broker at {brokers} does not accept the credentials{text}"),
-            )
-            .hint("check 'properties.sasl.mechanism', 'properties.sasl.username' and 'properties.sasl.password'"),
-            Some(RDKafkaErrorCode::SSL) => {
-                Error::upstream(format!("the broker at {brokers} cannot be reached over TLS{text}"))
-                    .hint("check 'properties.security.protocol' and 'properties.ssl.ca.location'")
-            }
-            Some(RDKafkaErrorCode::Resolve) => {
-                Error::upstream(format!("the name of the broker at {brokers} cannot be resolved{text}"))
-                    .hint("check the host in 'properties.bootstrap.servers', and that the name resolves here")
-                    .transient()
-            }
-            _ => Error::upstream(format!("no broker answered at {brokers} within {} s{text}", waited.as_secs()))
-                .hint("is it running, and is this its address? 'properties.bootstrap.servers' or --brokers names it")
-                .transient(),
-        }
+        self.properties.unreachable(self.cause().as_ref(), waited)
+    }
+
+    /// The error that waiting longer cannot help against, if there is one.
+    pub fn verdict(&self) -> Option<Error> {
+        self.properties.verdict(&self.cause()?)
+    }
+
+    /// How the client reaches its cluster, and as whom.
+    pub fn properties(&self) -> &ClientProperties {
+        &self.properties
     }
 }
 
@@ -237,7 +235,7 @@ impl Drop for Watcher {
     fn drop(&mut self) {
         // Whoever notices the next outage shall say so, even if this client never saw the end of its own.
         if self.state().noticed.is_some_and(|(_, told)| told) {
-            away().remove(&self.brokers);
+            away().remove(self.brokers());
         }
     }
 }
@@ -254,8 +252,8 @@ fn names_a_cause(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Whether waiting longer cannot help.
-pub fn is_hopeless(code: RDKafkaErrorCode) -> bool {
+/// Whether waiting longer may be of no help.
+fn is_hopeless(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
         RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::SSL
@@ -266,6 +264,10 @@ impl ClientContext for Watcher {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         if facility == "REQTMOUT" {
             self.disturbed.store(true, Ordering::Release);
+        }
+        // Only the log tells which topic it is: the rows of all topics are then reported as thrown away.
+        if facility == "ADDPARTS" && text.contains("Topic authorization failed") {
+            self.state().write_denied = text.split('"').nth(1).map(str::to_owned);
         }
         // Each of these comes again as an error, which is where it is judged; so it is not said twice.
         match level {
@@ -281,10 +283,11 @@ impl ClientContext for Watcher {
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else { return };
         tracing::debug!(target: "librdkafka", "{}: {code:?}: {reason}", self.what);
-        // A port without TLS hangs up in the middle of the handshake, which librdkafka takes for a broken connection.
-        let in_handshake = code == RDKafkaErrorCode::BrokerTransportFailure && reason.contains("SSL handshake failed");
-        let code = if in_handshake { RDKafkaErrorCode::SSL } else { code };
-        let report = Report { code, text: reason.to_owned() };
+        if code == RDKafkaErrorCode::GroupAuthorizationFailed {
+            self.group_denied.store(true, Ordering::Release);
+        }
+        let report = Report::new(code, reason);
+        let code = report.code;
         if matches!(
             code,
             RDKafkaErrorCode::BrokerTransportFailure
@@ -336,6 +339,12 @@ impl ProducerContext for Watcher {
             }
         }
     }
+}
+
+/// Drops a client on a thread of its own, and waits for nothing: for clients that have only asked. That takes some 50 ms.
+pub fn leave<T: Send + 'static>(client: T) {
+    // Without a thread the closure, and the client in it, have been dropped already.
+    let _ = thread::Builder::new().name("kafka-end".to_owned()).spawn(move || drop(client));
 }
 
 /// Drops a client on a thread of its own: ending one can hang for ever when the broker is away. After the deadline it

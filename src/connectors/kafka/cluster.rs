@@ -4,6 +4,7 @@
 //! which broker, which topic, and what to do.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
@@ -13,8 +14,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataPartition};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::access::{client_error, denied_group, refused_question};
 use super::client::{self, Watcher};
-use super::properties::{ClientProperties, client_error};
+use super::properties::ClientProperties;
 use crate::catalog::options::nearest;
 use crate::error::{Error, Result};
 
@@ -23,6 +25,9 @@ const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
 /// Until the first look at why no answer comes; each next one waits twice as long.
 const SLICE: Duration = Duration::from_millis(500);
+
+/// Before a broker is asked again that has not settled.
+const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 
 /// A topic as the cluster describes it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,8 +54,8 @@ impl Cluster {
             &[("isolation.level", "read_committed"), ("socket.timeout.ms", "10000")],
             &[("group.id", &group), ("enable.auto.commit", "false"), ("allow.auto.create.topics", "false")],
         );
-        let watcher = Watcher::quiet("the cluster's client", properties.brokers());
-        let client = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
+        let watcher = Watcher::quiet("the cluster's client", &properties);
+        let client = config.create_with_context(watcher).map_err(|e| client_error(&e, &properties))?;
         Ok(Self { properties, wait: ANSWER_WAIT, client: Some(client) })
     }
 
@@ -93,12 +98,16 @@ impl Cluster {
                 }
                 Err(error) => {
                     self.listen();
-                    let hopeless = self.watcher().cause().is_some_and(|c| client::is_hopeless(c.code));
-                    if hopeless || start.elapsed() >= self.wait {
+                    let silent = self.watcher().cause().is_none() && self.properties.embedded().is_none();
+                    let missing_tls = || silent.then(|| self.properties.missing_tls()).flatten();
+                    if let Some(error) = self.watcher().verdict().or_else(missing_tls) {
+                        return Err(error);
+                    }
+                    if start.elapsed() >= self.wait {
                         return Err(self.failed(&error, "the list of topics", start.elapsed()));
                     }
                     // An answer that says no comes at once: do not ask again in a tight loop.
-                    std::thread::sleep(Duration::from_millis(20));
+                    thread::sleep(Duration::from_millis(20));
                     slice = (slice * 2).min(self.wait.saturating_sub(start.elapsed())).max(SLICE);
                 }
             }
@@ -116,10 +125,7 @@ impl Cluster {
                 | RDKafkaErrorCode::Resolve,
             )
             | None => self.watcher().unreachable(waited),
-            Some(code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed)) => {
-                Error::upstream(format!("the broker at {} does not allow this user {what}: {code}", self.brokers()))
-                    .hint("grant it on the broker (READ and DESCRIBE on the topic, READ on the group)")
-            }
+            Some(code) if let Some(error) = refused_question(code, what, &self.properties) => error,
             Some(code) => {
                 Error::upstream(format!("the broker at {} does not give {what}: {code}", self.brokers())).transient()
             }
@@ -150,11 +156,10 @@ impl Cluster {
             Some(RespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART | RespErr::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC) => {
                 Ok(None)
             }
-            Some(RespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED) => Err(Error::upstream(format!(
-                "the broker at {} does not let this user see topic \"{name}\"",
-                self.brokers()
-            ))
-            .hint("grant DESCRIBE and READ (for a sink: WRITE) on the topic to this user")),
+            Some(RespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED) => Err(self.properties.denied(
+                &format!("see topic \"{name}\""),
+                &format!("DESCRIBE, and READ or WRITE, on topic \"{name}\""),
+            )),
             Some(error) => {
                 let code = RDKafkaErrorCode::from(error);
                 Err(Error::upstream(format!("topic \"{name}\" is not available at {}: {code}", self.brokers()))
@@ -194,21 +199,42 @@ impl Cluster {
         if let Some(embedded) = self.properties.embedded() {
             return embedded.create_topic(name, partitions);
         }
-        let config = self.properties.config(&[], &[]);
-        let watcher = Watcher::new("the cluster's client", self.brokers());
-        let admin: AdminClient<Watcher> = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
         let new = NewTopic::new(name, partitions, TopicReplication::Fixed(replication));
-        let new = settings.iter().fold(new, |new, (key, value)| new.set(key, value));
+        self.ask_for(settings.iter().fold(new, |new, (key, value)| new.set(key, value)), false)?;
+        let start = Instant::now();
+        while self.find_topic(name)?.is_none() {
+            if start.elapsed() >= self.wait {
+                return Err(Error::upstream(format!("topic \"{name}\" was created but cannot be seen")).hint(format!(
+                    "an administrator of the broker must grant {} DESCRIBE on it",
+                    self.properties.principal()
+                )));
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Whether this user may create a topic of this name; none is made.
+    pub fn try_creation(&self, name: &str) -> Result<()> {
+        check_topic_name(name)?;
+        self.ask_for(NewTopic::new(name, 1, TopicReplication::Fixed(1)), true)
+    }
+
+    /// Asks for a new topic, or only whether there may be one.
+    fn ask_for(&self, new: NewTopic<'_>, only_asks: bool) -> Result<()> {
+        let name = new.name;
+        let config = self.properties.config(&[], &[]);
+        let watcher = Watcher::new("the cluster's client", &self.properties);
+        let admin: AdminClient<Watcher> =
+            config.create_with_context(watcher).map_err(|e| client_error(&e, &self.properties))?;
         let options = AdminOptions::new().request_timeout(Some(self.wait)).operation_timeout(Some(self.wait));
+        let options = options.validate_only(only_asks);
         let answer = futures::executor::block_on(admin.create_topics([&new], &options));
         client::end(admin);
         let refused = |code: RDKafkaErrorCode| match code {
             RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed => {
-                Error::upstream(format!(
-                    "the broker at {} does not let this user create topic \"{name}\"",
-                    self.brokers()
-                ))
-                .hint(format!("create topic \"{name}\" by hand, or grant CREATE to this user"))
+                let grants = format!("CREATE on topic \"{name}\", or create the topic");
+                self.properties.denied(&format!("create topic \"{name}\""), &grants)
             }
             _ => Error::upstream(format!("the broker at {} does not create topic \"{name}\": {code}", self.brokers()))
                 .hint(format!(
@@ -227,13 +253,6 @@ impl Cluster {
                 }
             }
         }
-        let start = Instant::now();
-        while self.find_topic(name)?.is_none() {
-            if start.elapsed() >= self.wait {
-                return Err(Error::upstream(format!("topic \"{name}\" was created but cannot be seen")));
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
         Ok(())
     }
 
@@ -242,7 +261,7 @@ impl Cluster {
         if self.properties.embedded().is_some() {
             return None;
         }
-        let watcher = Watcher::quiet("the cluster's client", self.brokers());
+        let watcher = Watcher::quiet("the cluster's client", &self.properties);
         let admin: AdminClient<Watcher> = self.properties.config(&[], &[]).create_with_context(watcher).ok()?;
         let options = AdminOptions::new().request_timeout(Some(self.wait));
         let of_topic = [ResourceSpecifier::Topic(topic)];
@@ -256,9 +275,13 @@ impl Cluster {
     pub fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64)> {
         let what = || format!("the offsets of topic \"{topic}\", partition {partition}");
         let start = Instant::now();
-        self.client()
-            .fetch_watermarks(topic, partition, self.wait)
-            .map_err(|e| self.failed(&e, &what(), start.elapsed()))
+        loop {
+            match self.client().fetch_watermarks(topic, partition, self.wait) {
+                // A broker that has just made the topic is not its leader yet.
+                Err(error) if is_settling(&error) && start.elapsed() < self.wait => thread::sleep(SETTLE_PAUSE),
+                answer => return answer.map_err(|e| self.failed(&e, &what(), start.elapsed())),
+            }
+        }
     }
 
     /// Per partition the offset of the first record at or after a time (ms), or `None` when there is none.
@@ -290,11 +313,22 @@ impl Cluster {
             list.add_partition(topic, *partition);
         }
         let start = Instant::now();
-        let found = self
-            .client()
-            .committed_offsets(list, self.wait)
-            .map_err(|e| self.failed(&e, "the offsets of the consumer group", start.elapsed()))?;
-        Ok(in_order(&found, partitions))
+        loop {
+            // While the coordinator of a group is not known, librdkafka waits; why it is not, it only reports.
+            match self.client().committed_offsets(list.clone(), SLICE.min(self.wait)) {
+                Ok(found) => return Ok(in_order(&found, partitions)),
+                Err(error) => {
+                    self.listen();
+                    if self.watcher().is_group_denied() {
+                        return Err(denied_group(&self.properties));
+                    }
+                    let is_slow = error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut);
+                    if !is_slow || self.wait <= start.elapsed() {
+                        return Err(self.failed(&error, "the offsets of the consumer group", start.elapsed()));
+                    }
+                }
+            }
+        }
     }
 
     /// Commits next offsets to the consumer group, without waiting. What goes wrong is only logged.
@@ -316,7 +350,8 @@ impl Cluster {
         for _ in 0..4 {
             let _ = self.client().poll(Duration::ZERO);
         }
-        self.watcher().take_uncommitted()
+        let denied = self.watcher().is_group_denied().then_some(RDKafkaErrorCode::GroupAuthorizationFailed);
+        self.watcher().take_uncommitted().or(denied)
     }
 }
 
@@ -325,7 +360,7 @@ impl Drop for Cluster {
         // The in-process broker must outlive its clients, also one that takes long to end.
         let embedded: Option<Arc<_>> = self.properties.embedded().cloned();
         if let Some(client) = self.client.take() {
-            client::end((client, embedded));
+            client::leave((client, embedded));
         }
     }
 }
@@ -334,6 +369,14 @@ fn topic_of(topic: &rdkafka::metadata::MetadataTopic) -> Topic {
     let mut partitions: Vec<i32> = topic.partitions().iter().map(MetadataPartition::id).collect();
     partitions.sort_unstable();
     Topic { name: topic.name().to_owned(), partitions }
+}
+
+/// Whether a topic has just been made, or is moving.
+fn is_settling(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable)
+    )
 }
 
 /// The offsets of a list in the order that was asked for.

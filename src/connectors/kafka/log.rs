@@ -12,10 +12,11 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::access::client_error;
 use super::batch::{Assignment, BatchConsumer, Event};
 use super::client::{self, Watcher};
 use super::cluster::Cluster;
-use super::properties::{ClientProperties, client_error};
+use super::properties::ClientProperties;
 use crate::connectors::CancelToken;
 use crate::error::{Error, Result};
 
@@ -43,6 +44,11 @@ const DELETE_WAIT: Duration = Duration::from_secs(30);
 /// What a log's topic is made with: nothing of it goes but what is deleted, and that in pieces of a moderate size.
 const SETTINGS: &[(&str, &str)] =
     &[("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1"), ("segment.bytes", "67108864")];
+
+/// What a job needs on the topic of its log.
+pub(super) fn grants(name: &str) -> String {
+    format!("READ, WRITE, DESCRIBE and DELETE on topic \"{name}\"")
+}
 
 /// Takes a record with its offset.
 type Take<'a> = &'a mut dyn FnMut(i64, &[u8]) -> Result<()>;
@@ -137,7 +143,14 @@ impl LogTopic {
     fn read_to(&self, high: i64, partition: i32, position: &mut i64, take: Take<'_>) -> Result<Option<Error>> {
         let Self { name, properties, cancel } = self;
         let config = properties.config(
-            &[("socket.timeout.ms", "10000"), ("fetch.wait.max.ms", "10"), ("queued.max.messages.kbytes", "16384")],
+            &[
+                ("socket.timeout.ms", "10000"),
+                ("fetch.wait.max.ms", "10"),
+                ("fetch.message.max.bytes", "8388608"),
+                ("queued.max.messages.kbytes", "65536"),
+                // Unless told so, the client waits for a second when that is reached.
+                ("fetch.queue.backoff.ms", "5"),
+            ],
             &[
                 ("isolation.level", "read_committed"),
                 ("check.crcs", "true"),
@@ -148,8 +161,9 @@ impl LogTopic {
                 ("auto.offset.reset", "error"),
             ],
         );
-        let watcher = Watcher::new(format!("the log \"{name}\""), properties.brokers());
-        let consumer: BaseConsumer<Watcher> = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
+        let watcher = Watcher::new(format!("the log \"{name}\""), properties);
+        let consumer: BaseConsumer<Watcher> =
+            config.create_with_context(watcher).map_err(|e| client_error(&e, properties))?;
         let mut consumer = BatchConsumer::new(consumer, &[Assignment { topic: name, partition, start: *position }])?;
         let (mut failure, mut refused) = (None, Ok(()));
         let mut heard = Instant::now();
@@ -166,6 +180,10 @@ impl LogTopic {
                 if refused.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             });
             std::mem::replace(&mut refused, Ok(()))?;
+            if failure.as_ref().is_some_and(|(code, _)| *code == RDKafkaErrorCode::TopicAuthorizationFailed) {
+                let deed = format!("read topic \"{name}\", which keeps the job's progress and state");
+                return Err(properties.denied(&deed, &grants(name)));
+            }
             let is_gone = failure.as_ref().is_some_and(|(code, _)| *code == RDKafkaErrorCode::AutoOffsetReset);
             if is_gone || (events == 0 && READ_WAIT < heard.elapsed()) {
                 let text = failure.map(|(_, text)| format!(": {text}")).unwrap_or_default();
@@ -217,9 +235,10 @@ impl LogTopic {
             list.add_partition_offset(&self.name, partition, Offset::Offset(offset))
                 .map_err(|_| Error::bug(format!("what is before offset {offset} cannot be deleted")))?;
         }
-        let watcher = Watcher::quiet("the deletion", self.properties.brokers());
+        let watcher = Watcher::quiet("the deletion", &self.properties);
         let config = self.properties.config(&[], &[]);
-        let admin: AdminClient<Watcher> = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
+        let admin: AdminClient<Watcher> =
+            config.create_with_context(watcher).map_err(|e| client_error(&e, &self.properties))?;
         let options = AdminOptions::new().request_timeout(Some(DELETE_WAIT)).operation_timeout(Some(DELETE_WAIT));
         let answer = futures::executor::block_on(admin.delete_records(&list, &options));
         client::end(admin);

@@ -12,6 +12,7 @@
 // Time-outs and outages are about the wall clock; nothing here decides about event time by it.
 #![allow(clippy::disallowed_methods)]
 
+mod access;
 mod batch;
 mod calls;
 mod client;
@@ -28,6 +29,7 @@ mod sink;
 mod source;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod topics;
 mod transactions;
 mod upsert;
@@ -38,6 +40,7 @@ pub use embedded::Embedded;
 pub use properties::{ClientProperties, property_names, property_notice};
 pub use sink::{KafkaSink, brokers_of, delivery};
 pub use source::KafkaSource;
+pub use tls::shake_hands;
 pub use topics::{TopicReader, TopicSummary};
 pub use transactions::Transactions;
 

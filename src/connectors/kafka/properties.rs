@@ -287,6 +287,11 @@ impl ClientProperties {
         Ok(())
     }
 
+    /// The same, without holding on to a broker inside this process.
+    pub(super) fn without_broker(&self) -> Self {
+        Self { embedded: None, ..self.clone() }
+    }
+
     /// `host:port,host:port`.
     pub fn brokers(&self) -> &str {
         self.pairs.get("bootstrap.servers").map_or("", String::as_str)
@@ -336,19 +341,6 @@ pub fn property_names() -> &'static [&'static str] {
 
 const BROKERS_HINT: &str =
     "add 'properties.bootstrap.servers' = 'host:9092' to WITH (..), or start with --brokers host:9092";
-
-/// What to say about a client that librdkafka refuses to make: its text may repeat a value only for settings that
-/// contradict each other, which are never secrets.
-pub(super) fn client_error(error: &KafkaError) -> Error {
-    match error {
-        KafkaError::ClientCreation(text) => Error::statement(format!("the Kafka client cannot be made: {text}"))
-            .hint("two client properties contradict each other, or a file that they name cannot be read"),
-        KafkaError::ClientConfig(_, _, key, _) => {
-            Error::statement(format!("the value of '{PREFIX}{key}' is not valid"))
-        }
-        _ => Error::upstream(format!("the Kafka client cannot be made: {error}")),
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -17,10 +17,11 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
+use super::access::client_error;
 use super::client::{self, Watcher};
 use super::cluster::{Cluster, check_topic_name};
 use super::layout::{Layout, is_upsert};
-use super::properties::{ClientProperties, client_error};
+use super::properties::ClientProperties;
 use super::upsert::Upserts;
 use crate::catalog::options::invalid;
 use crate::catalog::{ColumnKind, Table};
@@ -178,8 +179,8 @@ impl Sink for KafkaSink {
             ],
             forced,
         );
-        let watcher = Watcher::new(format!("the sink \"{}\"", self.table.name), self.properties.brokers());
-        let producer = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
+        let watcher = Watcher::new(format!("the sink \"{}\"", self.table.name), &self.properties);
+        let producer = config.create_with_context(watcher).map_err(|e| client_error(&e, &self.properties))?;
         let (lane, cancel, properties) = (self.lane(), CancelToken::default(), self.properties.clone());
         Ok(Box::new(Writer { producer: Some(producer), lane, cancel, properties }))
     }
@@ -471,12 +472,12 @@ impl Lane {
                 let (topic, text) = (&self.topic, &report.text);
                 Err(Error::upstream(format!("the producer for topic \"{topic}\" has given up: {text}")).transient())
             }
-            (None, Some(code)) => Err(self.undeliverable(code)),
+            (None, Some(code)) => Err(self.undeliverable(code, watcher)),
             (None, None) => Ok(()),
         }
     }
 
-    fn undeliverable(&self, code: RDKafkaErrorCode) -> Error {
+    fn undeliverable(&self, code: RDKafkaErrorCode, watcher: &Watcher) -> Error {
         let topic = &self.topic;
         match code {
             RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize => {
@@ -484,8 +485,8 @@ impl Lane {
                     .hint("raise max.message.bytes of the topic, and 'properties.message.max.bytes' here")
             }
             RDKafkaErrorCode::TopicAuthorizationFailed => {
-                Error::upstream(format!("the broker does not let this user write to topic \"{topic}\""))
-                    .hint("grant WRITE on the topic to this user")
+                let grants = format!("WRITE and DESCRIBE on topic \"{topic}\"");
+                watcher.properties().denied(&format!("write to topic \"{topic}\""), &grants)
             }
             RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition => {
                 Error::upstream(format!("topic \"{topic}\" is gone from the cluster"))
@@ -514,7 +515,7 @@ impl Lane {
             return if self.hand_over(producer, rows, row, Left::All, cancel)? {
                 Ok(())
             } else {
-                Err(self.undeliverable(RDKafkaErrorCode::MessageSizeTooLarge))
+                Err(self.undeliverable(RDKafkaErrorCode::MessageSizeTooLarge, producer.client().context()))
             };
         };
         for left in [Left::All, Left::NoValue, Left::NoKeyEither] {
@@ -522,7 +523,7 @@ impl Lane {
                 return Ok(());
             }
         }
-        Err(self.undeliverable(RDKafkaErrorCode::MessageSizeTooLarge))
+        Err(self.undeliverable(RDKafkaErrorCode::MessageSizeTooLarge, producer.client().context()))
     }
 
     /// Hands over what is left of a record; answers whether it is not too large.
@@ -570,7 +571,7 @@ impl Lane {
                     patience.complain(producer, &self.topic);
                 }
                 Some(RDKafkaErrorCode::MessageSizeTooLarge) => return Ok(false),
-                Some(code) => return Err(self.undeliverable(code)),
+                Some(code) => return Err(self.undeliverable(code, producer.client().context())),
                 None => return Err(Error::upstream(format!("topic \"{}\" does not take rows: {error}", self.topic))),
             }
         }

@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 
+use super::access::client_error;
 use super::batch::{Assignment, BatchConsumer, Event, Record};
 use super::client::Watcher;
 use super::cluster::Cluster;
 use super::group::GroupOffsets;
 use super::layout::Layout;
 use super::positions;
-use super::properties::{ClientProperties, client_error};
+use super::properties::ClientProperties;
 use super::rows::RowReader;
 use crate::connectors::{
     Defaults, OnError, PartitionId, PartitionPlan, RawRecord, Rejects, Source, SourceReader, SourceRows, SourceSpec,
@@ -120,8 +121,8 @@ impl KafkaSource {
                 ("auto.offset.reset", "error"),
             ],
         );
-        let watcher = Watcher::new(format!("the source \"{}\"", self.spec.table.name), properties.brokers());
-        config.create_with_context(watcher).map_err(|e| client_error(&e))
+        let watcher = Watcher::new(format!("the source \"{}\"", self.spec.table.name), properties);
+        config.create_with_context(watcher).map_err(|e| client_error(&e, properties))
     }
 }
 
@@ -394,8 +395,8 @@ impl Reader {
                     .hint("if the topic was deleted and made again, start a new job")
             }
             RDKafkaErrorCode::TopicAuthorizationFailed => {
-                Error::upstream(format!("the broker does not let this user read topic \"{topic}\""))
-                    .hint("grant READ and DESCRIBE on the topic")
+                let grants = format!("READ and DESCRIBE on topic \"{topic}\"");
+                self.watcher().properties().denied(&format!("read topic \"{topic}\""), &grants)
             }
             RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize => Error::upstream(format!(
                 "topic \"{topic}\", partition {number} has a batch at offset {next} that is larger than the client takes"

@@ -3,21 +3,23 @@
 //! For people who want to know what there is. Nothing here belongs to a job: readers have no group, commit nothing, and
 //! end when nobody looks any more. What is committed is all that is seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::metadata::{Metadata, MetadataTopic};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::Embedded;
+use super::access::client_error;
 use super::batch::{Assignment, BatchConsumer, Event, Record, TimestampKind};
 use super::client::{self, Watcher};
 use super::cluster::Cluster;
-use super::properties::{ClientProperties, client_error};
+use super::properties::ClientProperties;
 use crate::discovery::{Sample, TopicRecord};
 use crate::error::{Error, Result};
 
@@ -42,6 +44,10 @@ const NEWEST_PARTITIONS_MAX: usize = 2_000;
 /// Records of a partition that are read in one go, at most.
 const READ_RECORDS_MAX: usize = 500;
 
+/// How often offsets are asked for that the broker cannot tell yet, and the pause between.
+const OFFSETS_ATTEMPTS: usize = 5;
+const OFFSETS_PAUSE: Duration = Duration::from_millis(100);
+
 /// A transaction ends in a marker, behind the newest record.
 const NEWEST_RECORDS: i64 = 2;
 
@@ -58,6 +64,8 @@ pub struct TopicSummary {
     pub records: Option<u64>,
     /// The greatest timestamp of its partitions' last records, as far as they were looked at.
     pub newest_ms: Option<i64>,
+    /// This user may see the topic, and not read it; known of topics that hold records.
+    pub is_denied: bool,
 }
 
 /// Where a partition begins and ends.
@@ -71,7 +79,7 @@ impl Cluster {
     /// All topics that this user may see, and how much is in them.
     pub fn summaries(&self) -> Result<Vec<TopicSummary>> {
         let (metadata, held) = self.all_held()?;
-        let newest = self.newest(&held);
+        let (newest, denied) = self.newest(&held);
         let mut summaries: Vec<_> = metadata
             .topics()
             .iter()
@@ -88,6 +96,7 @@ impl Cluster {
                     replication: replicas.min().unwrap_or(0),
                     records: counts.sum(),
                     newest_ms: newest.get(name).copied(),
+                    is_denied: denied.contains(name),
                 }
             })
             .collect();
@@ -102,7 +111,7 @@ impl Cluster {
         loop {
             let metadata = self.metadata(None)?;
             let led = |topic: &MetadataTopic| {
-                let led = topic.partitions().iter().filter(|p| p.leader() >= 0).map(|p| p.id());
+                let led = topic.partitions().iter().filter(|p| p.leader() >= 0).map(MetadataPartition::id);
                 led.map(|p| (topic.name().to_owned(), p)).collect::<Vec<_>>()
             };
             let ids: Vec<_> = metadata.topics().iter().flat_map(led).collect();
@@ -130,6 +139,20 @@ impl Cluster {
             for (topic, partition) in ids {
                 list.add_partition_offset(topic, *partition, at).map_err(|e| Error::bug(e.to_string()))?;
             }
+            // A broker that has just made a topic, or moved one, does not know its offsets yet.
+            for _ in 0..OFFSETS_ATTEMPTS {
+                let found = self.offsets_at(list.clone());
+                let passing =
+                    |e: KafkaError| e.rdkafka_error_code() != Some(RDKafkaErrorCode::TopicAuthorizationFailed);
+                let is_good = match &found {
+                    Ok(found) => !found.elements().iter().any(|e| e.error().is_err_and(passing)),
+                    Err(error) => !error.is_transient,
+                };
+                if is_good {
+                    return found;
+                }
+                std::thread::sleep(OFFSETS_PAUSE);
+            }
             self.offsets_at(list)
         };
         let (lows, highs) = (ask(Offset::Beginning)?, ask(Offset::End)?);
@@ -147,8 +170,8 @@ impl Cluster {
         Ok(held.collect())
     }
 
-    /// Per topic the greatest timestamp of its last records.
-    fn newest(&self, held: &BTreeMap<(String, i32), Held>) -> BTreeMap<String, i64> {
+    /// Per topic the greatest timestamp of its last records, and the topics that may not be read.
+    fn newest(&self, held: &BTreeMap<(String, i32), Held>) -> (BTreeMap<String, i64>, BTreeSet<String>) {
         let mut filled: Vec<_> = held.iter().filter(|(_, held)| held.low < held.high).collect();
         // Where there are more than that, each topic is looked at in some of its partitions.
         filled.sort_by_key(|((_, partition), _)| *partition);
@@ -163,7 +186,8 @@ impl Cluster {
             })
             .collect();
         let mut newest = BTreeMap::new();
-        let Ok(mut reader) = TopicReader::open(self.properties(), &spans) else { return newest };
+        let Ok(mut reader) = TopicReader::open(self.properties(), &spans) else { return (newest, BTreeSet::new()) };
+        reader.passes_over_denied = true;
         // Whatever comes in time is shown; the list is worth showing without.
         let _ = reader.read_all(|topic, record| {
             if let Some(time) = record.timestamp_ms {
@@ -174,7 +198,7 @@ impl Cluster {
             }
             true
         });
-        newest
+        (newest, reader.denied)
     }
 
     /// The newest records of a topic, some of each partition.
@@ -212,17 +236,24 @@ impl Cluster {
         Ok(Sample { topic: topic.to_owned(), partitions: ids.len(), records_held, records })
     }
 
-    /// Whether this user may use transactions here: one is prepared under a name of its own, and never begun.
-    pub fn try_transactions(&self) -> Result<()> {
-        let id = format!("tidemill-doctor-{}", std::process::id());
+    /// Whether this user may use transactions here: one is prepared under a name of its own that begins as those of jobs'
+    /// logs do, and never begun.
+    pub fn try_transactions(&self, prefix: &str) -> Result<()> {
+        let id = format!("{prefix}doctor-{}", std::process::id());
         let config = self.properties().config(&[], &[("transactional.id", &id)]);
-        let watcher = Watcher::quiet("a look at transactions", self.brokers());
-        let producer: BaseProducer<Watcher> = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
+        let watcher = Watcher::quiet("a look at transactions", self.properties());
+        let producer: BaseProducer<Watcher> =
+            config.create_with_context(watcher).map_err(|e| client_error(&e, self.properties()))?;
         let answer = producer.init_transactions(LOOK_WAIT_MAX);
         client::end(producer);
-        answer.map_err(|error| {
-            Error::upstream(format!("the broker at {} does not begin transactions: {error}", self.brokers()))
-                .hint("grant WRITE and DESCRIBE on the transactional ids that begin with tidemill")
+        answer.map_err(|error| match error {
+            KafkaError::Transaction(error) if error.code() == RDKafkaErrorCode::TransactionalIdAuthorizationFailed => {
+                self.properties().denied(
+                    &format!("use the transactional id \"{id}\""),
+                    &format!("WRITE and DESCRIBE on the transactional ids that begin with \"{prefix}\""),
+                )
+            }
+            error => Error::upstream(format!("the broker at {} does not begin transactions: {error}", self.brokers())),
         })
     }
 
@@ -257,6 +288,9 @@ pub struct TopicReader {
     slots: Vec<(String, i32, Option<i64>)>,
     /// Every partition is read to an end.
     is_bounded: bool,
+    /// Topics that this user may not read, and whether the others are read all the same.
+    denied: BTreeSet<String>,
+    passes_over_denied: bool,
     /// The in-process broker must outlive its clients.
     _embedded: Option<Arc<Embedded>>,
 }
@@ -272,8 +306,9 @@ impl TopicReader {
                 ("allow.auto.create.topics", "false"),
             ],
         );
-        let watcher = Watcher::quiet("a look at a topic", properties.brokers());
-        let consumer: BaseConsumer<Watcher> = config.create_with_context(watcher).map_err(|e| client_error(&e))?;
+        let watcher = Watcher::quiet("a look at a topic", properties);
+        let consumer: BaseConsumer<Watcher> =
+            config.create_with_context(watcher).map_err(|e| client_error(&e, properties))?;
         let assignments: Vec<_> = spans
             .iter()
             .map(|span| Assignment { topic: span.topic, partition: span.partition, start: span.start })
@@ -282,7 +317,8 @@ impl TopicReader {
         let is_bounded = spans.iter().all(|span| span.end.is_some());
         let end = |span: &Span<'_>| span.end.filter(|end| span.start < *end);
         let slots = spans.iter().map(|span| (span.topic.to_owned(), span.partition, end(span))).collect();
-        Ok(Self { batches, slots, is_bounded, _embedded: properties.embedded().cloned() })
+        let (denied, passes_over_denied) = (BTreeSet::new(), false);
+        Ok(Self { batches, slots, is_bounded, denied, passes_over_denied, _embedded: properties.embedded().cloned() })
     }
 
     /// Whether every partition has been read to its end; never so when there is none.
@@ -311,6 +347,10 @@ impl TopicReader {
                         }
                         Event::End(at) if end.is_some_and(|end| end <= at) => *end = None,
                         Event::End(_) => {}
+                        Event::Failed { code: RDKafkaErrorCode::TopicAuthorizationFailed, .. } => {
+                            self.denied.insert(topic.clone());
+                            *end = None;
+                        }
                         // Outages end; what does not is told by the watcher.
                         Event::Failed { code, text } => tracing::debug!("looking at {topic}: {code}: {text}"),
                     }
@@ -326,9 +366,13 @@ impl TopicReader {
             self.batches.wait(wait);
         }
         let watcher = Consumer::client(self.batches.consumer()).context();
-        match watcher.cause() {
-            Some(cause) if client::is_hopeless(cause.code) => Err(watcher.unreachable(LOOK_WAIT_MAX)),
-            _ => Ok(()),
+        if let Some(topic) = self.denied.first().filter(|_| !self.passes_over_denied) {
+            let grants = format!("READ and DESCRIBE on topic \"{topic}\"");
+            return Err(watcher.properties().denied(&format!("read topic \"{topic}\""), &grants));
+        }
+        match watcher.verdict() {
+            Some(error) => Err(error),
+            None => Ok(()),
         }
     }
 

@@ -20,7 +20,7 @@ use rdkafka::producer::Producer;
 
 use super::calls::TransactionalProducer;
 use super::client::Watcher;
-use super::log::{LogTopic, PROGRESS, STATE};
+use super::log::{LogTopic, PROGRESS, STATE, grants};
 use super::properties::ClientProperties;
 use super::sink::Lane;
 use crate::catalog::Table;
@@ -134,17 +134,30 @@ impl Transactions {
             KafkaError::Transaction(error) => (error.code(), error.string()),
             other => (other.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail), other.to_string()),
         };
+        if code == RDKafkaErrorCode::TransactionalIdAuthorizationFailed {
+            return properties.denied(
+                &format!("use the transactional id \"{topic}\""),
+                &format!("WRITE and DESCRIBE on transactional id \"{topic}\""),
+            );
+        }
         let error = Error::upstream(format!("the broker at {} {what} for \"{topic}\": {text}", properties.brokers()));
         match code {
-            RDKafkaErrorCode::TransactionalIdAuthorizationFailed
-            | RDKafkaErrorCode::ClusterAuthorizationFailed
-            | RDKafkaErrorCode::TopicAuthorizationFailed => error.hint(format!(
-                "grant WRITE and DESCRIBE on the transactional id \"{topic}\", and WRITE on the topics, to this user"
-            )),
             RDKafkaErrorCode::InvalidTransactionTimeout => error.hint(
                 "'properties.transaction.timeout.ms' is more than the broker's transaction.max.timeout.ms allows",
             ),
             _ => error.hint("start the job again: it goes on from its last commit").transient(),
+        }
+    }
+
+    /// The reason for rows that could not be written.
+    fn refused(&self, producer: &TransactionalProducer, error: Error) -> Error {
+        let Some(denied) = producer.client().client().context().write_denied() else { return error };
+        let LogTopic { name, properties, .. } = &self.0.topic;
+        if denied == *name {
+            properties.denied(&format!("write to topic \"{name}\", the job's log"), &grants(name))
+        } else {
+            let grants = format!("WRITE and DESCRIBE on topic \"{denied}\"");
+            properties.denied(&format!("write to topic \"{denied}\""), &grants)
         }
     }
 
@@ -177,20 +190,21 @@ impl JobLog for Transactions {
         let mut state = self.state();
         self.begin(&mut state)?;
         let State { producer, state: lane, .. } = &mut *state;
-        lane.write(producer.client(), &one_row(chunk, None), &self.0.cancel)
+        let written = lane.write(producer.client(), &one_row(chunk, None), &self.0.cancel);
+        written.map_err(|error| self.refused(producer, error))
     }
 
     fn commit(&self, record: Vec<u8>) -> Result<()> {
         let mut state = self.state();
         self.begin(&mut state)?;
         let State { producer, progress, .. } = &mut *state;
-        progress.write(producer.client(), &one_row(record, Some("progress")), &self.0.cancel)?;
+        let written = progress.write(producer.client(), &one_row(record, Some("progress")), &self.0.cancel);
         // The client would wait for what is in flight in slices of 100 ms.
-        progress.drain(producer.client(), &self.0.cancel)?;
+        let drained = written.and_then(|()| progress.drain(producer.client(), &self.0.cancel));
+        drained.map_err(|error| self.refused(producer, error))?;
         let done =
             producer.commit(Duration::from_millis(transaction_ms(&self.0.topic.properties)) + GRACE, &self.0.cancel)?;
-        drop(state);
-        done.map_err(|e| self.failed(&e, "does not commit"))
+        done.map_err(|e| self.refused(&state.producer, self.failed(&e, "does not commit")))
     }
 
     fn ends(&self) -> Result<[i64; 2]> {
@@ -259,7 +273,7 @@ fn producer_of(LogTopic { name: log, properties, .. }: &LogTopic) -> Result<Tran
         // Less would break the promise that the table's option makes.
         &[("transactional.id", log), ("acks", "all"), ("enable.idempotence", "true")],
     );
-    let watcher = Watcher::new(format!("the transactions of \"{log}\""), properties.brokers());
+    let watcher = Watcher::new(format!("the transactions of \"{log}\""), properties);
     TransactionalProducer::new(&config, watcher)
 }
 
@@ -276,7 +290,8 @@ impl SinkWriter for Writer {
         };
         let mut state = self.transactions.state();
         self.transactions.begin(&mut state)?;
-        self.lane.write(state.producer.client(), &rows, &self.transactions.0.cancel)
+        let written = self.lane.write(state.producer.client(), &rows, &self.transactions.0.cancel);
+        written.map_err(|error| self.transactions.refused(&state.producer, error))
     }
 
     /// The transaction's commit is what puts rows outside.

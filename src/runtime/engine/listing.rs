@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 
 use super::{Engine, Outcome, Rows};
-use crate::catalog::ColumnKind;
+use crate::catalog::{ColumnKind, Table};
 use crate::error::Result;
 use crate::plan::Planner;
 use crate::sql::show::{show_create_table, show_create_view};
@@ -41,6 +41,12 @@ impl Engine {
         }
         let running = jobs.iter().filter(|job| !job.status().has_ended());
         Names { tables, functions: Planner::function_names(), jobs: running.map(|job| job.name().to_owned()).collect() }
+    }
+
+    /// Whether there are tables that print their rows: where they go is not for anything else to stand.
+    pub fn has_print_tables(&self) -> bool {
+        let is_print = |table: &Table| table.options.get("connector").is_some_and(|connector| connector == "print");
+        self.state().catalog.tables().any(is_print)
     }
 
     pub(super) fn describe(&self, name: &str) -> Result<Outcome> {
