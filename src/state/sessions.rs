@@ -51,7 +51,6 @@ pub struct Ended {
 }
 
 /// The groups of a slice.
-#[expect(clippy::large_enum_variant, reason = "an open one holds many groups behind its tables")]
 enum Slice {
     /// It takes updates.
     Open { base: GroupTable, delta: GroupTable },
