@@ -276,7 +276,7 @@ fn what_cannot_be_done_is_said_before_anything_is_written() {
                 + "BEGIN STATEMENT SET; INSERT INTO o SELECT n FROM i; INSERT INTO b SELECT n FROM i; END;",
             "table o is written exactly once, and b,",
         ),
-        (sink("o", &exactly) + generated + "INSERT INTO o SELECT n FROM g;", "table g is no topic"),
+        (sink("o", &exactly) + generated + "INSERT INTO o SELECT n FROM g;", "table g is neither topic nor file"),
         (sink("o", &exactly) + "INSERT INTO o VALUES (1);", "rows that a statement itself gives"),
     ] {
         let error = execute(&engine(), &text).err().unwrap_or_else(|| panic!("{text} is not refused"));
