@@ -147,7 +147,7 @@ fn canaries_are_seen_nowhere() {
     for (line, end) in [
         ("SHOW JOBS;", "canary-job"),
         ("DESCRIBE JOB;", "dead-lettered"),
-        (&*format!("EXPLAIN ANALYZE JOB `{name}`;"), "stage 0"),
+        (&*format!("EXPLAIN ANALYZE JOB `{name}`;"), "Source: i"),
         ("SHOW CREATE TABLE i;", "'topic' = "),
     ] {
         shown += &ask(line, end);

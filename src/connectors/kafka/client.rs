@@ -341,12 +341,6 @@ impl ProducerContext for Watcher {
     }
 }
 
-/// Drops a client on a thread of its own, and waits for nothing: for clients that have only asked. That takes some 50 ms.
-pub fn leave<T: Send + 'static>(client: T) {
-    // Without a thread the closure, and the client in it, have been dropped already.
-    let _ = thread::Builder::new().name("kafka-end".to_owned()).spawn(move || drop(client));
-}
-
 /// Drops a client on a thread of its own: ending one can hang for ever when the broker is away. After the deadline it
 /// is left behind, to end with the process.
 pub fn end<T: Send + 'static>(client: T) {

@@ -360,7 +360,8 @@ impl Drop for Cluster {
         // The in-process broker must outlive its clients, also one that takes long to end.
         let embedded: Option<Arc<_>> = self.properties.embedded().cloned();
         if let Some(client) = self.client.take() {
-            client::leave((client, embedded));
+            // Waited for: the process must not end while librdkafka takes a client apart.
+            client::end((client, embedded));
         }
     }
 }

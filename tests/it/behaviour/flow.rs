@@ -120,11 +120,9 @@ fn uneven_partitions_do_not_pile_up_state() {
         peaks.push(peak);
     }
     println!("windows and bytes, even and uneven: {peaks:?}");
-    let [even, uneven] = peaks[..] else { unreachable!() };
     // A partition is read by the batch, and a batch of the small one covers an eighth of the time. Unless it were made to
-    // wait, the small one would be through when the large one has come to a third.
-    assert!(uneven.0 < 2 * even.0 && uneven.0 < WINDOWS as usize / 2, "{peaks:?}");
-    assert!(uneven.1 < 2 * even.1, "{peaks:?}");
+    // wait, the small one would be through when the large one has come to a third: two thirds of the windows were open.
+    assert!(peaks.iter().all(|(windows, _)| *windows < WINDOWS as usize / 2), "{peaks:?}");
 }
 
 #[test]
