@@ -17,6 +17,9 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::screen;
 
+/// What is never said.
+const BINDINGS_NOISE: &str = "rdkafka::consumer::base_consumer=off";
+
 /// Starts logging, for the whole program.
 pub fn start(verbose: u8, is_quiet: bool) {
     let asked = std::env::var("RUST_LOG").ok().filter(|v| !v.trim().is_empty());
@@ -27,6 +30,8 @@ pub fn start(verbose: u8, is_quiet: bool) {
         _ => "info,tidemill=trace,librdkafka=trace",
     };
     let filter = EnvFilter::builder().parse_lossy(asked.as_deref().unwrap_or(default));
+    // The bindings call it an error that a consumer was closed before it went.
+    let filter = BINDINGS_NOISE.parse().into_iter().fold(filter, EnvFilter::add_directive);
     let is_plain = asked.is_none() && verbose == 0;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Stderr);
     if is_plain {

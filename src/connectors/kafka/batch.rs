@@ -398,7 +398,7 @@ impl<C: ConsumerContext + 'static> Drop for BatchConsumer<C> {
     fn drop(&mut self) {
         self.queues.clear();
         if let Some(consumer) = self.consumer.take() {
-            client::end(consumer);
+            client::end_consumer(consumer, ());
         }
     }
 }

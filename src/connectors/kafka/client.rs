@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerContext;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
@@ -24,6 +24,9 @@ use crate::error::Error;
 
 /// How long a client may take to end before it is left behind.
 pub const END_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How long a look takes whether a consumer has closed.
+const CLOSE_SLICE: Duration = Duration::from_millis(1);
 
 /// Clusters that some client of this process has found to be away. Many clients lead to one cluster (a reader per worker,
 /// a producer per sink): an outage is said once, by whoever notices it first, and so is its end.
@@ -353,5 +356,31 @@ pub fn end<T: Send + 'static>(client: T) {
     // Without a thread the closure, and the client in it, have been dropped already.
     if spawned.is_ok() && ended.recv_timeout(END_WAIT_MAX).is_err() {
         tracing::warn!("a Kafka client did not end within {} s and is left behind", END_WAIT_MAX.as_secs());
+    }
+}
+
+/// The same for a consumer, and what must outlive it. The bindings wait for its end in slices of 100 ms.
+pub fn end_consumer<C, T>(consumer: BaseConsumer<C>, survivor: T)
+where
+    C: ConsumerContext + 'static,
+    T: Send + 'static,
+{
+    end(Closing { consumer, _survivor: survivor });
+}
+
+/// A consumer that leaves its group, if it has one, as it is dropped.
+struct Closing<C: ConsumerContext + 'static, T> {
+    consumer: BaseConsumer<C>,
+    _survivor: T,
+}
+
+impl<C: ConsumerContext + 'static, T> Drop for Closing<C, T> {
+    fn drop(&mut self) {
+        // One without a group says no. The bindings close it once more, and log that it was closed: see where logging starts.
+        if self.consumer.close_queue().is_ok() {
+            while !self.consumer.closed() {
+                self.consumer.poll(CLOSE_SLICE);
+            }
+        }
     }
 }

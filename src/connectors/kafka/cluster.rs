@@ -49,10 +49,10 @@ pub struct Cluster {
 impl Cluster {
     /// A client for the cluster. Nothing is asked yet, so an unreachable broker is no error yet.
     pub fn new(properties: ClientProperties) -> Result<Self> {
-        let group = properties.group().unwrap_or("tidemill").to_owned();
+        // Without a group of the user's there is none, and nobody looks for its coordinator.
         let config = properties.config(
             &[("isolation.level", "read_committed"), ("socket.timeout.ms", "10000")],
-            &[("group.id", &group), ("enable.auto.commit", "false"), ("allow.auto.create.topics", "false")],
+            &[("enable.auto.commit", "false"), ("allow.auto.create.topics", "false")],
         );
         let watcher = Watcher::quiet("the cluster's client", &properties);
         let client = config.create_with_context(watcher).map_err(|e| client_error(&e, &properties))?;
@@ -273,13 +273,24 @@ impl Cluster {
 
     /// The offsets of the first record and of the one after the last committed one.
     pub fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64)> {
+        self.watermarks_within(topic, partition, self.wait)
+    }
+
+    /// The same, with a wait of its own.
+    pub fn watermarks_within(&self, topic: &str, partition: i32, wait: Duration) -> Result<(i64, i64)> {
         let what = || format!("the offsets of topic \"{topic}\", partition {partition}");
+        // Some clients are asked nothing else for days; what they report is not to pile up.
+        self.listen();
         let start = Instant::now();
         loop {
-            match self.client().fetch_watermarks(topic, partition, self.wait) {
+            match self.client().fetch_watermarks(topic, partition, wait) {
                 // A broker that has just made the topic is not its leader yet.
-                Err(error) if is_settling(&error) && start.elapsed() < self.wait => thread::sleep(SETTLE_PAUSE),
-                answer => return answer.map_err(|e| self.failed(&e, &what(), start.elapsed())),
+                Err(error) if is_settling(&error) && start.elapsed() < wait => thread::sleep(SETTLE_PAUSE),
+                Err(error) => return Err(self.failed(&error, &what(), start.elapsed())),
+                Ok(found) => {
+                    self.watcher().note_alive();
+                    return Ok(found);
+                }
             }
         }
     }
@@ -361,7 +372,7 @@ impl Drop for Cluster {
         let embedded: Option<Arc<_>> = self.properties.embedded().cloned();
         if let Some(client) = self.client.take() {
             // Waited for: the process must not end while librdkafka takes a client apart.
-            client::end((client, embedded));
+            client::end_consumer(client, embedded);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! [transactions](super::transactions) only. What is no longer needed is deleted from its beginning.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,8 @@ pub struct LogTopic {
     pub name: String,
     /// How to reach its cluster.
     pub properties: ClientProperties,
+    /// Its cluster.
+    cluster: Arc<Cluster>,
     /// Ends what takes long.
     pub cancel: CancelToken,
 }
@@ -67,8 +70,9 @@ pub struct LogTopic {
 impl LogTopic {
     /// The topic of a log, if there is one.
     pub fn find(name: &str, properties: ClientProperties, cancel: CancelToken) -> Result<Option<Self>> {
-        let found = Cluster::new(properties.clone())?.find_topic(name)?;
-        Ok(found.map(|_| Self { name: name.to_owned(), properties, cancel }))
+        let cluster = Arc::new(Cluster::new(properties.clone())?);
+        let found = cluster.find_topic(name)?;
+        Ok(found.map(|_| Self { name: name.to_owned(), properties, cluster, cancel }))
     }
 
     /// Finds the topic of a log, or makes it; without a replication factor, with as many replicas as the broker likes.
@@ -93,7 +97,8 @@ impl LogTopic {
                 .hint("it must have two: give the job another name, SET 'pipeline.name' = '..'"));
             }
         }
-        Ok(Self { name: name.to_owned(), properties: cluster.properties().clone(), cancel })
+        let properties = cluster.properties().clone();
+        Ok(Self { name: name.to_owned(), properties, cluster: Arc::new(cluster), cancel })
     }
 
     /// The records of progress, with their offsets.
@@ -108,23 +113,21 @@ impl LogTopic {
 
     /// Whether records of progress were deleted.
     pub fn is_cut(&self) -> Result<bool> {
-        let cluster = Cluster::new(self.properties.clone())?;
-        Ok(0 < cluster.watermarks(&self.name, PROGRESS)?.0)
+        Ok(0 < self.cluster.watermarks(&self.name, PROGRESS)?.0)
     }
 
     /// The committed ends of both partitions.
     pub fn ends(&self) -> Result<[i64; 2]> {
         // The committing thread asks, which has better things to do than to wait.
-        let cluster = Cluster::new(self.properties.clone())?.waiting(ENDS_WAIT);
-        Ok([cluster.watermarks(&self.name, PROGRESS)?.1, cluster.watermarks(&self.name, STATE)?.1])
+        let end = |partition| -> Result<i64> { Ok(self.cluster.watermarks_within(&self.name, partition, ENDS_WAIT)?.1) };
+        Ok([end(PROGRESS)?, end(STATE)?])
     }
 
     /// Goes through what is committed in a partition, from an offset on or from the first record that is left.
     pub fn read(&self, partition: i32, from: i64, take: Take<'_>) -> Result<()> {
-        let cluster = Cluster::new(self.properties.clone())?;
         let (mut position, mut passed_over) = (from, None);
         loop {
-            let (low, high) = cluster.watermarks(&self.name, partition)?;
+            let (low, high) = self.cluster.watermarks(&self.name, partition)?;
             if let Some(error) = passed_over
                 && low <= position
             {
@@ -141,7 +144,7 @@ impl LogTopic {
 
     /// Reads up to an offset; answers with an error if records are not there any more.
     fn read_to(&self, high: i64, partition: i32, position: &mut i64, take: Take<'_>) -> Result<Option<Error>> {
-        let Self { name, properties, cancel } = self;
+        let Self { name, properties, cancel, .. } = self;
         let config = properties.config(
             &[
                 ("socket.timeout.ms", "10000"),
