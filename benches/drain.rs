@@ -31,7 +31,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use common::broker::{Broker, shared, unique_name};
 use common::records::Message;
-use support::{peak_memory_mb, take_batch};
+use support::{peak_memory_mb, visit_batch};
 
 const PARTITIONS: i32 = 4;
 const KEYS: u64 = 10_000;
@@ -211,4 +211,11 @@ fn cpu_seconds(first_field: usize) -> f64 {
     let (_, after_name) = stat.rsplit_once(')').expect("a name");
     let fields = after_name.split_whitespace().skip(first_field - 3).take(2);
     fields.map(|ticks| ticks.parse::<f64>().expect("a number")).sum::<f64>() / TICKS_PER_SECOND
+}
+
+/// How many records came in one batch call, of which nothing is looked at.
+fn take_batch(consumer: &BaseConsumer) -> u64 {
+    let mut count = 0;
+    visit_batch(consumer, |_| count += 1);
+    count
 }

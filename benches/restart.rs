@@ -30,7 +30,7 @@ use serde_json::Value;
 
 use common::broker::{Broker, shared, unique_name};
 use common::records::Message;
-use support::{peak_memory_mb, take_batch};
+use support::{peak_memory_mb, visit_batch};
 
 const PARTITIONS: i32 = 4;
 /// One record of so many is passed through.
@@ -79,14 +79,15 @@ fn main() {
     child.kill().expect("a child");
     child.wait().expect("a child");
 
-    let (chunks, log_took) = drain(broker, &[(log.clone(), 1, None)]);
+    let (chunks, log_bytes, log_took) = drain(broker, &[(log.clone(), 1, None)]);
     let records: Vec<_> = positions.iter().map(|&(partition, next)| (topic.clone(), partition, Some(next))).collect();
-    let (read_again, records_took) = drain(broker, &records);
+    let (read_again, _, records_took) = drain(broker, &records);
     let raw = log_took + records_took;
     println!(
         "{groups} open groups, {since} records since the checkpoint; peak {peak_before:?} MB before, {peak:?} MB after"
     );
-    println!("back after {back:.2?}; raw {raw:.2?}: {chunks} chunks of state in {log_took:.2?}, {read_again} records");
+    let log_mb = log_bytes / 1_000_000;
+    println!("back after {back:.2?}; raw {raw:.2?}: {chunks} chunks of {log_mb} MB in {log_took:.2?}, {read_again} records");
     println!("ratio {:.2}", back.as_secs_f64() / raw.as_secs_f64());
 }
 
@@ -187,11 +188,16 @@ fn wait_for(broker: &Broker, topic: &str, k: u64) {
 }
 
 /// Takes partitions out of the broker from offsets on, or from their beginnings, and looks at no record; answers how many
-/// there were, and how long they took.
-fn drain(broker: &Broker, partitions: &[(String, i32, Option<i64>)]) -> (u64, Duration) {
+/// there were, their bytes, and how long they took.
+fn drain(broker: &Broker, partitions: &[(String, i32, Option<i64>)]) -> (u64, usize, Duration) {
     let began = Instant::now();
     let mut config = broker.client();
-    config.set("group.id", unique_name("restart")).set("enable.auto.commit", "false");
+    config
+        .set("group.id", unique_name("restart"))
+        .set("enable.auto.commit", "false")
+        .set("fetch.message.max.bytes", "8388608")
+        // Else the client waits for a second whenever its queue is full.
+        .set("fetch.queue.backoff.ms", "1");
     let consumer: BaseConsumer = config.create().expect("a consumer");
     let mut assignment = TopicPartitionList::new();
     let mut left = 0;
@@ -204,13 +210,12 @@ fn drain(broker: &Broker, partitions: &[(String, i32, Option<i64>)]) -> (u64, Du
     }
     consumer.assign(&assignment).expect("an assignment");
     // Ends of transactions have offsets, too, and are no records.
-    let (mut count, mut heard) = (0, Instant::now());
-    while count < left.cast_unsigned() && heard.elapsed() < Duration::from_millis(400) {
-        let came = take_batch(&consumer);
-        count += came;
-        if 0 < came {
+    let (mut count, mut bytes, mut heard) = (0, 0, Instant::now());
+    while count < left.cast_unsigned() && heard.elapsed() < Duration::from_secs(1) {
+        visit_batch(&consumer, |value| {
+            (count, bytes) = (count + 1, bytes + value.len());
             heard = Instant::now();
-        }
+        });
     }
-    (count, heard - began)
+    (count, bytes, heard - began)
 }

@@ -13,13 +13,6 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 /// Pointers that librdkafka may fill in one call.
 const BATCH_MAX: usize = 8_192;
 
-/// How many records came in one batch call, of which nothing is looked at.
-pub fn take_batch(consumer: &BaseConsumer) -> u64 {
-    let mut count = 0;
-    visit_batch(consumer, |_| count += 1);
-    count
-}
-
 /// Shows the value of each record that came in one batch call. Not through Tidemill's own reader: that is what is measured.
 #[allow(unsafe_code)]
 pub fn visit_batch(consumer: &BaseConsumer, mut visit: impl FnMut(&[u8])) {

@@ -16,13 +16,13 @@
 //! Numbers are little-endian. Whoever reads checks all of it: what does not fit is an error, never a guess.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::Cursor;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::buffer::Buffer;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
-use arrow::ipc::reader::StreamReader;
+use arrow::ipc::reader::StreamDecoder;
 use arrow::ipc::writer::StreamWriter;
 
 use super::piece::{Piece, PieceKind};
@@ -32,6 +32,7 @@ use crate::error::{Error, Result};
 const MAGIC: &[u8; 4] = b"TMst";
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 22;
+const MESSAGE_HEAD_BYTES: usize = 6;
 
 /// A broker takes records of a million bytes, unless it is told otherwise.
 const CHUNK_BYTES_MAX: usize = 900_000;
@@ -166,7 +167,10 @@ pub struct ChunkReader {
 struct Unfinished {
     chunks_wanted: u32,
     chunks: u32,
-    message: Vec<u8>,
+    /// What stands in front of the message that comes, once it does; the stream behind it is apart, so that its buffers
+    /// are aligned and need not be copied.
+    head: Option<[u8; MESSAGE_HEAD_BYTES]>,
+    body: Vec<u8>,
     pieces: Vec<(u32, Piece)>,
 }
 
@@ -205,13 +209,26 @@ impl ChunkReader {
             return Err(wrong(&format!("has number {found} of checkpoint {checkpoint}, where {wanted} follows")));
         }
         of.chunks += 1;
-        of.message.extend_from_slice(&chunk[HEAD_BYTES..]);
+        let part = &chunk[HEAD_BYTES..];
+        let head = match of.head {
+            Some(head) => {
+                of.body.extend_from_slice(part);
+                head
+            }
+            None => {
+                let Some((head, body)) = part.split_first_chunk() else { return Err(wrong("is cut off")) };
+                of.body.extend_from_slice(body);
+                *of.head.insert(*head)
+            }
+        };
         if chunk[21] == 1 {
+            of.head = None;
             let from = of.pieces.len();
-            let message = std::mem::take(&mut of.message);
-            pieces_of(&message, &mut of.pieces)?;
+            let body = std::mem::take(&mut of.body);
+            let weight = body.len();
+            pieces_of(head, body, &mut of.pieces)?;
             if let Some((to, bytes)) = &mut self.spill {
-                *bytes += message.len();
+                *bytes += weight;
                 if to.whole_bytes() < *bytes {
                     for rows in of.pieces[from..].iter_mut().filter_map(|(_, piece)| piece.batch.as_mut()) {
                         rows.spill(to)?;
@@ -225,7 +242,7 @@ impl ChunkReader {
     /// The pieces of each checkpoint, by operator.
     pub fn finish(self) -> Result<Vec<Vec<(u32, Piece)>>> {
         let pieces = |(checkpoint, of): (u64, Unfinished)| {
-            if of.chunks < of.chunks_wanted || !of.message.is_empty() {
+            if of.chunks < of.chunks_wanted || of.head.is_some() {
                 let (found, wanted) = (of.chunks, of.chunks_wanted);
                 return Err(wrong(&format!("is the last of {found} of checkpoint {checkpoint}, which has {wanted}")));
             }
@@ -240,16 +257,9 @@ fn wrong(why: &str) -> Error {
         .hint("nothing was written; SET 'execution.restore' = 'none' begins the job anew, without its state")
 }
 
-fn pieces_of(message: &[u8], pieces: &mut Vec<(u32, Piece)>) -> Result<()> {
-    let (Some((operator, [kind, has_rows])), Some(body)) = (
-        message.first_chunk::<6>().map(|head| {
-            let [a, b, c, d, kind, has_rows] = *head;
-            (u32::from_le_bytes([a, b, c, d]), [kind, has_rows])
-        }),
-        message.get(6..),
-    ) else {
-        return Err(wrong("is cut off"));
-    };
+fn pieces_of(head: [u8; MESSAGE_HEAD_BYTES], body: Vec<u8>, pieces: &mut Vec<(u32, Piece)>) -> Result<()> {
+    let [a, b, c, d, kind, has_rows] = head;
+    let operator = u32::from_le_bytes([a, b, c, d]);
     let kind = PieceKind::of(kind).ok_or_else(|| wrong(&format!("holds state of kind {kind}, which is not known")))?;
     if has_rows == 0 {
         for key in body.chunks(16) {
@@ -260,22 +270,27 @@ fn pieces_of(message: &[u8], pieces: &mut Vec<(u32, Piece)>) -> Result<()> {
         }
         return Ok(());
     }
-    for batch in StreamReader::try_new(Cursor::new(body), None)? {
-        let batch = batch?;
+    let (mut body, mut decoder) = (Buffer::from_vec(body), StreamDecoder::new());
+    while let Some(batch) = decoder.decode(&mut body)? {
         if batch.num_columns() < PREFIX {
             return Err(wrong("has no keys"));
         }
         let own = batch.project(&(PREFIX..batch.num_columns()).collect::<Vec<_>>())?;
-        let keys =
-            |column: usize| batch.column(column).as_primitive_opt::<Int64Type>().ok_or_else(|| wrong("has no keys"));
-        let keys: Vec<(i64, i64)> = keys(0)?.values().iter().copied().zip(keys(1)?.values().iter().copied()).collect();
+        let keys = |column: usize| {
+            let keys = batch.column(column).as_primitive_opt::<Int64Type>().ok_or_else(|| wrong("has no keys"))?;
+            Ok::<_, Error>(keys.values())
+        };
+        let (first, second) = (keys(0)?, keys(1)?);
         let mut from = 0;
-        for run in keys.chunk_by(|one, next| one == next) {
-            pieces.push((operator, Piece::new(kind, run[0], own.slice(from, run.len()))));
-            from += run.len();
+        while from < own.num_rows() {
+            let key = (first[from], second[from]);
+            let others = first[from..].iter().zip(&second[from..]);
+            let length = others.take_while(|&(a, b)| (*a, *b) == key).count();
+            pieces.push((operator, Piece::new(kind, key, own.slice(from, length))));
+            from += length;
         }
     }
-    Ok(())
+    Ok(decoder.finish()?)
 }
 
 #[cfg(test)]

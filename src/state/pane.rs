@@ -10,6 +10,10 @@ use super::spill::{Spill, Stored};
 use super::table::GroupTable;
 use crate::error::Result;
 
+/// What so many groups were in a checkpoint stays at rest after it was read: a job that goes on need not wait until all are
+/// put into a table, which may not be needed before the window closes.
+const REST_ROWS_MIN: usize = 8_192;
+
 /// A *base* and a *delta*: updates go to the delta; at a checkpoint the delta's partial is what a log would keep, and is
 /// then merged into the base.
 pub(super) struct Pane {
@@ -78,6 +82,10 @@ impl Pane {
     /// Takes up what a checkpoint has given out.
     pub(super) fn restore(&mut self, partial: Stored, layout: &AggregateLayout, to: Option<&Spill>) -> Result<()> {
         match partial {
+            Stored::Batch(batch) if REST_ROWS_MIN <= batch.num_rows() => {
+                self.base.resting.push(batch);
+                Ok(())
+            }
             Stored::Batch(batch) => self.base.put(batch),
             spilled @ Stored::Spilled(_) => self.base.resting.put(spilled, layout, to),
         }

@@ -4,9 +4,10 @@
 //! keys are in equal parts, whoever has written them. So a window that memory cannot hold needs no more of it, while it is
 //! put together, than one of its parts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{ArrayData, ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 
@@ -86,7 +87,7 @@ impl Resting {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.memory.iter().map(RecordBatch::get_array_memory_size).sum()
+        self.memory.iter().map(held_bytes).sum()
     }
 
     pub(super) fn disk_bytes(&self) -> usize {
@@ -205,6 +206,19 @@ pub(super) fn shares(partials: &mut [Resting], layout: &AggregateLayout, to: Opt
         partial.spill(layout, to)?;
     }
     Ok((0..PARTS).map(Share::Part).collect())
+}
+
+/// The bytes of what a batch keeps from being freed. Its columns may share one allocation: that of the message which they
+/// came in.
+fn held_bytes(batch: &RecordBatch) -> usize {
+    fn visit(data: &ArrayData, held: &mut BTreeMap<usize, usize>) {
+        let nulls = data.nulls().map(|nulls| nulls.buffer());
+        held.extend(data.buffers().iter().chain(nulls).map(|b| (b.data_ptr().as_ptr() as usize, b.capacity())));
+        data.child_data().iter().for_each(|child| visit(child, held));
+    }
+    let mut held = BTreeMap::new();
+    batch.columns().iter().for_each(|column| visit(&column.to_data(), &mut held));
+    held.values().sum()
 }
 
 /// The rows whose keys are of a share.

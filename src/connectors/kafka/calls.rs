@@ -28,6 +28,9 @@ const SETTLE_WAIT: Duration = Duration::from_secs(1);
 /// How long a wait for an answer takes before reports of the client are served.
 const SLICE: Duration = Duration::from_millis(50);
 
+/// How long a broker may take to be connected before transactions are begun all the same.
+const CONNECT_WAIT: Duration = Duration::from_secs(2);
+
 /// Between two tries of what the broker says can be tried again.
 const RETRY_WAIT: Duration = Duration::from_millis(20);
 
@@ -75,8 +78,17 @@ impl TransactionalProducer {
         self.producer.as_ref().expect("taken only by drop")
     }
 
-    /// Says who it is, which fences all others of its name.
-    pub fn init(&mut self, wait: Duration, cancel: &CancelToken) -> Result<KafkaResult<()>> {
+    /// Says who it is, which fences all others of its name. Any topic will do that is there.
+    pub fn init(&mut self, topic: &str, wait: Duration, cancel: &CancelToken) -> Result<KafkaResult<()>> {
+        // librdkafka looks for the coordinator at once, and if no broker is connected, again only after half a second. That
+        // to which it was led for a start does not stay: so a question that goes to the leader of a partition.
+        let topic = topic.to_owned();
+        let connect = move |producer: &BaseProducer<Watcher>| {
+            producer.client().fetch_watermarks(&topic, 0, CONNECT_WAIT).map(drop)
+        };
+        if let Err(error) = self.call_once(Instant::now() + wait, cancel, connect)? {
+            tracing::debug!("no broker is connected yet: {error}");
+        }
         // The call may be made again after its own time-out.
         self.call(wait, cancel, |producer| producer.init_transactions(Duration::from_secs(5)))
     }

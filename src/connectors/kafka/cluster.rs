@@ -27,7 +27,7 @@ const ANSWER_WAIT: Duration = Duration::from_secs(10);
 const SLICE: Duration = Duration::from_millis(500);
 
 /// Before a broker is asked again that has not settled.
-const SETTLE_PAUSE: Duration = Duration::from_millis(50);
+const SETTLE_PAUSE: Duration = Duration::from_millis(10);
 
 /// A topic as the cluster describes it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -209,7 +209,7 @@ impl Cluster {
                     self.properties.principal()
                 )));
             }
-            thread::sleep(Duration::from_millis(50));
+            thread::sleep(SETTLE_PAUSE);
         }
         Ok(())
     }

@@ -119,7 +119,8 @@ impl LogTopic {
     /// The committed ends of both partitions.
     pub fn ends(&self) -> Result<[i64; 2]> {
         // The committing thread asks, which has better things to do than to wait.
-        let end = |partition| -> Result<i64> { Ok(self.cluster.watermarks_within(&self.name, partition, ENDS_WAIT)?.1) };
+        let end =
+            |partition| -> Result<i64> { Ok(self.cluster.watermarks_within(&self.name, partition, ENDS_WAIT)?.1) };
         Ok([end(PROGRESS)?, end(STATE)?])
     }
 

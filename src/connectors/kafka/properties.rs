@@ -321,6 +321,8 @@ impl ClientProperties {
     pub(super) fn config(&self, defaults: &[(&str, &str)], forced: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("client.id", "tidemill");
+        // Half of it is also how long a new client waits between its first connections; it grows with each attempt.
+        config.set("reconnect.backoff.ms", "20");
         for (key, value) in defaults {
             config.set(*key, *value);
         }

@@ -102,7 +102,7 @@ impl Transactions {
     }
 
     fn init(&self) -> Result<()> {
-        let done = self.state().producer.init(INIT_WAIT, &self.0.cancel)?;
+        let done = self.state().producer.init(&self.0.topic.name, INIT_WAIT, &self.0.cancel)?;
         done.map_err(|e| self.failed(&e, "does not begin transactions"))
     }
 
