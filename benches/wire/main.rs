@@ -131,6 +131,9 @@ impl Bench {
     fn measure(mut self, cases: &[Case], arguments: &Arguments) -> Report {
         let mut topics: Vec<Data> = Vec::new();
         for case in cases {
+            if case.from_files {
+                case.data.prepare_files();
+            }
             if !topics.contains(&case.data) {
                 case.data.prepare(self.broker);
                 topics.push(case.data);
