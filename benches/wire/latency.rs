@@ -69,6 +69,8 @@ struct Job {
 pub fn measure(broker: &Broker, seconds: u64) -> Vec<Latency> {
     let mut found = Vec::new();
     let time = WARM_UP + Duration::from_secs(seconds);
+    // A broker that has just begun holds its first sender up for seconds: that run counts for nothing.
+    Job { query: ROWS, delivery: "at-least-once", interval: "200 ms" }.measure(broker, "the first".to_owned(), time);
     for (kind, query) in [("rows", ROWS), ("windows", WINDOWS)] {
         for delivery in ["at-least-once", "exactly-once"] {
             for interval in ["50 ms", "100 ms", "200 ms", "1 s"] {
