@@ -21,6 +21,8 @@ pub struct Case {
     pub workers: Option<u32>,
     /// A share of the topic, in hundredths, after which reading ends.
     pub percent: u64,
+    /// Reads the same records from files, one per partition, so that no broker shares the machine.
+    pub from_files: bool,
 }
 
 const TOTALS: &str = "window_start TIMESTAMP(3), `key` STRING, records BIGINT, total DOUBLE, largest DOUBLE";
@@ -96,7 +98,7 @@ pub fn all(records: u64) -> Vec<Case> {
 
 fn case(name: &str, data: Data, columns: &str, select: &str, counted: Option<u64>) -> Case {
     let (name, columns, select) = (name.to_owned(), columns.to_owned(), select.to_owned());
-    Case { name, data, columns, select, counted, is_extra: false, workers: None, percent: 100 }
+    Case { name, data, columns, select, counted, is_extra: false, workers: None, percent: 100, from_files: false }
 }
 
 /// Count, sum and maximum by key and window.
@@ -114,15 +116,20 @@ fn growth(plain: Data) -> Vec<Case> {
         Case { is_extra: true, ..totals(&format!("growth-{name}"), data, window, 1) }
     };
     let workers = |n| Case { workers: Some(n), ..tumble(format!("workers-{n}"), plain) };
+    let files = |n| Case { workers: Some(n), from_files: true, ..tumble(format!("files-workers-{n}"), plain) };
     let partitions = |n| tumble(format!("partitions-{n}"), Data { partitions: n, ..plain });
     // All keys in a window of a million records or more.
-    let keys = |keys: u64| tumble(format!("keys-{keys}"), Data { keys, per_second: 250_000.max(keys / 10), ..plain });
+    let keys = |keys: u64| {
+        let records = plain.records.max(keys);
+        tumble(format!("keys-{keys}"), Data { keys, records, per_second: 250_000.max(keys / 10), ..plain })
+    };
     let length = |percent| Case { percent, ..tumble(format!("length-{percent}"), plain) };
     let windows = |n: u64| {
         let window = format!("HOP(TABLE records, DESCRIPTOR(ts), INTERVAL '1' SECOND, INTERVAL '{n}' SECOND)");
         Case { is_extra: true, ..totals(&format!("growth-windows-{n}"), plain, &window, n) }
     };
     let mut cases: Vec<Case> = [1, 2].map(workers).into();
+    cases.extend([1, 2].map(files));
     cases.extend([1, 2, 4, 8, 16, 32].map(partitions));
     cases.extend([10, 1_000, 100_000, 1_000_000, 10_000_000].map(keys));
     cases.extend([1, 6, 60, 600].map(windows));
@@ -192,6 +199,18 @@ impl Case {
             let text = fs::read_to_string(repository().join("tests/nexmark/tables.sql")).expect("a file of the tests");
             return text.replace("'topic' = 'nexmark'", &format!("'topic' = '{topic}'"));
         }
+        let columns = "id BIGINT, `key` STRING, ts TIMESTAMP(3), amount DOUBLE, flag BOOLEAN, text STRING,
+               WATERMARK FOR ts AS ts - INTERVAL '1' SECOND";
+        if self.from_files {
+            let path = self.data.directory();
+            return format!(
+                "CREATE TABLE records ({columns}) WITH (
+                   'connector' = 'filesystem', 'path' = '{}', 'format' = '{}'
+                 );\n",
+                path.display(),
+                self.data.format()
+            );
+        }
         let share = self.data.records / self.data.partitions as u64 * self.percent / 100;
         let ends: Vec<_> = (0..self.data.partitions).map(|p| format!("partition:{p},offset:{share}")).collect();
         let bounded = match self.percent {
@@ -202,10 +221,7 @@ impl Case {
             ),
         };
         format!(
-            "CREATE TABLE records (
-               id BIGINT, `key` STRING, ts TIMESTAMP(3), amount DOUBLE, flag BOOLEAN, text STRING,
-               WATERMARK FOR ts AS ts - INTERVAL '1' SECOND
-             ) WITH (
+            "CREATE TABLE records ({columns}) WITH (
                'connector' = 'kafka', 'topic' = '{topic}', 'format' = '{}', 'scan.startup.mode' = 'earliest-offset', {bounded}
              );\n",
             self.data.format()

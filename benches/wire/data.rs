@@ -1,6 +1,9 @@
 //! What lies in the topics.
 
 use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write as _};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +13,7 @@ use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use crate::common::broker::{Broker, REQUEST_TIMEOUT};
+use crate::common::broker::{Broker, REQUEST_TIMEOUT, repository};
 use crate::common::nexmark::Nexmark;
 
 /// 2026-01-01 00:00:00 UTC.
@@ -54,6 +57,34 @@ impl Data {
             Some(_) => assert_eq!(self.count(broker), self.records, "topic {topic} is there and incomplete: delete it"),
             None => self.produce(broker, &topic),
         }
+    }
+
+    /// Where the same records lie in files.
+    pub fn directory(&self) -> PathBuf {
+        repository().join("target/wire-files").join(self.topic())
+    }
+
+    /// Makes sure that the files are there.
+    pub fn prepare_files(&self) {
+        let directory = self.directory();
+        if directory.exists() {
+            return;
+        }
+        // Complete or not there.
+        let unfinished = directory.with_extension("unfinished");
+        fs::create_dir_all(&unfinished).expect("a directory");
+        for partition in 0..self.partitions as u64 {
+            let file = File::create(unfinished.join(format!("{partition}.json"))).expect("a file");
+            let (mut file, mut line) = (BufWriter::new(file), String::new());
+            for number in (partition..self.records).step_by(self.partitions as usize) {
+                line.clear();
+                self.write(number, &mut line);
+                line.push('\n');
+                file.write_all(line.as_bytes()).expect("room on the disk");
+            }
+            file.flush().expect("room on the disk");
+        }
+        fs::rename(unfinished, directory).expect("a directory");
     }
 
     fn count(&self, broker: &Broker) -> u64 {

@@ -164,8 +164,8 @@ impl Topic<'_> {
             .set("bootstrap.servers", self.brokers)
             .set("linger.ms", "5")
             .set("compression.type", "lz4")
-            .set("queue.buffering.max.messages", "1000000")
-            .set("queue.buffering.max.kbytes", "262144")
+            .set("queue.buffering.max.messages", "250000")
+            .set("queue.buffering.max.kbytes", "65536")
             .set("enable.idempotence", "true");
         let (began, cpu) = (Instant::now(), own_cpu());
         let producer: BaseProducer = config.create().expect("a producer");

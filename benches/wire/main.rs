@@ -14,6 +14,8 @@
 //!
 //! `--latency SECONDS` instead measures how long rows take at a fixed rate, see `latency.rs`.
 //!
+//! `--draw FILE.. DIRECTORY` measures nothing, and draws pictures of what earlier runs wrote as JSON.
+//!
 //! The broker is the tests' one and shares the machine: hence CPU time of the measured process alone. With
 //! `TIDEMILL_TEST_BROKERS` set, topics stay there for the next run. Linux only: figures are read from `/proc`.
 
@@ -26,6 +28,7 @@ mod cases;
 mod common;
 mod data;
 mod drain;
+mod draw;
 mod latency;
 mod measure;
 mod peers;
@@ -73,6 +76,9 @@ struct Arguments {
     json: Option<PathBuf>,
     #[arg(long)]
     markdown: Option<PathBuf>,
+    /// Measure nothing, and draw what `--json` files hold: the files, and then the directory of the pictures.
+    #[arg(long, num_args = 2.., value_name = "FILE.. DIRECTORY")]
+    draw: Vec<PathBuf>,
     /// Of cargo's.
     #[arg(long, hide = true)]
     bench: bool,
@@ -84,6 +90,9 @@ fn main() {
         return drain::work(&raw[1..]);
     }
     let arguments = Arguments::parse();
+    if let Some((directory, files)) = arguments.draw.split_last() {
+        return draw::draw(files, directory).expect("pictures of what the files hold");
+    }
     if let Some(seconds) = arguments.latency {
         let found = latency::measure(shared(), seconds);
         println!("{}", report::latencies(&found));
@@ -131,6 +140,9 @@ impl Bench {
     fn measure(mut self, cases: &[Case], arguments: &Arguments) -> Report {
         let mut topics: Vec<Data> = Vec::new();
         for case in cases {
+            if case.from_files {
+                case.data.prepare_files();
+            }
             if !topics.contains(&case.data) {
                 case.data.prepare(self.broker);
                 topics.push(case.data);

@@ -7,7 +7,7 @@ use serde_json::{Map, json};
 
 use crate::Key;
 use crate::cases::Case;
-use crate::latency::Latency;
+use crate::latency::{Latency, Quantiles};
 use crate::measure::Median;
 
 /// What a run of the benchmark has found.
@@ -110,9 +110,14 @@ impl Report {
 
 /// A table of latencies.
 pub fn latencies(found: &[Latency]) -> String {
-    let mut out = "| job | rows | median ms | p99 | p99.9 | max |\n|---|--:|--:|--:|--:|--:|\n".to_owned();
-    for Latency { name, rows, p50, p99, p999, max } in found {
-        let _ = writeln!(out, "| {name} | {rows} | {p50:.1} | {p99:.1} | {p999:.1} | {max:.1} |");
+    let mut out = "| | rows | appended: median ms | p99 | max | read: median ms | p99 | max |\n".to_owned();
+    out += "|---|--:|--:|--:|--:|--:|--:|--:|\n";
+    for Latency { name, rows, appended, read } in found {
+        let _ = write!(out, "| {name} | {rows} |");
+        for Quantiles { p50, p99, max } in [appended, read] {
+            let _ = write!(out, " {p50:.0} | {p99:.0} | {max:.0} |");
+        }
+        out.push('\n');
     }
     out
 }

@@ -22,7 +22,7 @@ use super::calls::TransactionalProducer;
 use super::client::Watcher;
 use super::log::{LogTopic, PROGRESS, STATE, grants};
 use super::properties::ClientProperties;
-use super::sink::Lane;
+use super::sink::{Lane, QUEUE_KB, QUEUE_RECORDS};
 use crate::catalog::Table;
 use crate::connectors::{CancelToken, Defaults, EncodedRows, JobLog, SinkRows, SinkWriter, TroubleProbe};
 use crate::error::{Error, Result};
@@ -263,8 +263,8 @@ fn producer_of(LogTopic { name: log, properties, .. }: &LogTopic) -> Result<Tran
         &[
             ("linger.ms", "5"),
             ("compression.type", "lz4"),
-            ("queue.buffering.max.messages", "1000000"),
-            ("queue.buffering.max.kbytes", "262144"),
+            ("queue.buffering.max.messages", QUEUE_RECORDS),
+            ("queue.buffering.max.kbytes", QUEUE_KB),
             ("partitioner", "murmur2_random"),
             ("socket.timeout.ms", &request_ms),
             ("reconnect.backoff.max.ms", "2000"),
