@@ -6,6 +6,7 @@ pub mod change;
 pub mod error;
 pub mod limits;
 pub mod time;
+pub mod words;
 
 pub mod sql;
 

@@ -89,7 +89,7 @@ impl Config {
             properties,
             set: settings.with_prefix("set."),
             settings,
-            output: Output { form, is_terminal, file: None },
+            output: Output { form, fits_screen: false, is_terminal, file: None },
             voice: Voice { is_quiet: common.quiet, color, is_json: common.json_errors },
             variables: Variables::new(&common.variables)?,
             limit: common.limit,

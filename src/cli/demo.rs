@@ -93,7 +93,7 @@ struct Stage {
 impl Stage {
     fn new(config: &Config) -> Result<Self> {
         let named = config.brokers.clone().filter(|brokers| brokers != EMBEDDED);
-        let embedded = if named.is_none() { Some(Embedded::start()?) } else { None };
+        let embedded = named.is_none().then(Arc::<Embedded>::default);
         let defaults = Defaults {
             brokers: named,
             properties: config.properties.clone(),

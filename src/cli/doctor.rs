@@ -7,7 +7,8 @@ use std::time::Duration;
 use tidemill::connectors::Defaults;
 use tidemill::connectors::kafka::{ClientProperties, Cluster, TopicSummary, shake_hands};
 use tidemill::error::{Error, Result};
-use tidemill::runtime::{Places, Rows, clock, words};
+use tidemill::runtime::{Places, Rows, clock};
+use tidemill::words;
 
 use super::Stop;
 use super::config::Config;
@@ -152,9 +153,7 @@ fn look_at_topics(findings: &mut Findings, topics: &[TopicSummary], principal: &
 
 fn look_at_disk(findings: &mut Findings, places: &Places) {
     let Places { directory, disk_limit, disk_free, .. } = places;
-    // As settings count them.
-    let gigabytes = |bytes: u64| format!("{} GB", (bytes as f64 / f64::from(1 << 30) * 10.0).round() / 10.0);
-    let (free, limit) = (gigabytes(*disk_free), gigabytes(*disk_limit));
+    let (free, limit) = (words::bytes(*disk_free), words::bytes(*disk_limit));
     let detail =
         format!("{}: {free} free, and a job's state may take {limit} ('state.disk.limit')", directory.display());
     if disk_limit <= disk_free {

@@ -14,9 +14,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tidemill::runtime::words::{count, grouped, rate, span};
 use tidemill::runtime::{Job, JobInfo, PartitionState};
 use tidemill::sql::diagnostics::escape;
+use tidemill::words::{count, grouped, rate, span};
 
 use super::screen::{self, Occupied};
 use super::voice::Voice;

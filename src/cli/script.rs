@@ -59,9 +59,6 @@ pub fn run_input(config: &Config, signals: Signals) -> Result<(), Stop> {
 
 fn execute(texts: &[Text], config: &Config, signals: Signals, embedded_if_none: bool) -> Result<(), Stop> {
     let mut session = Session::open(config, signals, embedded_if_none)?;
-    if let Some(note) = session.broker_note() {
-        config.voice.note(&note);
-    }
     let result = texts.iter().try_for_each(|text| session.run(text.place.as_deref(), &text.text));
     let result = result.and_then(|()| session.wait_for_jobs());
     session.close();

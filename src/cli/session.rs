@@ -11,7 +11,6 @@ use clap::ValueEnum;
 use tidemill::error::{Blame, Error};
 use tidemill::runtime::{Engine, Job, JobStatus, Outcome, Rows, clock};
 use tidemill::sql::Script;
-use tidemill::sql::diagnostics::width;
 use tidemill::sql::statement::{Parsed, Statement};
 
 use super::Stop;
@@ -53,6 +52,8 @@ pub struct Session {
     signals: Signals,
     /// A broker runs inside this process although nobody asked for it by name.
     is_broker_a_surprise: bool,
+    /// That has been said.
+    pub has_told_broker: bool,
     /// Somebody types statements: how many rows a result had is said, and a job's end at once.
     pub is_shell: bool,
     /// Jobs whose end has been told, by their place in the engine's list: names may come again.
@@ -87,6 +88,7 @@ impl Session {
             voice: config.voice,
             signals,
             is_broker_a_surprise,
+            has_told_broker: false,
             is_shell: false,
             told: BTreeSet::new(),
         };
@@ -97,16 +99,15 @@ impl Session {
         Ok(session)
     }
 
-    /// What is to be said about a broker inside this process.
-    pub fn broker_note(&self) -> Option<String> {
-        let (servers, true) = self.engine.brokers()? else { return None };
-        Some(if self.is_broker_a_surprise {
-            format!(
-                "no broker is named (-b), so one runs inside this process, at {servers}; nothing is kept after exit"
-            )
-        } else {
-            format!("the broker runs inside this process, at {servers}; nothing is kept after exit")
-        })
+    /// Says once, when the first statement has needed it, that the broker is inside this process.
+    fn tell_broker(&mut self) {
+        let Some(servers) = self.engine.embedded().filter(|_| !self.has_told_broker) else { return };
+        self.has_told_broker = true;
+        let why = match self.is_broker_a_surprise {
+            true => "no broker is named (-b), so one runs",
+            false => "the broker runs",
+        };
+        self.voice.note(&format!("{why} inside this process, at {servers}; nothing is kept after exit"));
     }
 
     /// Executes the statements of a text up to the first error, which is told.
@@ -174,19 +175,7 @@ impl Session {
     /// The output as commands of the shell have it.
     fn expanded(&self) -> Output {
         let form = if self.expansion == Expansion::On { Form::Vertical } else { self.output.form };
-        Output { form, ..self.output.clone() }
-    }
-
-    fn rows_as_text(&self, rows: &Rows) -> Result<Vec<u8>, Error> {
-        let text = self.expanded().rows(rows)?;
-        let is_too_wide = || {
-            let columns = pager::screen().map_or(usize::MAX, |(_, columns)| columns);
-            String::from_utf8_lossy(&text).lines().any(|line| columns < width(line))
-        };
-        if self.expansion == Expansion::Auto && self.output.form == Form::Table && is_too_wide() {
-            return Output { form: Form::Vertical, ..self.output.clone() }.rows(rows);
-        }
-        Ok(text)
+        Output { form, fits_screen: self.expansion == Expansion::Auto, ..self.output.clone() }
     }
 
     /// Executes a statement and shows what comes of it.
@@ -204,7 +193,9 @@ impl Session {
         if let Some(signal) = self.signals.pending() {
             return Err(Stop::Signal(signal));
         }
-        let outcome = if self.only_checks { self.engine.check(parsed)? } else { self.execute(parsed)? };
+        let outcome = if self.only_checks { self.engine.check(parsed) } else { self.execute(parsed) };
+        self.tell_broker();
+        let outcome = outcome?;
         self.take_setting(&parsed.statement)?;
         self.engine.take_notices().iter().for_each(|notice| self.voice.note(notice));
         match outcome {
@@ -217,7 +208,7 @@ impl Session {
             }
             Outcome::Rows(rows) => {
                 let rows = self.limited(rows);
-                self.show(&self.rows_as_text(&rows)?)?;
+                self.show(&self.expanded().rows(&rows)?)?;
                 self.tell_count(rows.batches.iter().map(|batch| batch.num_rows() as u64).sum());
                 Ok(())
             }

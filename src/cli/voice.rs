@@ -3,9 +3,9 @@
 //! Whatever is said may quote records, so everything is escaped. That standard error is closed is no reason to fail.
 
 use tidemill::error::Error;
-pub use tidemill::runtime::words::{count, grouped};
 use tidemill::runtime::{Job, JobInfo};
 use tidemill::sql::diagnostics::{escape_lines, place_of, render};
+pub use tidemill::words::{count, grouped};
 
 use super::screen;
 

@@ -46,7 +46,7 @@ pub struct Defaults {
     pub brokers: Option<String>,
     /// Client properties (without the prefix `properties.`) for Kafka tables that do not set them.
     pub properties: BTreeMap<String, String>,
-    /// The broker inside this process, if one was started: for tables whose servers are `embedded`, or for all
+    /// The broker inside this process, if there may be one: for tables whose servers are `embedded`, or for all
     /// tables when no server is named anywhere.
     pub embedded: Option<Arc<Embedded>>,
     /// What the names of topics begin with in which jobs keep what they have come to: no pattern means these. Empty if

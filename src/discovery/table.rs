@@ -18,6 +18,7 @@ use crate::sql::diagnostics::escape;
 use crate::sql::parse_script;
 use crate::sql::statement::Statement;
 use crate::sql::types::quote;
+use crate::words::grouped;
 
 /// The column of a key.
 const KEY: &str = "__key";
@@ -99,7 +100,7 @@ impl<'a> Profile<'a> {
         let (seen, held) = (self.sample.records.len(), self.sample.records_held);
         let partitions = self.sample.partitions;
         let noun = if partitions == 1 { "partition" } else { "partitions" };
-        format!("{seen} of about {held} records in {partitions} {noun}")
+        format!("{} of about {} records in {partitions} {noun}", grouped(seen as u64), grouped(held))
     }
 
     /// The titles of [`Profile::rows`].

@@ -389,6 +389,16 @@ pub(crate) fn subject(message: &str, text: &str) -> Option<std::ops::Range<usize
             })
         })
         .last();
+    // What is missing would stand in WITH (..), or else behind the table's name.
+    static WITHOUT: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"(?i)\b(WITH)\s*\(|\bTABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?(\S+)").expect("a constant pattern")
+    });
+    if quoted.is_none() && message.starts_with("the option '") && message.ends_with("' is missing") {
+        let places =
+            || WITHOUT.captures_iter(text).filter_map(|found| Some((found.get(1), found.get(1).or(found.get(2))?)));
+        let (_, place) = places().find(|(with, _)| with.is_some()).or_else(|| places().next())?;
+        return Some(place.range());
+    }
     quoted.or_else(|| {
         let parts = WORD.captures(message)?;
         let word = parts.iter().skip(1).flatten().next()?.as_str();

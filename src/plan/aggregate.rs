@@ -12,10 +12,11 @@ use datafusion::logical_expr::{
     Aggregate, Distinct, Expr, Extension, LogicalPlan, Projection, Union, UserDefinedLogicalNodeCore,
 };
 
-use super::marks::{Bound, bound_of, column_behind, is_bound, mark_bound};
+use super::marks::{Bound, bound_of, column_behind, is_bound, is_event_time, mark_bound};
 use super::per_window::{PerWindow, bound_behind, requalified};
 use super::refusal::{Clause, Refusal, refuse};
 use super::stream::Emission;
+use crate::sql::types::quote;
 use crate::time::Windows;
 
 /// An aggregate whose groups end: each belongs to a window.
@@ -100,10 +101,18 @@ fn without_window(input: &LogicalPlan, group: &[Expr], aggregates: &[Expr]) -> R
         refuse("the rows come from windows of several lengths, so their groups have no common end")
             .hint("aggregate each of them, then put the results together with UNION ALL")
     } else {
-        refuse("an aggregate over a stream without windows would never end").hint(
-            "take the rows FROM TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE) \
-             and GROUP BY window_start, window_end",
-        )
+        // The names are those of the query, as far as they are known.
+        let time = (0..fields.len()).find(|i| is_event_time(input, *i)).map(|i| input.schema().qualified_field(i));
+        let table = time.and_then(|(table, _)| table).map_or_else(|| "t".to_owned(), |table| quote(table.table()));
+        let time = time.map_or_else(|| "ts".to_owned(), |(_, field)| quote(field.name()));
+        let keys = group.iter().filter_map(|key| match key {
+            Expr::Column(column) => Some(format!(", {}", quote(&column.name))),
+            _ => None,
+        });
+        refuse("an aggregate over a stream without windows would never end").hint(format!(
+            "take the rows FROM TUMBLE({table}, {time}, INTERVAL '1' MINUTE) and GROUP BY window_start, window_end{}",
+            keys.collect::<String>()
+        ))
     };
     match (group, aggregates) {
         ([], [_, ..]) => refusal.clause(Clause::Aggregate),

@@ -45,7 +45,9 @@ pub fn run(config: &Config, signals: Signals) -> Result<(), Stop> {
     let editor = LineEditor::open(config.output.is_terminal, config.voice.color, knowledge.clone());
     let mut editor = editor.map_err(|e| terminal_error(&e))?;
     session.is_shell = true;
-    greet(&session, config.voice);
+    session.expand(Some("auto"))?;
+    greet(&session, config.voice)?;
+    session.has_told_broker = true;
     let result = run_start_file(&mut session, config.voice).and_then(|goes_on| match goes_on {
         true => serve(&mut editor, &mut session, &knowledge, &signals, config.voice),
         false => Ok(()),
@@ -55,15 +57,16 @@ pub fn run(config: &Config, signals: Signals) -> Result<(), Stop> {
     result
 }
 
-fn greet(session: &Session, voice: Voice) {
+fn greet(session: &Session, voice: Voice) -> Result<(), Stop> {
     let version = env!("CARGO_PKG_VERSION");
-    let broker = match session.engine.brokers() {
+    let broker = match session.engine.brokers()? {
         Some((servers, true)) => format!("a broker inside this process, {servers}; nothing is kept after exit"),
         Some((servers, false)) => format!("broker {servers}"),
         None => "no broker".to_owned(),
     };
     voice.say(&format!("Tidemill {version}: continuous SQL over Kafka; {broker}."));
     voice.say("Statements end with ; and may take several lines. help; says what there is, Ctrl-D quits.");
+    Ok(())
 }
 
 /// Says what is going to be stopped, for that may take a moment.

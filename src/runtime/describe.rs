@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::info::{JobInfo, OperatorInfo, PartitionInfo, SourceInfo, StatementInfo};
-use super::words::{bytes, count, grouped, instant, rate, span};
 use crate::plan::{StreamPlan, explain_with};
+use crate::words::{bytes, count, grouped, instant, rate, span};
 
 /// The columns of `SHOW JOBS`.
 pub const COLUMNS: [&str; 8] =
@@ -72,7 +72,12 @@ pub fn describe(info: &JobInfo) -> String {
     }
     if !info.statements.is_empty() {
         text += "\nwhat became of the records\n";
-        table(&mut text, &STATEMENT_COLUMNS, info.statements.iter().map(statement).collect());
+        let rows: Vec<_> = info.statements.iter().map(statement).collect();
+        // What befell no record of any statement is not worth a column.
+        let is_told = |at: &usize| !RARE.contains(&STATEMENT_COLUMNS[*at]) || rows.iter().any(|row| row[*at] != "0");
+        let told: Vec<_> = (0..STATEMENT_COLUMNS.len()).filter(is_told).collect();
+        let columns: Vec<_> = told.iter().map(|&at| STATEMENT_COLUMNS[at]).collect();
+        table(&mut text, &columns, rows.iter().map(|row| told.iter().map(|&at| row[at].clone()).collect()).collect());
     }
     text
 }
@@ -165,6 +170,9 @@ const STATEMENT_COLUMNS: [&str; 11] = [
     "partly late",
     "rows out",
 ];
+
+/// Columns that are left out where they hold nothing but zeros.
+const RARE: [&str; 5] = ["lost to idleness", "skipped", "dead-lettered", "without value", "partly late"];
 
 fn statement(statement: &StatementInfo) -> Vec<String> {
     let StatementInfo { used, filtered, late, lost_to_idleness, errors, dead_lettered, tombstones, .. } = *statement;

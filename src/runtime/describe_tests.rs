@@ -64,11 +64,11 @@ status      running, 2 min 13 s
 statement   INSERT INTO per_minute SELECT window_start, COUNT(*) FROM TUMBLE(clicks, ts, ..)
 diagnosis   this is why
             and this
-read        12,008 records (1.2 MB), 104 a second lately; 20 to read
+read        12,008 records (1.1 MB), 104 a second lately; 20 to read
 written     1,204 rows, 0.3 a second lately; the last 4.2 s ago
 watermark   2013-01-01 10:00:00Z
 windows     3 open; the next closes at 2013-01-01 10:10:00Z
-state       4.0 kB in memory, 2.0 kB in the log
+state       4.0 KB in memory, 2.0 KB in the log
 commit      boundary 665, 120 ms ago, took 12 ms
 checkpoint  boundary 600, 13 s ago, took 40 ms
 restarts    2; the last 3 min ago: the broker was away
@@ -79,10 +79,18 @@ source clicks
   10               12  6020  6020        0  2013-01-01 10:00:00Z      at its end for 7 s; holds the watermark back
 
 what became of the records
-  into          read    used  filtered  late  lost to idleness  skipped  dead-lettered  without value  partly late  rows out
-  per_minute  12,008  12,000         0     8                 0        0              0              0            0     1,204
+  into          read    used  filtered  late  rows out
+  per_minute  12,008  12,000         0     8     1,204
 ";
     assert_eq!(describe(&info()), want);
+    let skipped = StatementInfo { errors: 1, ..info().statements.remove(0) };
+    let two = JobInfo { statements: vec![info().statements.remove(0), skipped], ..info() };
+    let want = "\
+  into          read    used  filtered  late  skipped  rows out
+  per_minute  12,008  12,000         0     8        0     1,204
+  per_minute  12,008  12,000         0     8        1     1,204
+";
+    assert!(describe(&two).ends_with(want), "{}", describe(&two));
     let restored = JobInfo { commit: None, replay: Some((3, 20)), checkpoint: None, last_restart: None, ..info() };
     let text = describe(&restored);
     assert!(

@@ -5,8 +5,8 @@
 //! left of what comes, and last what its windows wait for.
 
 use super::info::{JobInfo, PartitionInfo, PartitionState, SourceInfo, StatementInfo, Terms};
-use super::words::{count, grouped, instant, list, span};
 use crate::time::TimeMs;
+use crate::words::{count, grouped, instant, list, span};
 
 /// A boundary that takes longer than this is worth a word.
 const UNDER_WAY_MS_MIN: u64 = 2_000;

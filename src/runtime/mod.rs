@@ -52,7 +52,6 @@ mod state;
 mod tests;
 mod topic_rows;
 mod topology;
-pub mod words;
 mod worker;
 
 pub use engine::{Engine, EngineConfig, Names, Outcome, Rows};

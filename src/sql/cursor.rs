@@ -11,6 +11,7 @@ use sqlparser::tokenizer::{Location, Token};
 
 use super::dialect::{FlinkDialect, take_apart};
 use super::source::{Source, describe, is_word};
+use super::unfinished;
 use crate::error::{Error, Result};
 
 /// Depth of nested expressions and queries that is followed.
@@ -223,9 +224,15 @@ impl<'s> StatementParser<'s> {
         if let Some(name) = self.hyphenated(index) {
             return error.hint(format!("quote a name that contains \"-\": `{name}`"));
         }
-        let Some(token) = self.range.contains(&index).then(|| &self.source.tokens(index..index + 1)[0].token) else {
+        if let Some(error) = self.misspelt(&error, index) {
             return error;
-        };
+        }
+        let before = self.source.tokens(self.range.start..index.clamp(self.range.start, self.range.end));
+        let found = self.range.contains(&index).then(|| &self.source.tokens(index..index + 1)[0].token);
+        if let Some(hint) = unfinished::hint(before, found) {
+            return error.hint(hint);
+        }
+        let Some(token) = found else { return error };
         match token {
             Token::SingleQuotedString(text) => error.hint(format!("names are quoted with backticks: `{text}`")),
             Token::Word(word) if word.quote_style.is_none() && word.keyword != Keyword::NoKeyword => {
@@ -241,15 +248,29 @@ impl<'s> StatementParser<'s> {
         }
     }
 
+    /// The error that a clause is misspelt: a word that is none stands for a name, so what follows it is found wrong.
+    fn misspelt(&self, error: &Error, index: usize) -> Option<Error> {
+        let ends = ["expected the end of the statement", "expected \")\""];
+        if !ends.iter().any(|end| error.message.starts_with(end)) {
+            return None;
+        }
+        let places = [Some(index), index.checked_sub(1)].into_iter().flatten().filter(|at| self.range.contains(at));
+        let found =
+            |at: usize| unfinished::misspelt(&self.source.tokens(at..at + 1)[0].token).map(|clause| (at, clause));
+        let (at, clause) = places.filter_map(found).next()?;
+        let word = &self.source.text[self.source.bytes(at)];
+        let error = Error::statement(format!("expected {clause}, found {word}"));
+        Some(error.hint(format!("did you mean {clause}?")).at(self.source.bytes(at)))
+    }
+
     /// An error of `sqlparser`'s as ours.
     pub(super) fn lift(&self, error: &ParserError) -> Error {
         let (message, place, hint) = take_apart(error);
         let index = place.and_then(|place| self.source.index_at(place)).unwrap_or(self.range.end);
         if message.eq_ignore_ascii_case("Expected an expression, found: FROM") && index > self.range.start {
             // This one error is reported behind its place.
-            return Error::statement("expected an expression, found FROM")
-                .hint("is there a comma too many before FROM?")
-                .at(self.span_of(index - 1));
+            let error = Error::statement("expected an expression, found FROM").at(self.span_of(index - 1));
+            return self.with_hint(error, index - 1);
         }
         let (sentence, is_expectation) =
             match message.strip_prefix("Expected: ").and_then(|m| m.split_once(", found: ")) {
@@ -286,7 +307,10 @@ impl<'s> StatementParser<'s> {
             Ok(_) => match inner.parser.peek_token_ref().token {
                 Token::RParen => outer,
                 // The query is whole: what follows it is wrong.
-                _ if inner.index_next() >= index => inner.expected("\")\""),
+                _ if inner.index_next() >= index => match inner.expected("\")\"") {
+                    error if error.hint.is_none() => self.with_hint(error, inner.index_next()),
+                    error => error,
+                },
                 _ => outer,
             },
         }

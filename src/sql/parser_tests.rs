@@ -288,8 +288,18 @@ fn mistakes_point_at_their_place_and_say_what_to_write() {
     check("CREATE TABLE t (a, b INT)", ",", "expected a type, found \",\"", "write for example a STRING");
     check("CREATE TABLE t (a STRNG)", "STRNG", "there is no type STRNG", "did you mean STRING?");
     check("CREATE TABLE t (a INT, a INT)", "a", "the column \"a\" is there twice", "");
-    check("CREATE TABLE t (a INT,)", ")", "expected the name of a column, found \")\"", "");
-    check("CREATE TABLE t (a INT", "", "expected \",\" or \")\", found the end of the statement", "");
+    check(
+        "CREATE TABLE t (a INT,)",
+        ")",
+        "expected the name of a column, found \")\"",
+        "is there a comma too many before \")\"?",
+    );
+    check(
+        "CREATE TABLE t (a INT",
+        "",
+        "expected \",\" or \")\", found the end of the statement",
+        "is a \")\" missing? The parenthesis behind t is open",
+    );
     check("CREATE TABLE t (a INT, PRIMARY KEY (b) NOT ENFORCED)", "b", "there is no column \"b\"", "");
     check(
         "CREATE TABLE t (abc INT, PRIMARY KEY (abd) NOT ENFORCED)",
@@ -368,12 +378,34 @@ fn mistakes_point_at_their_place_and_say_what_to_write() {
         "expected TABLES, VIEWS, TOPICS, JOBS, FUNCTIONS, CREATE TABLE or CREATE VIEW, found TABLE",
         "did you mean SHOW TABLES?",
     );
-    check("SELECT a FROM (SELECT b FRM u) WHERE x", "u", "expected \")\", found u", "");
-    check("SELECT a FROM (SELECT b FROM u WHER x) y", "x", "expected \")\", found x", "");
-    check("SELECT a FROM (SELECT b FROM u WHERE) y", ")", "expected an expression, found \")\"", "");
-    check("SELECT a FROM (SELECT * FROM (SELECT c +) x) y", ")", "expected an expression, found \")\"", "");
-    check("SELECT a FROM (SELECT b FROM u", "", "expected \")\", found the end of the statement", "");
-    check("SELECT a FROM t WHERE a IN (SELECT b FROM u WHERE) AND x", ")", "expected an expression, found \")\"", "");
+    check("SELECT a FROM (SELECT b FRM u) WHERE x", "FRM", "expected FROM, found FRM", "did you mean FROM?");
+    check("SELECT a FROM (SELECT b FROM u WHER x) y", "WHER", "expected WHERE, found WHER", "did you mean WHERE?");
+    let condition = "write a condition behind WHERE, such as WHERE price > 10";
+    check("SELECT a FROM (SELECT b FROM u WHERE) y", ")", "expected an expression, found \")\"", condition);
+    check(
+        "SELECT a FROM t WHERE a IN (SELECT b FROM u WHERE) AND x",
+        ")",
+        "expected an expression, found \")\"",
+        condition,
+    );
+    check(
+        "SELECT a FROM (SELECT * FROM (SELECT c +) x) y",
+        ")",
+        "expected an expression, found \")\"",
+        "there must be a value behind +",
+    );
+    check(
+        "SELECT a FROM (SELECT b FROM u",
+        "",
+        "expected \")\", found the end of the statement",
+        "is a \")\" missing? The parenthesis behind FROM is open",
+    );
+    check(
+        "INSERT INTO t",
+        "",
+        "expected",
+        "write INSERT INTO t SELECT .. for a job, INSERT INTO t VALUES (..), (..) for a few rows",
+    );
     check("SELECT a, FROM t", "FROM", "expected an expression, found FROM", "is there a comma too many before FROM?");
     check(
         "SELECT INTERVAL 'x' MINUTE",

@@ -185,7 +185,13 @@ impl Broker {
     /// Creates a topic with a configuration (`cleanup.policy` and so on).
     pub fn topic_with(&self, hint: &str, partitions: i32, config: &[(&str, &str)]) -> String {
         let name = unique_name(hint);
-        let mut topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
+        self.create_topic(&name, partitions, config);
+        name
+    }
+
+    /// Creates a topic of this name, on a broker that is the test's own.
+    pub fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) {
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
         for (key, value) in config {
             topic = topic.set(key, value);
         }
@@ -194,8 +200,7 @@ impl Broker {
         for result in created {
             result.unwrap_or_else(|(topic, code)| panic!("Kafka does not create {topic}: {code}"));
         }
-        self.until_seen(&name, partitions);
-        name
+        self.until_seen(name, partitions);
     }
 
     /// Gives a topic more partitions: as many as this in all.

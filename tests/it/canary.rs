@@ -146,7 +146,7 @@ fn canaries_are_seen_nowhere() {
     shown += &ask(&format!("\\i {}", file.display()), " started");
     for (line, end) in [
         ("SHOW JOBS;", "canary-job"),
-        ("DESCRIBE JOB;", "dead-lettered"),
+        ("DESCRIBE JOB;", "rows out"),
         (&*format!("EXPLAIN ANALYZE JOB `{name}`;"), "Source: i"),
         ("SHOW CREATE TABLE i;", "'topic' = "),
     ] {

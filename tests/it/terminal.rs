@@ -3,6 +3,7 @@
 mod live;
 mod progress;
 mod shell;
+mod tour;
 
 use std::process::Command;
 

@@ -17,9 +17,9 @@ use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::Span;
 use tidemill::error::Result;
-use tidemill::runtime::words::{count, grouped, instant, rate};
 use tidemill::runtime::{JobInfo, JobStatus, Snapshot};
 use tidemill::sql::diagnostics::escape;
+use tidemill::words::{count, grouped, instant, rate};
 
 use crate::cli::output::cells;
 

@@ -21,7 +21,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use tidemill::error::{Error, Result};
 use tidemill::runtime::Rows;
-use tidemill::sql::diagnostics::{escape, escape_lines};
+use tidemill::sql::diagnostics::{escape, escape_lines, width};
 
 use super::Stop;
 use super::args::Form;
@@ -31,6 +31,8 @@ use super::args::Form;
 pub struct Output {
     /// How rows are written.
     pub form: Form,
+    /// Rows that are wider than the screen have a line per value in the place of columns.
+    pub fits_screen: bool,
     /// Whether standard output is a terminal.
     pub is_terminal: bool,
     /// A file that takes rows in the place of standard output.
@@ -52,6 +54,7 @@ trait RowWriter {
 pub struct Printer {
     writer: Box<dyn RowWriter>,
     output: Output,
+    schema: SchemaRef,
     /// The text of one batch, kept for its memory.
     text: Vec<u8>,
     rows: u64,
@@ -65,7 +68,16 @@ impl Output {
 
     /// A printer for rows that come as they come.
     pub fn printer(&self, schema: &SchemaRef) -> Result<Printer> {
-        Ok(Printer { writer: self.writer(schema)?, output: self.clone(), text: Vec::new(), rows: 0 })
+        let (writer, schema) = (self.writer(schema)?, Arc::clone(schema));
+        Ok(Printer { writer, output: self.clone(), schema, text: Vec::new(), rows: 0 })
+    }
+
+    /// What these lines of columns are to be written as instead, if they are wider than the screen.
+    fn instead_of(&self, text: &[u8]) -> Option<Self> {
+        let may_be_wide = self.fits_screen && self.form == Form::Table && self.is_for_the_eyes();
+        let (_, columns) = pager::screen().filter(|_| may_be_wide)?;
+        let is_wide = String::from_utf8_lossy(text).lines().any(|line| columns < width(line));
+        is_wide.then(|| Self { form: Form::Vertical, ..self.clone() })
     }
 
     fn writer(&self, schema: &SchemaRef) -> Result<Box<dyn RowWriter>> {
@@ -91,7 +103,10 @@ impl Output {
             writer.write(&batch, &mut text)?;
         }
         writer.end(&mut text)?;
-        Ok(text)
+        match self.instead_of(&text).filter(|_| batch.num_rows() > 0) {
+            Some(output) => output.rows(rows),
+            None => Ok(text),
+        }
     }
 
     /// A text that is a result (a plan, a statement), ready to be written.
@@ -125,9 +140,15 @@ impl Printer {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        self.rows += batch.num_rows() as u64;
         self.text.clear();
         self.writer.write(batch, &mut self.text)?;
+        // The first rows say how all are written.
+        if let Some(output) = self.output.instead_of(&self.text).filter(|_| self.rows == 0) {
+            self.writer = output.writer(&self.schema)?;
+            self.text.clear();
+            self.writer.write(batch, &mut self.text)?;
+        }
+        self.rows += batch.num_rows() as u64;
         self.output.write(&self.text)
     }
 

@@ -1,10 +1,11 @@
 //! A broker inside this process, for trying things out: librdkafka's own mock cluster behind real sockets.
 //!
-//! It keeps everything in memory, at most the newest 5 MB per partition, and is gone with the process. The handle is
-//! not thread-safe, so a thread of its own holds it and answers requests.
+//! It keeps everything in memory, at most the newest 5 MB per partition, and is gone with the process. It starts when it is
+//! first needed: many statements need no broker. The handle is not thread-safe, so a thread of its own holds it and answers
+//! requests.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use rdkafka::mocking::MockCluster;
@@ -19,8 +20,13 @@ enum Request {
     SetUp { up: bool, reply: Sender<Result<(), String>> },
 }
 
-/// A running in-process broker. Keep it for longer than every client of it.
+/// An in-process broker. Keep it for longer than every client of it.
+#[derive(Default)]
 pub struct Embedded {
+    running: OnceLock<Result<Running>>,
+}
+
+struct Running {
     brokers: String,
     /// `None` once it is being dropped, which ends the thread.
     requests: Mutex<Option<Sender<Request>>>,
@@ -28,8 +34,36 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Starts a cluster of one broker on a free local port.
-    pub fn start() -> Result<Arc<Self>> {
+    /// `host:port`. Whoever asks first starts a cluster of one broker on a free local port.
+    pub fn brokers(&self) -> Result<&str> {
+        Ok(&self.running()?.brokers)
+    }
+
+    /// Whether somebody has needed it.
+    pub fn has_started(&self) -> bool {
+        self.running.get().is_some()
+    }
+
+    /// Creates a topic; `partitions` below one means the default.
+    pub fn create_topic(&self, name: &str, partitions: i32) -> Result<()> {
+        let partitions = if partitions < 1 { PARTITIONS_DEFAULT } else { partitions };
+        let request = |reply| Request::CreateTopic { name: name.to_owned(), partitions, reply };
+        let refused = |e| Error::upstream(format!("the embedded broker cannot create topic \"{name}\": {e}"));
+        self.running()?.ask(request).map_err(refused)
+    }
+
+    /// Cuts or restores the broker's connections: for tests of what happens in an outage.
+    pub fn set_up(&self, up: bool) -> Result<()> {
+        self.running()?.ask(|reply| Request::SetUp { up, reply }).map_err(Error::upstream)
+    }
+
+    fn running(&self) -> Result<&Running> {
+        self.running.get_or_init(Running::start).as_ref().map_err(Error::clone)
+    }
+}
+
+impl Running {
+    fn start() -> Result<Self> {
         let (requests, inbox) = channel();
         let (ready, started) = channel();
         let thread = thread::Builder::new()
@@ -40,24 +74,7 @@ impl Embedded {
             .recv()
             .unwrap_or_else(|_| Err("its thread ended".to_owned()))
             .map_err(|e| Error::upstream(format!("the embedded broker does not start: {e}")))?;
-        Ok(Arc::new(Self { brokers, requests: Mutex::new(Some(requests)), thread: Some(thread) }))
-    }
-
-    /// `host:port`.
-    pub fn brokers(&self) -> &str {
-        &self.brokers
-    }
-
-    /// Creates a topic; `partitions` below one means the default.
-    pub fn create_topic(&self, name: &str, partitions: i32) -> Result<()> {
-        let partitions = if partitions < 1 { PARTITIONS_DEFAULT } else { partitions };
-        self.ask(|reply| Request::CreateTopic { name: name.to_owned(), partitions, reply })
-            .map_err(|e| Error::upstream(format!("the embedded broker cannot create topic \"{name}\": {e}")))
-    }
-
-    /// Cuts or restores the broker's connections: for tests of what happens in an outage.
-    pub fn set_up(&self, up: bool) -> Result<()> {
-        self.ask(|reply| Request::SetUp { up, reply }).map_err(Error::upstream)
+        Ok(Self { brokers, requests: Mutex::new(Some(requests)), thread: Some(thread) })
     }
 
     fn ask(&self, request: impl FnOnce(Sender<Result<(), String>>) -> Request) -> Result<(), String> {
@@ -69,7 +86,7 @@ impl Embedded {
     }
 }
 
-impl Drop for Embedded {
+impl Drop for Running {
     fn drop(&mut self) {
         *self.requests.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if let Some(thread) = self.thread.take() {

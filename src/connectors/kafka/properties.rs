@@ -282,7 +282,7 @@ impl ClientProperties {
                 Error::statement("the option 'properties.bootstrap.servers' is missing").hint(BROKERS_HINT)
             })?,
         };
-        self.pairs.insert("bootstrap.servers".to_owned(), embedded.brokers().to_owned());
+        self.pairs.insert("bootstrap.servers".to_owned(), embedded.brokers()?.to_owned());
         self.embedded = Some(Arc::clone(embedded));
         Ok(())
     }

@@ -29,7 +29,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self { defaults: Defaults { embedded: Some(Embedded::start().unwrap()), ..Defaults::default() } }
+        Self { defaults: Defaults { embedded: Some(Arc::default()), ..Defaults::default() } }
     }
 
     fn embedded(&self) -> &Arc<Embedded> {

@@ -2,6 +2,7 @@
 
 use arrow::datatypes::Field;
 
+use super::jobs::create_as;
 use super::{Engine, Outcome, done};
 use crate::catalog::options::Options;
 use crate::catalog::{Column, ColumnKind, Table, View};
@@ -39,7 +40,11 @@ impl Engine {
             }
             table.columns = plan.schema().fields().iter().map(|f| column_of(f)).collect();
         }
-        let mut notices = connectors::options::check_options(&table)?;
+        let has_connector = table.options.get("connector").is_some();
+        let mut notices = connectors::options::check_options(&table).map_err(|error| match create.query {
+            Some(_) if !has_connector => error.hint(format!("write {}", create_as(&table.name))),
+            _ => error,
+        })?;
         notices.append(&mut inferred);
         planner.resolve_table(&mut table)?;
         state.catalog.add_table(table.clone())?;

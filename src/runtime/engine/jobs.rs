@@ -12,6 +12,7 @@ use crate::runtime::launch::{Launch, compute, launch};
 use crate::runtime::query::{QueryStream, op_schema};
 use crate::runtime::session::Session;
 use crate::sql::statement::{Insert, Query, Statement};
+use crate::sql::types::quote;
 
 impl Engine {
     /// The plan of inserts that run as one job.
@@ -151,9 +152,22 @@ pub(super) fn sink_table<'a>(catalog: &'a Catalog, insert: &Insert) -> Result<&'
             Error::statement(format!("{} is a view, which cannot be written to", insert.table))
         } else {
             // What is written to is declared: its format and its key are nobody's guess.
-            Error { unknown_table: None, ..catalog.unknown(&insert.table) }
+            let error = Error { unknown_table: None, ..catalog.unknown(&insert.table) };
+            match error.hint.as_deref().is_some_and(|hint| hint.starts_with("did you mean")) {
+                true => error,
+                false => error.hint(format!("{} declares it and starts the job", create_as(&insert.table))),
+            }
         }
     })
+}
+
+/// How a topic becomes a table that takes a query's rows.
+pub(super) fn create_as(name: &str) -> String {
+    let topic = name.replace('\'', "''");
+    format!(
+        "CREATE TABLE {} WITH ('connector' = 'kafka', 'topic' = '{topic}', 'format' = 'json') AS SELECT ..",
+        quote(name)
+    )
 }
 
 /// What a job is: a statement, with the views that it names and those that they name, and what planning goes by.

@@ -82,13 +82,13 @@ struct State {
 }
 
 impl Engine {
-    /// Opens an engine. Nothing is connected to yet, but the broker inside this process is started if it is asked for.
+    /// Opens an engine. Nothing is connected to yet; a broker inside this process starts when a statement first needs it.
     pub fn open(config: EngineConfig) -> Result<Self> {
         let wants_embedded = match &config.brokers {
             Some(brokers) => brokers == "embedded",
             None => config.embedded_if_none,
         };
-        let embedded = if wants_embedded { Some(Embedded::start()?) } else { None };
+        let embedded = wants_embedded.then(Arc::<Embedded>::default);
         let brokers = config.brokers.filter(|b| b != "embedded");
         let defaults = Defaults { brokers, properties: config.properties, embedded, ..Defaults::default() };
         let (catalog, session) = (Catalog::default(), Session::default());
@@ -97,13 +97,19 @@ impl Engine {
     }
 
     /// Where Kafka tables go that name no servers: the servers' addresses, and whether they are inside this process.
-    pub fn brokers(&self) -> Option<(String, bool)> {
+    pub fn brokers(&self) -> Result<Option<(String, bool)>> {
         let state = self.state();
-        match (&state.defaults.brokers, &state.defaults.embedded) {
+        Ok(match (&state.defaults.brokers, &state.defaults.embedded) {
             (Some(brokers), _) => Some((brokers.clone(), false)),
-            (None, Some(embedded)) => Some((embedded.brokers().to_owned(), true)),
+            (None, Some(embedded)) => Some((embedded.brokers()?.to_owned(), true)),
             (None, None) => None,
-        }
+        })
+    }
+
+    /// Where the broker inside this process is, if a statement has needed it.
+    pub fn embedded(&self) -> Option<String> {
+        let embedded = self.state().defaults.embedded.clone().filter(|embedded| embedded.has_started())?;
+        Some(embedded.brokers().ok()?.to_owned())
     }
 
     /// The statements of a text, one by one: each is parsed, executed, and its outcome given, before the next is looked

@@ -37,18 +37,18 @@ pub fn span(ms: u64) -> String {
     }
 }
 
-/// A number of bytes: `512 B`, `12.3 kB`.
+/// A number of bytes: `512 B`, `12.3 KB`. Units are steps of 1,024, as in options and settings.
 pub fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
-    if bytes < 1_000 {
+    const UNITS: [&str; 5] = ["KB", "MB", "GB", "TB", "PB"];
+    if bytes < 1 << 10 {
         return format!("{bytes} B");
     }
-    // In tenths of the unit; bytes that do not make one are left out.
-    let (mut tenths, mut unit) = (bytes / 100, 0);
-    while 10_000 <= tenths && unit + 1 < UNITS.len() {
-        (tenths, unit) = (tenths / 1_000, unit + 1);
+    let (mut whole, mut rest, mut unit) = (bytes >> 10, bytes & 0x3ff, 0);
+    while 1 << 10 <= whole && unit + 1 < UNITS.len() {
+        (rest, whole, unit) = (whole & 0x3ff, whole >> 10, unit + 1);
     }
-    format!("{}.{} {}", grouped(tenths / 10), tenths % 10, UNITS[unit])
+    // What does not make a tenth is left out.
+    format!("{}.{} {}", grouped(whole), rest * 10 >> 10, UNITS[unit])
 }
 
 /// How many a second, of so many in so long.
@@ -90,8 +90,8 @@ mod tests {
         {
             assert_eq!(span(ms), want);
         }
-        for (n, want) in [(0, "0 B"), (999, "999 B"), (1_000, "1.0 kB"), (12_345, "12.3 kB"), (1_234_567_890, "1.2 GB")]
-        {
+        let sizes = [(0, "0 B"), (1_023, "1023 B"), (1_024, "1.0 KB"), (12_345, "12.0 KB"), (16 << 30, "16.0 GB")];
+        for (n, want) in sizes.into_iter().chain([((1 << 20) - 1, "1,023.9 KB"), (u64::MAX, "16,383.9 PB")]) {
             assert_eq!(bytes(n), want);
         }
         for (n, want) in [(0.0, "0"), (0.25, "0.2"), (9.96, "10.0"), (1_234.4, "1,234")] {
