@@ -82,7 +82,7 @@ impl Session {
             variables: config.variables.clone(),
             tells_time: false,
             depth: 0,
-            expansion: Expansion::Off,
+            expansion: Expansion::Auto,
             view: View::Auto,
             only_checks: false,
             voice: config.voice,

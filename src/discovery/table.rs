@@ -53,6 +53,9 @@ pub struct Inferred {
     pub notices: Vec<String>,
 }
 
+/// Columns of text that examples may take, unless one alone takes more.
+const EXAMPLES_WIDTH: usize = 30;
+
 impl<'a> Profile<'a> {
     /// Looks at a sample.
     pub fn of(sample: &'a Sample) -> Self {
@@ -106,7 +109,8 @@ impl<'a> Profile<'a> {
     /// The titles of [`Profile::rows`].
     pub fn titles() -> Vec<String> {
         let mut titles: Vec<_> = ["part", "column", "type", "null", "examples"].map(str::to_owned).to_vec();
-        titles.extend(DELAYS.iter().map(|delay| format!("late by {}", delay.name)));
+        // One column, so that a row fits a screen.
+        titles.push(format!("late by {}", DELAYS.map(|delay| delay.name).join(", ")));
         titles
     }
 
@@ -117,13 +121,19 @@ impl<'a> Profile<'a> {
         for (name, shape) in self.fields.iter() {
             let (absent, all) = self.fields.absent(shape);
             let disorder = self.disorders.iter().find(|(time, _)| time == name).map(|(_, disorder)| disorder);
-            let examples = shape.examples().join(", ");
+            let examples = listed(shape.examples());
             rows.push(row(["value", name, &shape.sql_type(name), &percent(absent, all), &examples], disorder));
         }
         let times = self.sample.records.iter().filter_map(|r| r.timestamp_ms);
         let absent = self.sample.records.iter().filter(|r| r.timestamp_ms.is_none()).count() as u64;
         let range = match (times.clone().min(), times.max()) {
-            (Some(least), Some(greatest)) => format!("{} to {}", instant(least), instant(greatest)),
+            (Some(least), Some(greatest)) => {
+                let (least, greatest) = (instant(least), instant(greatest));
+                match (least.split_once(' '), greatest.split_once(' ')) {
+                    (Some((day, _)), Some((same, time))) if day == same => format!("{least} to {time}"),
+                    _ => format!("{least} to {greatest}"),
+                }
+            }
             _ => String::new(),
         };
         let absent = percent(absent, self.sample.records.len() as u64);
@@ -142,7 +152,7 @@ impl<'a> Profile<'a> {
             }
         }
         let nulls = percent(kinds.of(Kind::Null), kinds.total());
-        row([part, "", &kinds.describe(), &nulls, &examples.join(", ")], None)
+        row([part, "", &kinds.describe(), &nulls, &listed(&examples)], None)
     }
 
     /// A table for the topic; its options come before those that are found out.
@@ -295,12 +305,22 @@ fn instant(ms: i64) -> String {
 }
 
 fn row(cells: [&str; 5], disorder: Option<&Disorder>) -> Vec<String> {
-    let mut row: Vec<_> = cells.map(str::to_owned).to_vec();
-    match disorder.map(Disorder::late) {
-        Some((rows, late)) => row.extend(late.iter().map(|late| percent(*late, rows))),
-        None => row.extend(DELAYS.map(|_| String::new())),
+    let shares = |(rows, late): (u64, &[u64])| late.iter().map(|late| percent(*late, rows)).collect::<Vec<_>>();
+    let late = disorder.map(Disorder::late).map(|late| shares(late).join(", "));
+    cells.into_iter().map(str::to_owned).chain([late.unwrap_or_default()]).collect()
+}
+
+/// Examples beside each other, as many as there is room for.
+fn listed(examples: &[String]) -> String {
+    let mut list = String::new();
+    for example in examples {
+        if list.is_empty() {
+            list.push_str(example);
+        } else if list.len() + example.len() < EXAMPLES_WIDTH {
+            list = format!("{list}, {example}");
+        }
     }
-    row
+    list
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@
 use std::fmt;
 use std::ops::{ControlFlow, Range};
 
+use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
-use sqlparser::ast::{self, Expr, Spanned, Visit, Visitor};
+use sqlparser::ast::{self, Expr, Spanned, Visit, Visitor, visit_expressions};
 use sqlparser::tokenizer::Span;
 
 use super::context::Planner;
@@ -104,10 +105,11 @@ pub(super) fn located(error: DataFusionError, query: &Query) -> Error {
         Some(Place::Span(span)) => Some(span),
         Some(Place::Clause(clause)) => find(&query.ast, clause),
         Some(Place::Query) => None,
-        None => error.diagnostic().and_then(|d| d.span).map(|span| {
+        None => {
             let place = |l: datafusion::common::Location| sqlparser::tokenizer::Location::new(l.line, l.column);
-            Span::new(place(span.start), place(span.end))
-        }),
+            let told = error.diagnostic().and_then(|d| d.span);
+            told.map(|span| Span::new(place(span.start), place(span.end))).or_else(|| unknown_column(&error, &query.ast))
+        }
     };
     let bytes = span.and_then(|span| bytes_of(span, query)).unwrap_or_else(|| query.span.clone());
     let error = Error::from(error);
@@ -131,6 +133,23 @@ fn bytes_of(span: Span, query: &Query) -> Option<Range<usize>> {
     let start = query.byte_at(span.start.line, span.start.column)?;
     let end = query.byte_at(span.end.line, span.end.column)?;
     (start < end).then_some(start..end)
+}
+
+/// The place of a column that is not there, if it is named once.
+fn unknown_column(error: &DataFusionError, query: &ast::Query) -> Option<Span> {
+    let DataFusionError::SchemaError(error, _) = error.find_root() else { return None };
+    let SchemaError::FieldNotFound { field, .. } = error.as_ref() else { return None };
+    let mut found = Vec::new();
+    let _ = visit_expressions(query, |expr| {
+        let name = match expr {
+            Expr::Identifier(name) => Some(name),
+            Expr::CompoundIdentifier(names) => names.last(),
+            _ => None,
+        };
+        found.extend(name.filter(|name| name.value == field.name).map(|_| expr.span()));
+        ControlFlow::<()>::Continue(())
+    });
+    if let [span] = found.as_slice() { Some(*span) } else { None }
 }
 
 /// The place of the clause, if there is one only.

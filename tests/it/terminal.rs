@@ -62,7 +62,11 @@ impl Shell {
 
 /// The program, with nothing from the environment of whoever runs the tests.
 fn program(home: &TempDir) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+    at_home(Command::new(env!("CARGO_BIN_EXE_tidemill")), home)
+}
+
+/// A command that finds nothing but what is in this folder.
+fn at_home(mut command: Command, home: &TempDir) -> Command {
     for variable in ["TIDEMILL_BROKERS", "KAFKA_BROKERS", "KAFKA_BOOTSTRAP_SERVERS", "RUST_LOG", "NO_COLOR", "PAGER"] {
         command.env_remove(variable);
     }
