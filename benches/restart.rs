@@ -87,7 +87,9 @@ fn main() {
         "{groups} open groups, {since} records since the checkpoint; peak {peak_before:?} MB before, {peak:?} MB after"
     );
     let log_mb = log_bytes / 1_000_000;
-    println!("back after {back:.2?}; raw {raw:.2?}: {chunks} chunks of {log_mb} MB in {log_took:.2?}, {read_again} records");
+    println!(
+        "back after {back:.2?}; raw {raw:.2?}: {chunks} chunks of {log_mb} MB in {log_took:.2?}, {read_again} records"
+    );
     println!("ratio {:.2}", back.as_secs_f64() / raw.as_secs_f64());
 }
 

@@ -48,7 +48,7 @@ pub fn bytes(bytes: u64) -> String {
         (rest, whole, unit) = (whole & 0x3ff, whole >> 10, unit + 1);
     }
     // What does not make a tenth is left out.
-    format!("{}.{} {}", grouped(whole), rest * 10 >> 10, UNITS[unit])
+    format!("{}.{} {}", grouped(whole), (rest * 10) >> 10, UNITS[unit])
 }
 
 /// How many a second, of so many in so long.

@@ -423,15 +423,15 @@ mod tests {
         assert_eq!(
             shown[..4],
             [
-                "key||text|50 %|k||||",
-                "value||json|0 %|||||",
-                "value|n|BIGINT|50 %|1||||",
-                "value|ts|TIMESTAMP(3)|0 %|2024-01-01 00:01:05, 2024-01-01 00:00:00|50 %|50 %|50 %|0 %",
+                "key||text|50 %|k|",
+                "value||json|0 %||",
+                "value|n|BIGINT|50 %|1|",
+                "value|ts|TIMESTAMP(3)|0 %|2024-01-01 00:01:05|50 %, 50 %, 50 %, 0 %",
             ]
         );
         assert_eq!(
             shown[4],
-            "record|timestamp|TIMESTAMP_LTZ(3)|0 %|2023-11-14 22:13:25 to 2023-11-14 22:13:26|0 %|0 %|0 %|0 %"
+            "record|timestamp|TIMESTAMP_LTZ(3)|0 %|2023-11-14 22:13:25 to 22:13:26|0 %, 0 %, 0 %, 0 %"
         );
         assert_eq!(rows[0].len(), Profile::titles().len());
         assert_eq!(profile.formats(), "key: text; value: json");

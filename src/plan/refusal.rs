@@ -108,7 +108,8 @@ pub(super) fn located(error: DataFusionError, query: &Query) -> Error {
         None => {
             let place = |l: datafusion::common::Location| sqlparser::tokenizer::Location::new(l.line, l.column);
             let told = error.diagnostic().and_then(|d| d.span);
-            told.map(|span| Span::new(place(span.start), place(span.end))).or_else(|| unknown_column(&error, &query.ast))
+            told.map(|span| Span::new(place(span.start), place(span.end)))
+                .or_else(|| unknown_column(&error, &query.ast))
         }
     };
     let bytes = span.and_then(|span| bytes_of(span, query)).unwrap_or_else(|| query.span.clone());

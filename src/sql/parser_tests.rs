@@ -403,7 +403,7 @@ fn mistakes_point_at_their_place_and_say_what_to_write() {
     check(
         "INSERT INTO t",
         "",
-        "expected",
+        "expected SELECT, WITH or VALUES, found the end of the statement",
         "write INSERT INTO t SELECT .. for a job, INSERT INTO t VALUES (..), (..) for a few rows",
     );
     check("SELECT a, FROM t", "FROM", "expected an expression, found FROM", "is there a comma too many before FROM?");

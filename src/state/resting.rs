@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayData, ArrayRef, RecordBatch, UInt32Array};
+use arrow::buffer::NullBuffer;
 use arrow::compute::take_record_batch;
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 
@@ -212,7 +213,7 @@ pub(super) fn shares(partials: &mut [Resting], layout: &AggregateLayout, to: Opt
 /// came in.
 fn held_bytes(batch: &RecordBatch) -> usize {
     fn visit(data: &ArrayData, held: &mut BTreeMap<usize, usize>) {
-        let nulls = data.nulls().map(|nulls| nulls.buffer());
+        let nulls = data.nulls().map(NullBuffer::buffer);
         held.extend(data.buffers().iter().chain(nulls).map(|b| (b.data_ptr().as_ptr() as usize, b.capacity())));
         data.child_data().iter().for_each(|child| visit(child, held));
     }

@@ -89,6 +89,7 @@ fn rows_that_only_come_are_a_log_or_the_last_that_fit() {
 
     shell.terminal.resize(24, 100);
     shell.answers("\\live off", "one below the other");
+    shell.answers("\\x off", "in columns");
     shell.types(PER_PAGE);
     shell.terminal.sees(" +I | \\x1b[31mpage 59 漢字");
     shell.terminal.keys("\x03");

@@ -108,7 +108,8 @@ impl<'h> Tour<'h> {
                 }
                 let seen = self.types(typed(exchange));
                 let mask = if is_about_jobs(exchange) { masked } else { without_times };
-                if mask(exchange) == mask(&seen) || is_update || !is_about_jobs(exchange) || begun.elapsed() > JOB_WAIT {
+                if mask(exchange) == mask(&seen) || is_update || !is_about_jobs(exchange) || begun.elapsed() > JOB_WAIT
+                {
                     text += agreed(exchange, &seen, mask, is_update);
                     break;
                 }
@@ -189,6 +190,7 @@ fn without_times(exchange: &str) -> String {
 
 /// An exchange about jobs as it is compared.
 fn masked(exchange: &str) -> String {
-    let number = Regex::new(r"-?\d[\d,.:-]*( ?(ns|us|ms|s|min|h|B|KB|MB|batch|batches)\b)?").expect("a constant pattern");
+    let number =
+        Regex::new(r"-?\d[\d,.:-]*( ?(ns|us|ms|s|min|h|B|KB|MB|batch|batches)\b)?").expect("a constant pattern");
     number.replace_all(&without_times(exchange), "0").into_owned()
 }
