@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field, Fields};
 use sqlparser::ast;
 
 use super::options::Options;
@@ -70,6 +70,12 @@ pub struct Table {
 }
 
 impl Table {
+    /// The columns as Arrow has them.
+    pub fn fields(&self) -> Fields {
+        let field = |column: &Column| Field::new(&column.name, column.data_type.clone(), !column.not_null);
+        self.columns.iter().map(field).collect()
+    }
+
     /// The columns that are written to when the table is a sink: physical ones and non-virtual metadata.
     pub fn sink_columns(&self) -> impl Iterator<Item = &Column> {
         self.columns.iter().filter(|c| match &c.kind {

@@ -125,7 +125,9 @@ impl Settings {
         let chosen = match (profile, table.get("profile")) {
             (Some(name), _) => Some(name),
             (None, Some(Value::String(name))) => Some(name.as_str()),
-            (None, Some(_)) => return Err(own.wrong("profile", "a name in quotes")),
+            (None, Some(_)) => {
+                return Err(own.wrong("profile", "a name in quotes").hint("profiles are sections [profiles.NAME]"));
+            }
             (None, None) => None,
         };
         if let Some(name) = chosen {
@@ -134,6 +136,7 @@ impl Settings {
                 let names: Vec<_> = profiles.into_iter().flat_map(|p| p.keys().map(String::as_str)).collect();
                 return Err(match nearest(name, names.iter().copied()) {
                     Some(near) => error.hint(format!("did you mean {near}?")),
+                    None if names.is_empty() => error.hint("profiles are sections [profiles.NAME] of it"),
                     None => error.hint(format!("there are: {}", names.join(", "))),
                 });
             };

@@ -7,6 +7,8 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use arrow::datatypes::{DataType, FieldRef, Fields};
+
 use crate::connectors::options::{option_keys, option_values};
 use crate::runtime::{setting_keys, setting_values};
 use crate::sql::pieces::{KEYWORDS, Kind, Piece, pieces};
@@ -33,21 +35,21 @@ const WINDOW_COLUMNS: &[&str] = &["window_end", "window_start", "window_time"];
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     /// Tables and views with their columns.
-    pub tables: BTreeMap<String, Vec<String>>,
+    pub tables: BTreeMap<String, Fields>,
     /// Functions, in lower case.
     pub functions: Vec<String>,
     /// The broker's topics.
     pub topics: BTreeSet<String>,
     /// Columns of topics that no table is declared for, as far as somebody wanted them.
-    pub topic_columns: BTreeMap<String, Vec<String>>,
+    pub topic_columns: BTreeMap<String, Fields>,
     /// Jobs that run.
     pub jobs: Vec<String>,
 }
 
 impl Known {
     /// The columns of a table, a view or a topic.
-    pub fn columns_of(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.tables.get(name).or_else(|| self.topic_columns.get(name)).into_iter().flatten().map(String::as_str)
+    pub fn columns_of(&self, name: &str) -> impl Iterator<Item = &FieldRef> {
+        self.tables.get(name).or_else(|| self.topic_columns.get(name)).into_iter().flatten()
     }
 }
 
@@ -231,7 +233,7 @@ impl<'a> Place<'a> {
             "SET" | "RESET" if self.pieces.len() == 1 => {
                 return setting_keys().filter(|key| begins(key, self.prefix)).map(|key| format!("'{key}'")).collect();
             }
-            "." => return self.columns_of(known, &self.back_name(1)),
+            "." => return self.parts(known),
             _ => {}
         }
         if self.wants_relation() {
@@ -265,7 +267,8 @@ impl<'a> Place<'a> {
     /// The columns of the tables that the statement reads, also behind the cursor.
     fn columns(&self, known: &Known) -> Vec<String> {
         let scope = self.scope(known);
-        let mut names: Vec<&str> = scope.tables.iter().flat_map(|(_, table)| known.columns_of(table)).collect();
+        let columns = scope.tables.iter().flat_map(|(_, table)| known.columns_of(table));
+        let mut names: Vec<&str> = columns.map(|column| column.name().as_str()).collect();
         if scope.has_windows {
             names.extend(WINDOW_COLUMNS);
         }
@@ -274,14 +277,28 @@ impl<'a> Place<'a> {
         names.into_iter().filter(|name| begins(name, self.prefix)).map(quote).collect()
     }
 
-    /// The columns of one table, by its name or its alias.
-    fn columns_of(&self, known: &Known, name: &str) -> Vec<String> {
+    /// What may stand behind a dot: the columns of a table, by its name or its alias, and the fields of a row in one.
+    fn parts(&self, known: &Known) -> Vec<String> {
+        let places = (0..).step_by(2).take_while(|&place| self.back(place) == ".");
+        let mut path: Vec<String> = places.map(|place| self.back_name(place + 1)).collect();
+        path.reverse();
         let scope = self.scope(known);
-        let table = scope.tables.iter().find(|(alias, table)| alias == name || table == name);
-        let columns = known.columns_of(table.map_or(name, |(_, table)| table));
-        let mut columns: Vec<_> = columns.filter(|column| begins(column, self.prefix)).collect();
-        columns.sort_unstable();
-        columns.into_iter().map(quote).collect()
+        let is_named = |(alias, table): &&(String, String)| *alias == path[0] || *table == path[0];
+        let (mut fields, inner): (Vec<&FieldRef>, _) = match scope.tables.iter().find(is_named) {
+            Some((_, table)) => (known.columns_of(table).collect(), &path[1..]),
+            None => (scope.tables.iter().flat_map(|(_, table)| known.columns_of(table)).collect(), &path[..]),
+        };
+        if fields.is_empty() {
+            fields = known.columns_of(&path[0]).collect();
+        }
+        for name in inner {
+            let found = fields.iter().find(|field| field.name() == name).map(|field| field.data_type());
+            let Some(DataType::Struct(of_row)) = found else { return Vec::new() };
+            fields = of_row.iter().collect();
+        }
+        let mut names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
+        names.sort_unstable();
+        names.into_iter().filter(|name| begins(name, self.prefix)).map(quote).collect()
     }
 
     /// The tables of the statement with their aliases.

@@ -1,17 +1,24 @@
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Fields};
+
 use super::{Known, complete};
 
 fn known() -> Known {
-    let columns = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let words = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let columns = |names: &[&str]| names.iter().map(|name| Field::new(*name, DataType::Int64, true)).collect::<Fields>();
+    let row = |name: &str, fields| Field::new(name, DataType::Struct(fields), true);
+    let nested = row("device", [row("place", columns(&["city", "country"]))].into_iter().collect());
     Known {
         tables: [
             ("flights".to_owned(), columns(&["origin", "dest", "scheduled", "tail num"])),
             ("orders".to_owned(), columns(&["id", "price", "ordered_at"])),
         ]
         .into(),
-        functions: columns(&["upper", "unix_timestamp", "count"]),
+        functions: words(&["upper", "unix_timestamp", "count"]),
         topics: ["clicks", "a-topic"].map(str::to_owned).into(),
-        topic_columns: [("clicks".to_owned(), columns(&["user", "url"]))].into(),
-        jobs: columns(&["job-1"]),
+        topic_columns: [("clicks".to_owned(), [columns(&["user", "url"]).to_vec(), vec![Arc::new(nested)]].concat().into())].into(),
+        jobs: words(&["job-1"]),
     }
 }
 
@@ -64,6 +71,9 @@ fn columns_are_those_of_the_tables_in_scope() {
     check("SELECT f.dest FROM flights f JOIN orders o ON f.origin = o.|", "", &["id", "ordered_at", "price"]);
     check("SELECT u| FROM clicks", "u", &["url", "user", "upper("]);
     check("SELECT w| FROM TUMBLE(orders, ordered_at, INTERVAL '1' HOUR)", "w", &["window_end", "window_start"]);
+    check("SELECT device.| FROM clicks", "", &["place"]);
+    check("SELECT c.device.place.c| FROM clicks AS c", "c", &["city", "country"]);
+    check("SELECT device.nothing.| FROM clicks", "", &[]);
     check("SELECT UPP|", "UPP", &["UPPER("]);
     check("SELECT `t| FROM flights", "`t", &["`tail num`"]);
 }

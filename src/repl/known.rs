@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use arrow::datatypes::Fields;
 use tidemill::completion::Known;
 use tidemill::runtime::Engine;
 
@@ -54,7 +55,7 @@ impl Knowledge {
         let is_new = |topic: &&String| !known.tables.contains_key(*topic) && !known.topic_columns.contains_key(*topic);
         let new: Vec<_> = known.topics.iter().filter(named).filter(is_new).cloned().collect();
         for topic in new {
-            known.topic_columns.insert(topic.clone(), Vec::new());
+            known.topic_columns.insert(topic.clone(), Fields::empty());
             let _ = self.wishes.send(Wish::Topic(topic));
         }
     }

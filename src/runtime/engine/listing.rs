@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Fields, Schema};
 
 use super::{Engine, Outcome, Rows};
 use crate::catalog::{ColumnKind, Table};
@@ -17,8 +17,8 @@ use crate::sql::types::sql_type;
 /// Names that a statement could use: for completion.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
-    /// Tables and views, with the names of their columns.
-    pub tables: BTreeMap<String, Vec<String>>,
+    /// Tables and views, with their columns.
+    pub tables: BTreeMap<String, Fields>,
     /// Functions, in lower case.
     pub functions: Vec<String>,
     /// Jobs that run.
@@ -32,11 +32,10 @@ impl Engine {
             let state = self.state();
             (state.catalog.clone(), state.jobs.clone())
         };
-        let tables = catalog.tables().map(|t| (t.name.clone(), t.columns.iter().map(|c| c.name.clone()).collect()));
-        let mut tables: BTreeMap<String, Vec<String>> = tables.collect();
+        let mut tables: BTreeMap<_, _> = catalog.tables().map(|table| (table.name.clone(), table.fields())).collect();
         for view in catalog.views() {
             let plan = Planner::new(&catalog).view(&view.name);
-            let columns = plan.map(|plan| plan.schema().fields().iter().map(|f| f.name().clone()).collect());
+            let columns = plan.map(|plan| plan.schema().fields().clone());
             tables.insert(view.name.clone(), columns.unwrap_or_default());
         }
         let running = jobs.iter().filter(|job| !job.status().has_ended());

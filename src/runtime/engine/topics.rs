@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{Field, Fields, Schema};
 
 use super::{Engine, Outcome, Rows};
 use crate::catalog::options::{Options, nearest};
@@ -36,10 +36,10 @@ impl Engine {
     }
 
     /// The columns that a table would have which is inferred from a topic.
-    pub fn topic_columns(&self, topic: &str) -> Result<Vec<String>> {
+    pub fn topic_columns(&self, topic: &str) -> Result<Fields> {
         let sample = self.cluster()?.waiting(MAYBE_A_TOPIC_WAIT).sample(topic)?;
         let inferred = Profile::of(&sample).infer(&table_over(topic))?;
-        Ok(inferred.table.columns.into_iter().map(|column| column.name).collect())
+        Ok(inferred.table.fields())
     }
 
     pub(super) fn show_topics(&self) -> Result<Outcome> {
