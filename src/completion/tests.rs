@@ -6,7 +6,8 @@ use super::{Known, complete};
 
 fn known() -> Known {
     let words = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    let columns = |names: &[&str]| names.iter().map(|name| Field::new(*name, DataType::Int64, true)).collect::<Fields>();
+    let columns =
+        |names: &[&str]| names.iter().map(|name| Field::new(*name, DataType::Int64, true)).collect::<Fields>();
     let row = |name: &str, fields| Field::new(name, DataType::Struct(fields), true);
     let nested = row("device", [row("place", columns(&["city", "country"]))].into_iter().collect());
     Known {
@@ -17,7 +18,11 @@ fn known() -> Known {
         .into(),
         functions: words(&["upper", "unix_timestamp", "count"]),
         topics: ["clicks", "a-topic"].map(str::to_owned).into(),
-        topic_columns: [("clicks".to_owned(), [columns(&["user", "url"]).to_vec(), vec![Arc::new(nested)]].concat().into())].into(),
+        topic_columns: [(
+            "clicks".to_owned(),
+            [columns(&["user", "url"]).to_vec(), vec![Arc::new(nested)]].concat().into(),
+        )]
+        .into(),
         jobs: words(&["job-1"]),
     }
 }
