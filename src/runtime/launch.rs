@@ -361,6 +361,7 @@ fn source_input(
         partitions: share.iter().map(|&index| ReadPartition::new(index, &plans[index])).collect(),
         alignment: Arc::clone(alignment),
         drift_ms: *drift_ms,
+        ahead_at: None,
         idle_timeout,
         listened: super::clock::now(),
         source,

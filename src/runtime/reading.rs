@@ -1,7 +1,7 @@
 //! A source's partitions as one worker reads them: which one next, and which are at their end.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::clock;
@@ -33,6 +33,8 @@ pub struct SourceInput {
     pub alignment: Arc<Alignment>,
     /// A partition that is further ahead than this is left alone.
     pub drift_ms: i64,
+    /// The least watermark of its partitions, if all of them were too far ahead for the last poll.
+    pub ahead_at: Option<TimeMs>,
     pub idle_timeout: Option<Duration>,
     /// When somebody last looked whether something has come.
     pub listened: Instant,
@@ -80,18 +82,35 @@ impl ReadPartition {
 pub struct Alignment {
     /// Per source and partition: its watermark, or the maximum while it has nothing to give.
     watermarks: Mutex<BTreeMap<(usize, usize), TimeMs>>,
+    /// Whoever was least far has come further.
+    moved: Condvar,
 }
 
 impl Alignment {
     fn set(&self, source: usize, partition: usize, watermark: TimeMs) {
-        lock(&self.watermarks).insert((source, partition), watermark);
+        let mut watermarks = lock(&self.watermarks);
+        let before = least(&watermarks);
+        watermarks.insert((source, partition), watermark);
+        if before < least(&watermarks) {
+            self.moved.notify_all();
+        }
     }
 
     /// Partitions beyond this watermark are left alone for now.
     fn limit(&self, drift_ms: i64) -> TimeMs {
-        let least = lock(&self.watermarks).values().min().copied().unwrap_or(WATERMARK_MAX);
-        least.saturating_add(drift_ms)
+        least(&lock(&self.watermarks)).saturating_add(drift_ms)
     }
+
+    /// Waits until a partition with this watermark may be read, at most so long; answers whether it may.
+    fn wait(&self, watermark: TimeMs, drift_ms: i64, wait: Duration) -> bool {
+        let is_ahead = |watermarks: &mut _| least(watermarks).saturating_add(drift_ms) < watermark;
+        let waited = self.moved.wait_timeout_while(lock(&self.watermarks), wait, is_ahead);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+}
+
+fn least(watermarks: &BTreeMap<(usize, usize), TimeMs>) -> TimeMs {
+    watermarks.values().min().copied().unwrap_or(WATERMARK_MAX)
 }
 
 impl SourceInput {
@@ -173,7 +192,14 @@ impl SourceInput {
 
     /// Waits until some partition may have something to poll, at most so long.
     pub fn wait(&mut self, wait: Duration) -> Result<()> {
-        self.reader.as_mut().map_or(Ok(()), |reader| reader.wait(wait))
+        let Some(reader) = &mut self.reader else { return Ok(()) };
+        // When all are ahead there is nothing to hear from the reader, whose records may be waiting.
+        let wait = match self.ahead_at {
+            Some(watermark) if self.alignment.wait(watermark, self.drift_ms, wait) => return Ok(()),
+            Some(_) => Duration::ZERO,
+            None => wait,
+        };
+        reader.wait(wait)
     }
 
     /// A sentence on why nothing arrives, if that is known.
@@ -226,10 +252,10 @@ impl SourceInput {
             .map(|at| (self.stage.watermark(self.partitions[at].index), at))
             .collect();
         order.sort_unstable();
-        for (watermark, at) in order {
-            if limit < watermark && self.partitions[at].at_end_since.is_none() {
-                continue;
-            }
+        let is_ahead =
+            |&(watermark, at): &(TimeMs, usize)| limit < watermark && self.partitions[at].at_end_since.is_none();
+        self.ahead_at = if order.iter().all(is_ahead) { order.first().map(|(watermark, _)| *watermark) } else { None };
+        for (_, at) in order.into_iter().filter(|place| !is_ahead(place)) {
             if let Some(rows) = reader.poll(self.partitions[at].index, BATCH_ROWS_MAX)? {
                 return Ok(Some((at, rows)));
             }
@@ -496,6 +522,7 @@ mod tests {
                 partitions,
                 alignment: Arc::clone(alignment),
                 drift_ms,
+                ahead_at: None,
                 idle_timeout: Some(Duration::from_millis(20)),
                 listened: clock::now(),
                 source,
@@ -560,6 +587,28 @@ mod tests {
                 input.take(at, &rows, &shared, &mut Output::default()).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn whoever_is_ahead_goes_on_as_soon_as_the_others_have_come_along() {
+        let plan = plan(UNION);
+        let shared = shared_by_two();
+        let log = empty_log(2);
+        lock(&log)[0].push_back(Some(rows(&plan, 1, &[9_000], false)));
+        let plans = (0..2).map(|p| partition(p, false)).collect();
+        let [mut one, mut two] = inputs(&plan, 0, Fake(plans, log), &Arc::default(), 100);
+        two.take(0, &rows(&plan, 0, &[1_000], false), &shared, &mut Output::default()).unwrap();
+        one.take(0, &rows(&plan, 0, &[5_000], false), &shared, &mut Output::default()).unwrap();
+        assert!(one.poll().unwrap().is_none() && one.ahead_at.is_some());
+
+        let begun = clock::now();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| one.wait(Duration::from_secs(60)));
+            two.take(0, &rows(&plan, 1, &[8_000], false), &shared, &mut Output::default()).unwrap();
+            waiting.join().unwrap().unwrap();
+        });
+        assert!(begun.elapsed() < Duration::from_secs(30), "nobody was woken");
+        assert!(one.poll().unwrap().is_some() && one.ahead_at.is_none());
     }
 
     #[test]

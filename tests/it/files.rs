@@ -78,7 +78,9 @@ fn a_job_from_files_to_a_file_that_is_killed_goes_on_where_it_was() {
         }
         let finished = run(directory.path(), out, exactly_once, None);
         assert_eq!(finished.code, 0, "{finished:?}");
-        assert!(finished.stderr.contains("it goes on from boundary"), "{}", finished.stderr);
+        // On a slow machine the commit after which it died last may have been that of its end.
+        let ways = ["it goes on from boundary", "it had finished"];
+        assert!(ways.iter().any(|way| finished.stderr.contains(way)), "{}", finished.stderr);
         assert_eq!(sorted(&directory.path().join(out)), want, "{out}");
         assert!(!directory.path().join(format!(".{out}.tidemill")).exists());
     }

@@ -4,10 +4,11 @@
 //! Blank lines are no records, except for raw text, where they are empty ones.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
+use memchr::{memchr, memchr_iter};
 
 use super::is_gzip;
 use crate::catalog::options::Options;
@@ -92,44 +93,76 @@ impl Records {
                     }
                 }
             }
+            let is_record = self.framing.keeps_blank || !is_blank(record.strip_suffix(b"\n").unwrap_or(record), 0);
             while record.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {
                 record.pop();
             }
-            if self.framing.keeps_blank || !record.iter().all(u8::is_ascii_whitespace) {
+            if is_record {
                 return Ok(true);
             }
         }
     }
 
-    /// Appends a line with its end; `false` when there is none.
-    fn line(&mut self, record: &mut Vec<u8>) -> io::Result<bool> {
-        let room = (PAYLOAD_BYTES_MAX + 2).saturating_sub(record.len()).max(1);
-        let count = self.input.by_ref().take(room as u64).read_until(b'\n', record)?;
-        if count == room && record.last() != Some(&b'\n') {
-            // Too long already: the rest of the line is passed over without keeping it.
-            self.pass_line()?;
+    /// Passes over so many records, or as many as there are; answers how many there were.
+    pub fn skip(&mut self, most: i64) -> io::Result<i64> {
+        let mut skipped = 0;
+        if self.framing.quote.is_some() {
+            let mut record = Vec::new();
+            while skipped < most && self.next(&mut record)? {
+                skipped += 1;
+            }
+            return Ok(skipped);
         }
-        Ok(count > 0)
+        // Of the line at hand: its bytes in the buffers before this one, and whether it is no record so far.
+        let (mut before, mut blank) = (0, !self.framing.keeps_blank);
+        while skipped < most {
+            let buffer = self.input.fill_buf()?;
+            if buffer.is_empty() {
+                return Ok(skipped + i64::from(0 < before && !blank));
+            }
+            let mut from = 0;
+            for end in memchr_iter(b'\n', buffer) {
+                let is_record = !(blank && is_blank(&buffer[from..end], before));
+                skipped += i64::from(is_record);
+                (from, before, blank) = (end + 1, 0, !self.framing.keeps_blank);
+                if skipped == most {
+                    break;
+                }
+            }
+            if skipped < most {
+                blank = blank && is_blank(&buffer[from..], before);
+                before += buffer.len() - from;
+                from = buffer.len();
+            }
+            self.input.consume(from);
+        }
+        Ok(skipped)
     }
 
-    fn pass_line(&mut self) -> io::Result<()> {
+    /// Appends a line with its end; `false` when there is none. What is too long is cut off.
+    fn line(&mut self, record: &mut Vec<u8>) -> io::Result<bool> {
+        let mut any = false;
         loop {
             let buffer = self.input.fill_buf()?;
             if buffer.is_empty() {
-                return Ok(());
+                return Ok(any);
             }
-            match buffer.iter().position(|b| *b == b'\n') {
-                Some(at) => {
-                    self.input.consume(at + 1);
-                    return Ok(());
-                }
-                None => {
-                    let len = buffer.len();
-                    self.input.consume(len);
-                }
+            any = true;
+            let end = memchr(b'\n', buffer);
+            let len = end.map_or(buffer.len(), |end| end + 1);
+            let room = (PAYLOAD_BYTES_MAX + 2).saturating_sub(record.len());
+            record.extend_from_slice(&buffer[..len.min(room)]);
+            self.input.consume(len);
+            if end.is_some() {
+                return Ok(true);
             }
         }
     }
+}
+
+/// Whether the rest of a line, behind so many blank bytes, leaves it no record.
+fn is_blank(rest: &[u8], before: usize) -> bool {
+    before + rest.len() <= PAYLOAD_BYTES_MAX && rest.iter().all(u8::is_ascii_whitespace)
 }
 
 /// Whether a CSV record is inside quotes. A doubled quote closes and opens again, which comes to the same.
@@ -157,6 +190,8 @@ impl Quotes {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     fn check(format: &str, pairs: &[(&str, &str)], text: &str, want: &[&str]) {
@@ -168,6 +203,20 @@ mod tests {
             got.push(String::from_utf8(record.clone()).unwrap());
         }
         assert_eq!(got, want, "{format} {text:?}");
+
+        // Whatever is passed over, in buffers of whatever size, the next record is the same.
+        for (capacity, passed) in (1..9).flat_map(|capacity| (0..=want.len()).map(move |n| (capacity, n))) {
+            let input = BufReader::with_capacity(capacity, io::Cursor::new(text.as_bytes().to_vec()));
+            let mut records = Records { input: Box::new(input), framing };
+            let start = text.len() - text.trim_start_matches('\u{feff}').len();
+            records.input.read_exact(&mut vec![0; start]).unwrap();
+            let header = i64::from(framing.skips_header);
+            assert_eq!(records.skip(header + passed as i64).unwrap(), header + passed as i64, "{format} {text:?}");
+            assert_eq!(records.next(&mut record).unwrap(), passed < want.len(), "{format} {text:?}");
+            assert_eq!(want.get(passed).copied().unwrap_or_default().as_bytes(), record, "{format} {text:?}");
+        }
+        let mut records = Records::new(Box::new(io::Cursor::new(text.as_bytes().to_vec())), framing).unwrap();
+        assert_eq!(records.skip(i64::MAX).unwrap(), want.len() as i64, "{format} {text:?}");
     }
 
     #[test]
@@ -176,6 +225,9 @@ mod tests {
         check("json", &[], "\u{feff}{}\n", &["{}"]);
         check("json", &[], "", &[]);
         check("raw", &[], "a\n\nb\n", &["a", "", "b"]);
+        check("raw", &[], "\n\n \n", &["", "", " "]);
+        check("json", &[], " \t\n   1\n\r\n2\n   ", &["   1", "2"]);
+        check("json", &[], "\n\n1\n\n", &["1"]);
         check("csv", &[], "a,\"b\nc\"\nd,e\n", &["a,\"b\nc\"", "d,e"]);
         check("csv", &[], "a,\"b\"\"\nc\"\nd\n", &["a,\"b\"\"\nc\"", "d"]);
         check("csv", &[("csv.skip-header", "true")], "h1,h2\n1,2\n", &["1,2"]);

@@ -1,5 +1,6 @@
 //! Reading files.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,9 +37,10 @@ impl FileSource {
         let framing = Framing::of(options.require("format")?, options)?;
         Columns::new(&spec)?;
         let mut partitions = Vec::new();
-        for path in files_of(&path_of(options)?)? {
+        let files = files_of(&path_of(options)?)?;
+        for (path, count) in files.iter().zip(count_records(&files, framing)) {
             let id = PartitionId { topic: path.to_string_lossy().into(), partition: 0 };
-            let count = count_records(&path, framing).map_err(|e| file_error("read", &path, &e))?;
+            let count = count.map_err(|e| file_error("read", path, &e))?;
             let recorded = spec.resume.iter().flatten().find(|r| r.id == id);
             let start = recorded.map_or(0, |r| r.start);
             if start > count {
@@ -92,13 +94,18 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>> {
     if files.is_empty() { Err(none("that match")) } else { Ok(files) }
 }
 
-fn count_records(path: &Path, framing: Framing) -> std::io::Result<i64> {
-    let mut records = Records::open(path, framing)?;
-    let (mut count, mut record) = (0, Vec::new());
-    while records.next(&mut record)? {
-        count += 1;
-    }
-    Ok(count)
+/// How many records are in each file. All processors count.
+fn count_records(files: &[PathBuf], framing: Framing) -> Vec<io::Result<i64>> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = files.len().div_ceil(threads).max(1);
+    let mut counts: Vec<io::Result<i64>> = files.iter().map(|_| Ok(0)).collect();
+    let count = |path: &PathBuf| Records::open(path, framing)?.skip(i64::MAX);
+    std::thread::scope(|scope| {
+        for (files, counts) in files.chunks(share).zip(counts.chunks_mut(share)) {
+            scope.spawn(move || files.iter().zip(counts).for_each(|(path, slot)| *slot = count(path)));
+        }
+    });
+    counts
 }
 
 impl Source for FileSource {
@@ -219,13 +226,11 @@ impl SourceReader for Reader {
         }
         let until = file.limit.map_or(end, |limit| limit.min(end));
         let path = PathBuf::from(&*file.plan.id.topic);
-        let failed = |e: std::io::Error| file_error("read", &path, &e);
+        let failed = |e: io::Error| file_error("read", &path, &e);
         let mut got = SourceRows::default();
         if file.next < end && file.records.is_none() {
             let mut records = Records::open(&path, self.framing).map_err(failed)?;
-            for _ in 0..file.next {
-                records.next(&mut self.record).map_err(failed)?;
-            }
+            records.skip(file.next).map_err(failed)?;
             file.records = Some(records);
         }
         for _ in 0..rows_max.min(BATCH_ROWS_MAX) {
