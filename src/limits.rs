@@ -4,7 +4,7 @@
 pub const BATCH_ROWS_MAX: usize = 8_192;
 
 /// Batches that wait in a channel between two threads, at most: a slow consumer slows its producers.
-pub const CHANNEL_BATCHES_MAX: usize = 16;
+pub const CHANNEL_BATCHES_MAX: usize = 4;
 
 /// Bytes of a bad record that an error message shows.
 pub const BAD_RECORD_BYTES_SHOWN: usize = 80;

@@ -117,6 +117,12 @@ fn growth(plain: Data) -> Vec<Case> {
     };
     let workers = |n| Case { workers: Some(n), ..tumble(format!("workers-{n}"), plain) };
     let files = |n| Case { workers: Some(n), from_files: true, ..tumble(format!("files-workers-{n}"), plain) };
+    // So few groups that giving them from worker to worker costs nothing.
+    let few = |n| {
+        let Case { columns, select, .. } = files(n);
+        let (columns, select) = (columns.replace("`key` STRING", "flag BOOLEAN"), select.replace("`key`", "flag"));
+        Case { name: format!("growth-files-2-groups-workers-{n}"), columns, select, ..files(n) }
+    };
     let partitions = |n| tumble(format!("partitions-{n}"), Data { partitions: n, ..plain });
     // All keys in a window of a million records or more.
     let keys = |keys: u64| {
@@ -130,6 +136,7 @@ fn growth(plain: Data) -> Vec<Case> {
     };
     let mut cases: Vec<Case> = [1, 2].map(workers).into();
     cases.extend([1, 2].map(files));
+    cases.extend([1, 2].map(few));
     cases.extend([1, 2, 4, 8, 16, 32].map(partitions));
     cases.extend([10, 1_000, 100_000, 1_000_000, 10_000_000].map(keys));
     cases.extend([1, 6, 60, 600].map(windows));
