@@ -10,7 +10,8 @@
 //! costs; writes them as JSON and as a table. A filter is a part of a case's name; those that begin with `growth-`
 //! and `delivery-` run only when asked for. What a query wrote to a topic is counted before anything is reported.
 //!
-//! `--peer flink,kstreams` runs each case by those engines as well, once cold and once warm, and compares what they wrote.
+//! `--peer flink,kstreams` runs each case by those engines as well, once cold and once warm, and compares what they wrote;
+//! `--heaps 512m,3g` gives them so much memory, one after the other.
 //!
 //! `--latency SECONDS` instead measures how long rows take at a fixed rate, see `latency.rs`.
 //!
@@ -66,6 +67,9 @@ struct Arguments {
     /// Other engines to run the cases: flink, kstreams.
     #[arg(long, value_delimiter = ',')]
     peer: Vec<String>,
+    /// Heaps of their Java: how little do they need?
+    #[arg(long, value_delimiter = ',', default_value = "3g")]
+    heaps: Vec<String>,
     /// Instead of cases, measure latencies, each for so many seconds.
     #[arg(long)]
     latency: Option<u64>,
@@ -160,7 +164,7 @@ impl Bench {
         }
         for case in cases {
             for peer in &arguments.peer {
-                self.peer(case, peer);
+                arguments.heaps.iter().for_each(|heap| self.peer(case, peer, heap));
             }
         }
         let medians = self.runs.iter().map(|(key, runs)| (key.clone(), Median::of(runs))).collect();
@@ -191,7 +195,7 @@ impl Bench {
         }
     }
 
-    fn peer(&mut self, case: &Case, peer: &str) {
+    fn peer(&mut self, case: &Case, peer: &str, heap: &str) {
         let brokers = self.broker.addresses();
         let new = |hint: &str| self.broker.topic(hint, OUTPUT_PARTITIONS);
         match peer {
@@ -203,17 +207,19 @@ impl Bench {
                          'properties.bootstrap.servers' = '{brokers}'"
                     )
                 };
-                let runs = peers::flink(case, brokers, &topics.each_ref().map(sink));
-                for ((run, topic), what) in runs.into_iter().zip(&topics).zip(["flink, cold", "flink, warm"]) {
-                    self.note(&case.name, what, run);
-                    self.compare(case, what, topic);
+                let runs = peers::flink(case, heap, brokers, &topics.each_ref().map(sink));
+                for ((run, topic), start) in runs.into_iter().zip(&topics).zip(["cold", "warm"]) {
+                    let what = format!("flink {heap}, {start}");
+                    self.note(&case.name, &what, run);
+                    self.compare(case, &what, topic);
                 }
             }
             "kstreams" => {
                 let output = new("wire-streams");
-                if let Some(run) = peers::streams(case, brokers, &unique_name("wire"), &output) {
-                    self.note(&case.name, peer, run);
-                    self.compare(case, peer, &output);
+                if let Some(run) = peers::streams(case, heap, brokers, &unique_name("wire"), &output) {
+                    let what = format!("kstreams {heap}");
+                    self.note(&case.name, &what, run);
+                    self.compare(case, &what, &output);
                 }
             }
             other => panic!("there is no peer {other}: flink, kstreams"),

@@ -4,15 +4,12 @@
 //! machine's memory by one process, twice over: cold, and warm, as a job that has run for a while. Kafka Streams runs once.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::cases::Case;
 use crate::common::broker::repository;
 use crate::measure::Run;
-
-/// Memory of a peer's Java.
-const HEAP: &str = "-Xmx3g";
 
 /// What Flink's own start script tells Java to open to it.
 const OPENS: [&str; 6] = ["java.lang", "java.util", "java.net", "java.io", "java.nio", "java.time"];
@@ -40,31 +37,37 @@ pub fn install() -> PathBuf {
     home
 }
 
-/// Runs Flink once per output topic, cold and then warm; the outputs' options are given whole.
-pub fn flink(case: &Case, brokers: &str, sinks: &[String]) -> Vec<Run> {
+/// Runs Flink once per output topic, cold and then warm; the outputs' options are given whole. None, if the heap does not
+/// suffice.
+pub fn flink(case: &Case, heap: &str, brokers: &str, sinks: &[String]) -> Vec<Run> {
     let home = install();
     let file = home.join("script.sql");
     fs::write(&file, case.flink_script(brokers)).expect("a file");
-    let mut java = java(&home, "Flink");
+    let mut java = java(&home, heap, "Flink");
     java.arg(&file).arg("2").args(sinks);
     runs(&mut java)
 }
 
 /// Runs Kafka Streams, if it can express the case.
-pub fn streams(case: &Case, brokers: &str, application: &str, output: &str) -> Option<Run> {
+pub fn streams(case: &Case, heap: &str, brokers: &str, application: &str, output: &str) -> Option<Run> {
     // Of overlapping windows it updates each for each record, which takes sixty times as long.
     let (size, slide) = case.window_seconds().filter(|(size, slide)| size == slide)?;
     let home = install();
-    let mut java = java(&home, "Streams");
+    let mut java = java(&home, heap, "Streams");
     java.args([brokers, application, &case.data.topic(), output, &case.records().to_string()]);
     java.args([&size.to_string(), &slide.to_string(), "2"]);
     runs(&mut java).pop()
 }
 
-fn java(home: &std::path::Path, class: &str) -> Command {
+fn java(home: &Path, heap: &str, class: &str) -> Command {
     let mut java = Command::new("java");
     java.args(OPENS.map(|package| format!("--add-opens=java.base/{package}=ALL-UNNAMED")));
-    java.args([HEAP, "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp"]);
+    java.args([
+        &format!("-Xmx{heap}"),
+        "-XX:+ExitOnOutOfMemoryError",
+        "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
+        "-cp",
+    ]);
     java.arg(format!("{0}/classes:{0}/lib/*", home.display())).arg(class).current_dir(home);
     java
 }
@@ -73,7 +76,10 @@ fn java(home: &std::path::Path, class: &str) -> Command {
 fn runs(java: &mut Command) -> Vec<Run> {
     let output = java.stdin(Stdio::null()).stderr(Stdio::inherit()).output().expect("java");
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{java:?} ended with {}: {text}", output.status);
+    if !output.status.success() {
+        eprintln!("{java:?} ended with {}: {text}", output.status);
+        return Vec::new();
+    }
     let run = |line: &str| {
         let mut numbers = line.strip_prefix("RUN ")?.split(' ').map(|n| n.parse::<f64>().expect("a number"));
         let mut next = || numbers.next().expect("three numbers");
