@@ -219,6 +219,8 @@ fn memory_does_not_grow_with_the_topic() {
 fn state_is_that_of_open_windows_for_windows_of_every_kind() {
     /// A record in every ten milliseconds of event time; several batches of each partition.
     const RECORDS: i64 = 60_000;
+    /// Windows in the longer topic, of whichever kind there are fewest.
+    const WINDOWS: usize = 10 * RECORDS as usize * 10 / 5_000;
     let window = |call: &str| format!("FROM {call} GROUP BY window_start, window_end, k");
     let hop = "HOP(i, ts, INTERVAL '2' SECOND, INTERVAL '20' SECOND)";
     let tumble = "TUMBLE(i, ts, INTERVAL '5' SECOND)";
@@ -254,12 +256,12 @@ fn state_is_that_of_open_windows_for_windows_of_every_kind() {
             greatest_state(&start(&engine(broker), &text))
         };
         // What has closed does not count, but what is read between two boundaries does, and on a busy machine that may be
-        // much: once in some runs it is little.
+        // much: once in some runs it is little. On an idle one the shorter topic may be over before anybody has looked.
         let mut seen = Vec::new();
         let is_small = (0..5).any(|_| {
             let [short, long] = topics.each_ref().map(|topic| peak(topic));
             seen.push((short, long));
-            long.0 < 3 * short.0 + 20 && long.1 < 3 * short.1 + (1 << 20)
+            long.0 < WINDOWS / 4 && long.1 < 3 * short.1 + (1 << 20)
         });
         println!("windows and bytes, of a topic and of one ten times as long: {seen:?}\n    {query}");
         assert!(is_small, "{seen:?} {query}");
