@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use rdkafka::admin::AdminClient;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -359,7 +360,14 @@ pub fn end<T: Send + 'static>(client: T) {
     }
 }
 
-/// The same for a consumer, and what must outlive it. The bindings wait for its end in slices of 100 ms.
+/// Drops a client that is asked nothing more, and waits for nothing: the bindings look every 100 ms only whether an admin's
+/// thread is to end.
+pub fn end_admin(admin: AdminClient<Watcher>) {
+    // Without a thread the closure, and the client in it, are dropped here.
+    let _ = thread::Builder::new().name("kafka-end".to_owned()).spawn(move || drop(admin));
+}
+
+/// The same as [`end`] for a consumer, and what must outlive it. The bindings wait for its end in slices of 100 ms.
 pub fn end_consumer<C, T>(consumer: BaseConsumer<C>, survivor: T)
 where
     C: ConsumerContext + 'static,

@@ -230,7 +230,7 @@ impl Cluster {
         let options = AdminOptions::new().request_timeout(Some(self.wait)).operation_timeout(Some(self.wait));
         let options = options.validate_only(only_asks);
         let answer = futures::executor::block_on(admin.create_topics([&new], &options));
-        client::end(admin);
+        client::end_admin(admin);
         let refused = |code: RDKafkaErrorCode| match code {
             RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed => {
                 let grants = format!("CREATE on topic \"{name}\", or create the topic");
@@ -266,7 +266,7 @@ impl Cluster {
         let options = AdminOptions::new().request_timeout(Some(self.wait));
         let of_topic = [ResourceSpecifier::Topic(topic)];
         let answer = futures::executor::block_on(admin.describe_configs(&of_topic, &options));
-        client::end(admin);
+        client::end_admin(admin);
         let settings = answer.ok()?.pop()?.ok()?;
         settings.get("max.message.bytes")?.value.as_ref()?.parse().ok()
     }

@@ -245,7 +245,7 @@ impl LogTopic {
             config.create_with_context(watcher).map_err(|e| client_error(&e, &self.properties))?;
         let options = AdminOptions::new().request_timeout(Some(DELETE_WAIT)).operation_timeout(Some(DELETE_WAIT));
         let answer = futures::executor::block_on(admin.delete_records(&list, &options));
-        client::end(admin);
+        client::end_admin(admin);
         Ok(answer)
     }
 }
