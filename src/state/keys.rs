@@ -4,7 +4,11 @@
 //! strings keeps 32 bytes an entry and hashes all strings again when it grows; what is filled and emptied for every slice
 //! of a sliding window grows all the time. Here a slot is eight bytes, a part of the hash and the group, so growing moves
 //! numbers only, and a key of up to twelve bytes is compared as one number.
+//!
+//! Windows that overlap mostly have the keys of the one before, so what merges them sees the same arrays of keys again and
+//! again: what a [scratch](Keys::scratch) table has given out stays in its index, and is not looked up when it comes back.
 
+use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -36,6 +40,15 @@ impl Keys {
         })
     }
 
+    /// The same, for tables that are filled and emptied again and again.
+    pub(super) fn scratch(keys: &SchemaRef) -> Result<Self> {
+        let mut this = Self::new(keys)?;
+        if let Self::String(keys) = &mut this {
+            keys.seen = Some(Seen::default());
+        }
+        Ok(this)
+    }
+
     /// Bytes held.
     pub(super) fn size_bytes(&self) -> usize {
         match self {
@@ -55,7 +68,7 @@ impl Keys {
             }
             Self::String(keys) => {
                 keys.intern(columns[0].as_string(), ids);
-                Ok(keys.groups.len())
+                Ok(keys.len())
             }
             Self::Other(keys) => {
                 keys.intern(columns, ids)?;
@@ -82,6 +95,12 @@ impl Keys {
 /// Keys up to this length are numbers.
 const SHORT_MAX: usize = 12;
 
+/// More keys than these are not remembered.
+const SEEN_KEYS_MAX: usize = 1 << 16;
+
+/// Arrays whose groups are remembered.
+const SEEN_ARRAYS: usize = 2;
+
 /// Slots of an index that has any.
 const SLOTS_MIN: usize = 64;
 
@@ -97,6 +116,24 @@ pub(super) struct StringKeys {
     long: Vec<u8>,
     /// The group of null.
     null: Option<usize>,
+    /// Of a scratch table.
+    seen: Option<Seen>,
+}
+
+/// Arrays of keys that an index has seen.
+#[derive(Default)]
+struct Seen {
+    /// All groups in their order, if that is an array which came or was given out.
+    all: Option<StringArray>,
+    /// Whether `all` was given out: there are no groups, and still they are in the index.
+    is_given: bool,
+    /// The arrays that came last, with the groups of their rows.
+    others: VecDeque<(StringArray, Vec<usize>)>,
+}
+
+/// Whether it is one array, not only an equal one.
+fn is_same(one: &StringArray, other: &StringArray) -> bool {
+    one.len() == other.len() && one.to_data().ptr_eq(&other.to_data())
 }
 
 /// A key: its length in the lowest 32 bits; above them a short one's bytes, or a long one's first four bytes and then where
@@ -155,8 +192,66 @@ impl StringKeys {
         self.slots.capacity() * size_of::<u64>() + self.groups.capacity() * size_of::<Key>() + self.long.capacity()
     }
 
+    fn len(&self) -> usize {
+        let is_given = self.seen.as_ref().is_some_and(|seen| seen.is_given);
+        if is_given { 0 } else { self.groups.len() }
+    }
+
     fn intern(&mut self, keys: &StringArray, ids: &mut Vec<usize>) {
         ids.clear();
+        match self.seen.take() {
+            Some(mut seen) if !keys.is_empty() => {
+                self.intern_seen(&mut seen, keys, ids);
+                self.seen = Some(seen);
+            }
+            seen => {
+                self.find_all(keys, ids);
+                self.seen = seen;
+            }
+        }
+    }
+
+    fn intern_seen(&mut self, seen: &mut Seen, keys: &StringArray, ids: &mut Vec<usize>) {
+        let is_given = std::mem::take(&mut seen.is_given);
+        if seen.all.as_ref().is_some_and(|all| is_same(all, keys)) {
+            return ids.extend(0..keys.len());
+        }
+        if is_given {
+            *seen = Seen::default();
+            self.clear();
+        }
+        if let Some((_, known)) = seen.others.iter().find(|(other, _)| is_same(other, keys)) {
+            return ids.extend_from_slice(known);
+        }
+        let before = self.groups.len();
+        if before == 0 {
+            self.reserve(keys.len());
+        }
+        self.find_all(keys, ids);
+        if before == 0 && self.groups.len() == keys.len() {
+            seen.all = Some(keys.clone());
+        } else if before < self.groups.len() {
+            seen.all = None;
+        }
+        if seen.others.len() == SEEN_ARRAYS {
+            seen.others.pop_front();
+        }
+        if keys.len() <= SEEN_KEYS_MAX {
+            seen.others.push_back((keys.clone(), ids.clone()));
+        }
+    }
+
+    /// Makes room for so many keys, all of which may be new.
+    fn reserve(&mut self, keys: usize) {
+        // Half as full as it may be: what comes next looks up more than it adds.
+        let slots = (4 * keys).next_power_of_two().max(SLOTS_MIN);
+        if self.slots.len() < slots {
+            self.slots = vec![0; slots];
+        }
+        self.groups.reserve(keys);
+    }
+
+    fn find_all(&mut self, keys: &StringArray, ids: &mut Vec<usize>) {
         ids.reserve(keys.len());
         let (offsets, bytes) = (keys.value_offsets(), keys.value_data());
         for row in 0..keys.len() {
@@ -229,23 +324,49 @@ impl StringKeys {
         }
     }
 
-    /// The keys, one per group. What the index has grown to stays, if these needed it.
+    /// The keys, one per group; there are no groups afterwards.
     fn take(&mut self) -> Result<StringArray> {
+        if self.len() == 0 {
+            return Ok(StringArray::new_null(0));
+        }
+        let all = match self.seen.as_ref().and_then(|seen| seen.all.clone()) {
+            Some(all) => all,
+            None => self.to_array()?,
+        };
+        match &mut self.seen {
+            Some(seen) if all.len() <= SEEN_KEYS_MAX => {
+                seen.all = Some(all.clone());
+                seen.is_given = true;
+            }
+            seen => {
+                *seen = seen.take().map(|_| Seen::default());
+                self.clear();
+            }
+        }
+        Ok(all)
+    }
+
+    /// Empties the index. What it has grown to stays, if these groups needed it.
+    fn clear(&mut self) {
         let groups = std::mem::take(&mut self.groups);
-        let long = std::mem::take(&mut self.long);
-        let null = self.null.take();
+        self.long = Vec::new();
+        self.null = None;
         if groups.len() < self.slots.len() / 16 {
             self.slots = Vec::new();
         } else {
             self.slots.fill(0);
         }
+    }
+
+    fn to_array(&self) -> Result<StringArray> {
+        let Self { groups, long, null, .. } = self;
         let total: usize = groups.iter().map(|key| key.len()).sum();
         let overflow = || ArrowError::OffsetOverflowError(total);
         i32::try_from(total).map_err(|_| overflow())?;
         let mut offsets = Vec::with_capacity(groups.len() + 1);
         let mut bytes = Vec::with_capacity(total + 16);
         offsets.push(0);
-        for key in &groups {
+        for key in groups {
             let len = key.len();
             if key.is_short() {
                 // All of the number and cut off: shorter than a copy of a length that is not known.
@@ -274,35 +395,47 @@ mod tests {
 
     #[test]
     fn strings_get_the_numbers_of_their_groups() {
-        for seed in 0..50 {
+        for seed in 0..200 {
             let mut rng = StdRng::seed_from_u64(seed);
-            let mut keys = StringKeys::default();
+            let mut keys = StringKeys { seen: rng.random::<bool>().then(Seen::default), ..StringKeys::default() };
+            // What has come or was given out before, and may come again.
+            let mut arrays: Vec<StringArray> = Vec::new();
             // Used again and again, as scratch is.
-            for _ in 0..4 {
+            for _ in 0..6 {
                 let mut known: HashMap<Option<String>, usize> = HashMap::new();
-                let distinct = rng.random_range(1..3_000);
-                for _ in 0..rng.random_range(1..6) {
+                let distinct = rng.random_range(1..1_000);
+                for _ in 0..rng.random_range(0..6) {
                     let key = |rng: &mut StdRng| match rng.random_range(0..distinct) {
                         0 => None,
                         n => Some(["", "é", "a key that is long, "][n % 3].repeat(n % 4) + &(n / 7).to_string()),
                     };
-                    let rows: Vec<_> = (0..rng.random_range(0..2_000)).map(|_| key(&mut rng)).collect();
+                    let rows: StringArray = match rng.random_range(0..4) {
+                        0 if !arrays.is_empty() => arrays[rng.random_range(0..arrays.len())].clone(),
+                        // No key comes twice, as in a partial.
+                        1 => StringArray::from_iter_values(
+                            (0..distinct).map(|n| "é".repeat(n % 7) + &(n / 7).to_string()),
+                        ),
+                        _ => (0..rng.random_range(0..700)).map(|_| key(&mut rng)).collect(),
+                    };
                     // Of an array that begins in the middle of its bytes, and of one that ends with them.
-                    let all = StringArray::from(rows.clone());
-                    let from = rng.random_range(0..=rows.len());
+                    let from = if rng.random() { 0 } else { rng.random_range(0..=rows.len()) };
+                    let rows = rows.slice(from, rows.len() - from);
                     let mut ids = Vec::new();
-                    keys.intern(&all.slice(from, rows.len() - from), &mut ids);
-                    for (row, id) in rows[from..].iter().zip(ids) {
+                    keys.intern(&rows, &mut ids);
+                    assert_eq!(ids.len(), rows.len());
+                    for (row, id) in rows.iter().zip(ids) {
                         let next = known.len();
-                        assert_eq!(*known.entry(row.clone()).or_insert(next), id, "seed {seed}: {row:?}");
+                        assert_eq!(*known.entry(row.map(str::to_owned)).or_insert(next), id, "seed {seed}: {row:?}");
                     }
+                    assert_eq!(keys.len(), known.len(), "seed {seed}");
+                    arrays.push(rows);
                 }
-                assert_eq!(keys.groups.len(), known.len());
                 let taken = keys.take().unwrap();
-                assert_eq!(taken.len(), known.len());
+                assert_eq!((taken.len(), keys.len()), (known.len(), 0), "seed {seed}");
                 for (group, key) in taken.iter().enumerate() {
                     assert_eq!(known[&key.map(str::to_owned)], group, "seed {seed}: {key:?}");
                 }
+                arrays.push(taken);
             }
         }
     }

@@ -80,8 +80,10 @@ pub struct Panes {
     /// What is left of a window that closes part by part.
     closing: Option<Closing>,
     spill: Option<Arc<Spill>>,
-    /// Empty between two uses.
+    /// In which partials are merged; empty between two uses.
     scratch: GroupTable,
+    /// The same for windows: they see the same keys again as long as nobody else has used it.
+    results: GroupTable,
 }
 
 impl Panes {
@@ -93,7 +95,8 @@ impl Panes {
             Run::Grow => Folded::Growing(Total::default()),
         };
         Ok(Self {
-            scratch: GroupTable::new(&layout)?,
+            scratch: GroupTable::scratch(&layout)?,
+            results: GroupTable::scratch(&layout)?,
             layout,
             windows,
             open: BTreeMap::new(),
@@ -155,9 +158,9 @@ impl Panes {
     fn go_on_closing(&mut self) -> Result<Option<Fired>> {
         let Some(Closing { window, partials, shares }) = &mut self.closing else { return Ok(None) };
         while let Some(share) = shares.pop_front() {
-            partials.iter().try_for_each(|partial| partial.merge_into(share, &mut self.scratch))?;
-            if !self.scratch.is_empty() {
-                let (rows, columns) = self.scratch.finish()?;
+            partials.iter().try_for_each(|partial| partial.merge_into(share, &mut self.results))?;
+            if !self.results.is_empty() {
+                let (rows, columns) = self.results.finish()?;
                 return Ok(Some(Fired { window: *window, rows, columns }));
             }
         }

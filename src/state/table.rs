@@ -29,9 +29,18 @@ pub struct GroupTable {
 impl GroupTable {
     /// An empty table.
     pub fn new(layout: &Arc<AggregateLayout>) -> Result<Self> {
+        Self::with_keys(layout, Keys::new(layout.keys())?)
+    }
+
+    /// An empty table that is filled and emptied again and again, mostly with the same keys.
+    pub(super) fn scratch(layout: &Arc<AggregateLayout>) -> Result<Self> {
+        Self::with_keys(layout, Keys::scratch(layout.keys())?)
+    }
+
+    fn with_keys(layout: &Arc<AggregateLayout>, keys: Keys) -> Result<Self> {
         Ok(Self {
             layout: Arc::clone(layout),
-            keys: Keys::new(layout.keys())?,
+            keys,
             accumulators: layout.accumulators()?,
             spans: layout.has_spans().then(Spans::default),
             groups: 0,
