@@ -35,7 +35,7 @@ use crate::connectors::{
 };
 use crate::error::{Blame, Error, Result};
 use crate::exec::{Memory, SourceStage};
-use crate::limits::CHANNEL_BATCHES_MAX;
+use crate::limits::{CHANNEL_BATCHES_MAX, COMMIT_BATCHES_MAX};
 use crate::plan::{Hidden, NodeId, Op, SinkNode, SourceNode, StreamPlan, with_checked_arithmetic};
 use crate::time::WATERMARK_MAX;
 
@@ -490,7 +490,7 @@ impl Channels {
     }
 
     fn commit_sender(&mut self) -> Sender<CommitMessage> {
-        let (to, from) = bounded(CHANNEL_BATCHES_MAX);
+        let (to, from) = bounded(COMMIT_BATCHES_MAX);
         self.commit.push(from);
         to
     }
