@@ -5,8 +5,6 @@
 mod cli;
 mod repl;
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
+fn main() {
     cli::main()
 }

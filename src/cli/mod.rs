@@ -21,9 +21,8 @@ mod test;
 mod variables;
 pub mod voice;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::CommandFactory;
 use tidemill::error::{Blame, Error, codes};
@@ -57,7 +56,15 @@ impl From<Error> for Stop {
 }
 
 /// The program.
-pub fn main() -> ExitCode {
+pub fn main() -> ! {
+    let code = outcome();
+    // Nobody is left to be told if that fails.
+    let _ = std::io::stdout().flush();
+    signals::leave(code)
+}
+
+/// Runs it; answers its exit code.
+fn outcome() -> u8 {
     let (arguments, pieces) = Arguments::read();
     log::start(arguments.common.verbose, arguments.common.quiet);
     let variable = |name: &str| std::env::var(name).ok();
@@ -67,23 +74,23 @@ pub fn main() -> ExitCode {
             let is_json = arguments.common.json_errors;
             let voice = voice::Voice { is_quiet: false, color: false, is_json };
             voice.error(None, &error, "");
-            return ExitCode::from(error.exit_code());
+            return error.exit_code();
         }
     };
     let voice = config.voice;
     match run(arguments.command, pieces, config) {
-        Ok(()) | Err(Stop::OutputClosed) => ExitCode::SUCCESS,
-        Err(Stop::Told(code)) => ExitCode::from(code),
+        Ok(()) | Err(Stop::OutputClosed) => 0,
+        Err(Stop::Told(code)) => code,
         Err(Stop::Signal(signals::TIME_LIMIT)) => {
             voice.error(None, &Error::new(Blame::Interrupted, "the time limit is over (--timeout)"), "");
-            ExitCode::from(signals::exit_code(signals::TIME_LIMIT))
+            signals::exit_code(signals::TIME_LIMIT)
         }
-        Err(Stop::Signal(signal)) => ExitCode::from(signals::exit_code(signal)),
+        Err(Stop::Signal(signal)) => signals::exit_code(signal),
         Err(Stop::Failed(error)) => {
             // It points into a text that nobody has any more.
             let error = Error { span: None, ..error };
             voice.error(None, &error, "");
-            ExitCode::from(error.exit_code())
+            error.exit_code()
         }
     }
 }

@@ -151,11 +151,15 @@ impl Signals {
     }
 }
 
-/// Ends the program, not by way of `std::process::exit`: other threads are in the middle of things, and the libraries'
-/// exit handlers would take the ground from under their feet.
 fn end(signal: i32) {
     restore_terminal();
-    low_level::exit(exit_code(signal).into());
+    leave(exit_code(signal));
+}
+
+/// Ends the program, not by way of `main` or `std::process::exit`: other threads may be in the middle of things, as Kafka's
+/// clients are that end by themselves, and the libraries' exit handlers would take the ground from under their feet.
+pub fn leave(code: u8) -> ! {
+    low_level::exit(code.into())
 }
 
 /// The exit code of a program that a signal has ended: 130 for Ctrl-C, 143 for SIGTERM; 124 when its time is over, as

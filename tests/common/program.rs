@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
@@ -42,6 +43,8 @@ pub fn command() -> Command {
 pub struct Finished {
     /// The exit code; -1 if a signal ended it.
     pub code: i32,
+    /// Which signal, if one did.
+    pub signal: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
@@ -129,7 +132,7 @@ impl Running {
             reader.join().expect("no reader panics");
         }
         let [stdout, stderr] = std::mem::take(&mut *self.output.text.lock().expect("no reader panics"));
-        Finished { code: status.code().unwrap_or(-1), stdout, stderr }
+        Finished { code: status.code().unwrap_or(-1), signal: status.signal(), stdout, stderr }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
+use signal_hook::consts::{SIGABRT, SIGKILL};
 
 use super::trial::Trial;
 use super::{PATIENCE, Row, until, volume};
@@ -35,7 +36,7 @@ fn row_1_killed_at_any_time() {
         let job = trial.start(rng.random_range(1..4));
         std::thread::sleep(Duration::from_millis(rng.random_range(100..3_000)));
         job.signal("KILL");
-        assert_eq!(job.finish(PATIENCE).code, -1);
+        assert_eq!(job.finish(PATIENCE).signal, Some(SIGKILL));
         row.survived(Duration::ZERO);
     }
     starts.push(Instant::now());
@@ -78,7 +79,7 @@ fn row_2_dead_at_every_point() {
             let at = format!("{point}:{often}");
             let job = trial.start_with(rng.random_range(1..4), &[("TIDEMILL_ABORT_AT", &at)]);
             let ended = job.finish(PATIENCE);
-            assert_eq!(ended.code, -1, "{at}, round {round}: {ended:?}");
+            assert_eq!(ended.signal, Some(SIGABRT), "{at}, round {round}: {ended:?}");
             row.survived(Duration::ZERO);
         }
     }
