@@ -62,7 +62,7 @@ impl CsvDecoder {
         if payload.len() > PAYLOAD_BYTES_MAX {
             return Err(format!("the record has {} bytes, more than {PAYLOAD_BYTES_MAX}", payload.len()));
         }
-        let line = std::str::from_utf8(payload).map_err(|e| format!("not valid UTF-8 at byte {}", e.valid_up_to()))?;
+        let line = text::utf8(payload)?;
         let mut rest = Some(line);
         for (i, field) in self.fields.iter().enumerate() {
             let Some(line) = rest else {

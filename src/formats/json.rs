@@ -122,8 +122,7 @@ impl JsonDecoder {
             return Err(Fault::new(format!("the record has {} bytes, more than {PAYLOAD_BYTES_MAX}", payload.len())));
         }
         // Once for all: the scanner takes it for granted, and the columns hold UTF-8.
-        let payload = std::str::from_utf8(payload)
-            .map_err(|e| Fault::new(format!("not valid UTF-8 at byte {}", e.valid_up_to())))?;
+        let payload = text::utf8(payload).map_err(Fault::new)?;
         let mut json = Scanner::new(payload.as_bytes());
         match json.peek()? {
             Token::Object => {}

@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, Schema};
 
 use super::cells::{Cell, Cells, Kind};
 use super::columns::{ColumnBuilder, Values};
-use super::text::{Misfit, sql_name};
+use super::text::{Misfit, sql_name, utf8};
 use super::{BadRecord, DecodeColumn, Encoded, RawOptions, RowDecoder, RowEncoder};
 use crate::error::{Error, Result};
 use crate::limits::PAYLOAD_BYTES_MAX;
@@ -42,7 +42,7 @@ impl RawDecoder {
         let little = self.little_endian;
         match &mut self.column.values {
             Values::Utf8(v) => {
-                std::str::from_utf8(payload).map_err(|e| format!("not valid UTF-8 at byte {}", e.valid_up_to()))?;
+                utf8(payload)?;
                 v.push(payload).map_err(full)?;
             }
             Values::Binary(v) => v.push(payload).map_err(full)?,

@@ -39,6 +39,11 @@ impl From<Full> for Misfit {
     }
 }
 
+/// A payload as text.
+pub(super) fn utf8(payload: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(payload).map_err(|e| format!("not valid UTF-8 at byte {}", e.valid_up_to()))
+}
+
 /// Appends a value given as text: anything but `ARRAY`, `ROW` and `MAP`. Numbers may have spaces around them.
 pub(super) fn append_text(column: &mut ColumnBuilder, text: &str) -> Result<(), Misfit> {
     match &mut column.values {
