@@ -10,8 +10,9 @@ use arrow::datatypes::DataType;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
+use tidemill::runtime::Job;
 
-use super::{BOUNDED, EARLIEST, PATIENCE, engine, execute, input, script, until};
+use super::{BOUNDED, EARLIEST, PATIENCE, engine, execute, input, script, until, until_job};
 use crate::common::broker::{Broker, shared, unique_name};
 use crate::common::oracle::{Answer, Stream, TIME, Windows, assert_same_rows};
 use crate::common::program::{Running, start_tidemill};
@@ -30,6 +31,17 @@ pub struct Case<B = &'static Broker> {
     late: String,
     /// Options of the tables that are written to.
     pub options: &'static str,
+}
+
+/// When what a record tells of happened (ms).
+fn time_of(number: i64) -> i64 {
+    1_000_000 + number * 10
+}
+
+/// The record with a number, late by so many milliseconds.
+fn numbered(number: i64, late: i64) -> Message {
+    let (key, ts) = (number % 5, time_of(number) - late);
+    Message::new(format!(r#"{{"k":"k{key}","n":{number},"ts":{ts}}}"#)).partition((number % 2) as i32)
 }
 
 impl Case {
@@ -88,11 +100,7 @@ impl<B: Borrow<Broker>> Case<B> {
     /// transactions, of which some are rolled back, so that offsets have holes.
     pub fn send(&self, numbers: Range<i64>, rng: &mut StdRng) {
         let records: Vec<Message> = numbers
-            .map(|n| {
-                let back = if rng.random_range(0..8) == 0 { rng.random_range(0..4_000) } else { 0 };
-                let ts = 1_000_000 + n * 10 - back;
-                Message::new(format!(r#"{{"k":"k{}","n":{n},"ts":{ts}}}"#, n % 5)).partition((n % 2) as i32)
-            })
+            .map(|n| numbered(n, if rng.random_range(0..8) == 0 { rng.random_range(0..4_000) } else { 0 }))
             .collect();
         match rng.random_range(0..3) {
             0 => self.broker.borrow().produce(&self.topic, records),
@@ -103,6 +111,19 @@ impl<B: Borrow<Broker>> Case<B> {
             }
             _ => drop(self.broker.borrow().transaction(&self.topic, records, Ending::Commit)),
         }
+    }
+
+    /// Sends records with these numbers to partitions that may be idle. What comes to one of them after the other's records
+    /// would be lost with the windows that those have closed: both are woken first.
+    pub fn send_after_a_pause(&self, numbers: Range<i64>, job: &Job, rng: &mut StdRng) {
+        let (first, rest) = (numbers.start..numbers.start + 2, numbers.start + 2..numbers.end);
+        let woken = time_of(first.start) - 1;
+        self.broker.borrow().produce(&self.topic, first.map(|n| numbered(n, 0)));
+        until_job(job, "both partitions", |info| {
+            let of_source = info.sources.iter().flat_map(|source| &source.partitions);
+            of_source.take(2).all(|p| p.state.counts() && p.watermark.is_some_and(|ts| woken <= ts))
+        });
+        self.send(rest, rng);
     }
 
     /// What must be outside in the end.

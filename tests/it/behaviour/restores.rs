@@ -48,7 +48,7 @@ fn a_broker_may_be_silent_for_longer_than_anybody_waits() {
         // Its other clients have lost their connections, too.
         std::thread::sleep(Duration::from_secs(3));
         let rows = case.broker.read_all(&case.outs[0]).len();
-        case.send(from..from + 500, &mut rng);
+        case.send_after_a_pause(from..from + 500, &job, &mut rng);
         until("more rows", || (rows < case.broker.read_all(&case.outs[0]).len()).then_some(()));
     }
     check(&case, &job);
