@@ -31,6 +31,9 @@ const SLICE: Duration = Duration::from_millis(50);
 /// How long a broker may take to be connected before transactions are begun all the same.
 const CONNECT_WAIT: Duration = Duration::from_secs(2);
 
+/// How long the coordinator is given to say who the producer is before it is asked again.
+const INIT_SLICE: Duration = Duration::from_millis(50);
+
 /// Between two tries of what the broker says can be tried again.
 const RETRY_WAIT: Duration = Duration::from_millis(20);
 
@@ -89,8 +92,9 @@ impl TransactionalProducer {
         if let Err(error) = self.call_once(Instant::now() + wait, cancel, connect)? {
             tracing::debug!("no broker is connected yet: {error}");
         }
-        // The call may be made again after its own time-out.
-        self.call(wait, cancel, |producer| producer.init_transactions(Duration::from_secs(5)))
+        // The call may be made again after its own time-out, and asks again at once if no answer is on its way. By itself
+        // librdkafka asks again after half a second, while what a killed process has left open is rolled back in a moment.
+        self.call(wait, cancel, |producer| producer.init_transactions(INIT_SLICE))
     }
 
     /// Begins a transaction, if none has begun.
