@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::bindings::rd_kafka_resp_err_t as RespErr;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataPartition};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -28,6 +28,9 @@ const SLICE: Duration = Duration::from_millis(500);
 
 /// Before a broker is asked again that has not settled.
 const SETTLE_PAUSE: Duration = Duration::from_millis(10);
+
+/// The same after it was asked a few times.
+const SETTLE_PAUSE_MAX: Duration = Duration::from_millis(200);
 
 /// A topic as the cluster describes it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -278,19 +281,39 @@ impl Cluster {
 
     /// The same, with a wait of its own.
     pub fn watermarks_within(&self, topic: &str, partition: i32, wait: Duration) -> Result<(i64, i64)> {
-        let what = || format!("the offsets of topic \"{topic}\", partition {partition}");
         // Some clients are asked nothing else for days; what they report is not to pile up.
         self.listen();
+        let what = || format!("the offsets of topic \"{topic}\", partition {partition}");
+        self.until_settled(Some(topic), what, wait, |client, left| client.fetch_watermarks(topic, partition, left))
+    }
+
+    /// Asks the leaders of partitions of a topic, or of several, until they are known and answer. A broker that has just
+    /// made a topic, or has been silent for longer than its cluster bears, leads nothing for a moment.
+    fn until_settled<T>(
+        &self,
+        topic: Option<&str>,
+        what: impl Fn() -> String,
+        wait: Duration,
+        ask: impl Fn(&BaseConsumer<Watcher>, Duration) -> KafkaResult<T>,
+    ) -> Result<T> {
         let start = Instant::now();
+        let mut pause = SETTLE_PAUSE;
         loop {
-            match self.client().fetch_watermarks(topic, partition, wait) {
-                // A broker that has just made the topic is not its leader yet.
-                Err(error) if is_settling(&error) && start.elapsed() < wait => thread::sleep(SETTLE_PAUSE),
-                Err(error) => return Err(self.failed(&error, &what(), start.elapsed())),
+            let left = wait.saturating_sub(start.elapsed());
+            match ask(self.client(), left) {
                 Ok(found) => {
                     self.watcher().note_alive();
                     return Ok(found);
                 }
+                Err(error) if is_settling(&error) && pause < left => {
+                    thread::sleep(pause);
+                    pause = (pause * 2).min(SETTLE_PAUSE_MAX);
+                    // The client answers such questions with what it was told last, and does not ask again for that.
+                    if let Err(error) = self.client().fetch_metadata(topic, left.min(SLICE)) {
+                        tracing::debug!("who leads the partitions is not known: {error}");
+                    }
+                }
+                Err(error) => return Err(self.failed(&error, &what(), start.elapsed())),
             }
         }
     }
@@ -302,12 +325,9 @@ impl Cluster {
             list.add_partition_offset(topic, *partition, Offset::Offset(time_ms))
                 .map_err(|_| Error::statement(format!("the time {time_ms} ms cannot be asked for")))?;
         }
-        let start = Instant::now();
-        let found = self
-            .client()
-            .offsets_for_times(list, self.wait)
-            .map_err(|e| self.failed(&e, "offsets for a time", start.elapsed()))?;
-        Ok(in_order(&found, partitions))
+        let what = || "offsets for a time".to_owned();
+        let ask = |client: &BaseConsumer<Watcher>, left| client.offsets_for_times(list.clone(), left);
+        Ok(in_order(&self.until_settled(None, what, self.wait, ask)?, partitions))
     }
 
     /// The first or last offsets of partitions, as each entry of the list asks, in its place.
@@ -383,12 +403,12 @@ fn topic_of(topic: &rdkafka::metadata::MetadataTopic) -> Topic {
     Topic { name: topic.name().to_owned(), partitions }
 }
 
-/// Whether a topic has just been made, or is moving.
+/// Whether a topic has just been made, or is moving. Of one that is known to be there and has no leader, librdkafka may say
+/// that it does not know the partition.
 fn is_settling(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable)
-    )
+    use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition, UnknownPartition};
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(NotLeaderForPartition | LeaderNotAvailable | UnknownPartition))
 }
 
 /// The offsets of a list in the order that was asked for.
