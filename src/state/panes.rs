@@ -290,31 +290,33 @@ impl Panes {
         let to = to.as_deref();
         let mut folded: BTreeMap<PaneKey, Pane> = BTreeMap::new();
         let mut front = Vec::new();
+        let is_wanted = |slice| first_open_now <= self.windows.last_window(slice);
         for piece in pieces {
-            let (slice, first_open) = match piece.kind {
+            match piece.kind {
                 PieceKind::Clock => continue,
-                PieceKind::Pane => piece.key,
-                PieceKind::Older => (piece.key.0, WindowId::MIN),
-                PieceKind::Suffix => (piece.key.1 - 1, WindowId::MIN),
-                PieceKind::Turn => (piece.key.0 - 1, WindowId::MIN),
+                PieceKind::Pane => {}
+                PieceKind::Turn | PieceKind::Suffix | PieceKind::Older => {
+                    front.push(piece);
+                    continue;
+                }
                 _ => return Err(unexpected(&piece)),
-            };
-            // Every window over the slice has closed.
-            if self.windows.last_window(slice) < first_open_now {
-                continue;
             }
-            if first_open_now <= first_open {
-                let pane = self.open.entry((first_open, slice));
-                entry_or(pane, &self.layout)?.restore(piece.stored()?, &self.layout, to)?;
+            let (slice, first_open) = piece.key;
+            let pane = if !is_wanted(slice) {
                 continue;
-            }
-            self.newest = self.newest.max(Some(slice));
-            if piece.kind == PieceKind::Pane {
-                let pane = entry_or(folded.entry(piece.key), &self.layout)?;
-                pane.restore(piece.stored()?, &self.layout, to)?;
+            } else if first_open_now <= first_open {
+                entry_or(self.open.entry((first_open, slice)), &self.layout)?
             } else {
-                front.push(piece);
+                entry_or(folded.entry(piece.key), &self.layout)?
+            };
+            pane.restore(piece.stored()?, &self.layout, to)?;
+        }
+        self.newest = folded.keys().map(|(slice, _)| *slice).max();
+        match &mut self.folded {
+            Folded::Sliding(stacks) => {
+                self.newest = self.newest.max(stacks.restore(&self.layout, front, to, is_wanted)?);
             }
+            _ => front.first().map_or(Ok(()), |piece| Err(unexpected(piece)))?,
         }
         let Some(newest) = self.newest else { return Ok(()) };
         self.closed = self.windows.first_window_from(newest, first_open_now) - self.windows.step();
@@ -325,10 +327,7 @@ impl Panes {
         match &mut self.folded {
             Folded::Disjoint => Err(Error::bug("windows that share no slice have folded panes")),
             Folded::Growing(total) => total.push(partials, &mut self.scratch, to),
-            Folded::Sliding(stacks) => {
-                stacks.restore(&self.layout, front, to)?;
-                stacks.push(partials, &mut self.scratch, to)
-            }
+            Folded::Sliding(stacks) => stacks.push(partials, &mut self.scratch, to),
         }
     }
 

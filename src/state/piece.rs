@@ -19,11 +19,11 @@ pub enum PieceKind {
     Clock = 0,
     /// A partial of a pane: it is merged with those of the same key.
     Pane = 1,
-    /// The slice behind the last one of all suffixes; no rows.
+    /// The end of a front of folded slices: the slice behind its last one, and the front's number; no rows.
     Turn = 2,
-    /// A suffix of folded slices: its first slice, and the one behind its last.
+    /// A suffix of a front: its first slice, and the front's number.
     Suffix = 3,
-    /// A folded slice before a suffix: itself, and the suffix's first slice.
+    /// A slice before a suffix: itself, and the front's number.
     Older = 4,
     /// What was given out last of an open window that is evaluated now and then.
     Given = 5,

@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -30,17 +31,29 @@ use crate::time::{SliceId, WindowId};
 /// See the module's head.
 #[derive(Default)]
 pub(super) struct Stacks {
-    /// Oldest first.
-    front: VecDeque<Suffix>,
+    /// One; and after a checkpoint was taken up, one of each worker that gave it out, until the back turns over. They cannot
+    /// be one: each worker has its suffixes where its own groups want them.
+    fronts: Vec<Front>,
     /// What came for slices that were in the front already: rows that were late for some windows.
     stragglers: BTreeMap<PaneKey, Resting>,
     back: BTreeMap<PaneKey, Resting>,
     back_total: Option<Resting>,
-    /// Slices before this one are the front's.
+    /// Slices before this one are the fronts'.
     turn: Option<SliceId>,
 }
 
-/// The merge of all slices of the front from one on.
+/// What was the back of a worker once.
+struct Front {
+    /// Oldest first.
+    suffixes: VecDeque<Suffix>,
+    /// The slice behind the last one.
+    end: SliceId,
+}
+
+/// Makes the numbers by which a checkpoint tells fronts apart: all of its pieces are of one process.
+static FRONTS: AtomicI64 = AtomicI64::new(0);
+
+/// The merge of all slices of a front from one on.
 struct Suffix {
     from: SliceId,
     merged: Resting,
@@ -61,9 +74,12 @@ impl Stacks {
         if self.back.first_key_value().is_some_and(|((slice, _), _)| *slice < first) {
             self.turn_over(first, scratch, to)?;
         }
-        while self.front.front().is_some_and(|suffix| suffix.from < first) {
-            self.front.pop_front();
+        for Front { suffixes, .. } in &mut self.fronts {
+            while suffixes.front().is_some_and(|suffix| suffix.from < first) {
+                suffixes.pop_front();
+            }
         }
+        self.fronts.retain(|front| !front.suffixes.is_empty());
         while self.stragglers.first_key_value().is_some_and(|((slice, _), _)| *slice < first) {
             self.stragglers.pop_first();
         }
@@ -95,7 +111,7 @@ impl Stacks {
     /// What makes up all slices from one on, the first of the window that closes now.
     pub(super) fn from(&self, first: SliceId) -> Vec<Resting> {
         let mut all = Vec::new();
-        if let Some(suffix) = self.front.front() {
+        for suffix in self.fronts.iter().filter_map(|front| front.suffixes.front()) {
             all.push(suffix.merged.clone());
             match &suffix.older {
                 Older::Together(older, starts) => {
@@ -117,9 +133,11 @@ impl Stacks {
         let slices = self.back.split_off(&(first, WindowId::MIN));
         self.back.clear();
         self.back_total = None;
-        self.front.clear();
+        self.fronts.clear();
         let Some(((newest, _), _)) = slices.last_key_value() else { return Ok(()) };
-        self.turn = Some(newest + 1);
+        let end = newest + 1;
+        self.turn = Some(end);
+        let mut suffixes: VecDeque<Suffix> = VecDeque::new();
         let layout = Arc::clone(scratch.layout());
         // Newest first; a slice may have several panes, which stay together.
         let mut waiting: Vec<(SliceId, Resting)> = Vec::new();
@@ -131,7 +149,7 @@ impl Stacks {
             if slices.peek().is_some_and(|((next, _), _)| *next == slice) {
                 continue;
             }
-            let newer = self.front.front_mut();
+            let newer = suffixes.front_mut();
             if newer.as_ref().is_some_and(|newer| weight < newer.merged.bytes()) {
                 continue;
             }
@@ -141,28 +159,32 @@ impl Stacks {
             if let Some(newer) = newer {
                 newer.put_before(&layout, &mut waiting)?;
             }
-            self.front.push_front(Suffix { from: slice, merged: suffix, older: Older::none() });
+            suffixes.push_front(Suffix { from: slice, merged: suffix, older: Older::none() });
             weight = 0;
         }
-        match self.front.front_mut() {
-            Some(oldest) => oldest.put_before(&layout, &mut waiting),
-            None => Ok(()),
+        if let Some(oldest) = suffixes.front_mut() {
+            oldest.put_before(&layout, &mut waiting)?;
         }
+        self.fronts.push(Front { suffixes, end });
+        Ok(())
     }
 
-    /// A whole checkpoint: slices of the front are given out as they are merged, the others as panes.
+    /// A whole checkpoint: slices of the fronts are given out as they are merged, the others as panes.
     pub(super) fn checkpoint(&self, give: &mut dyn FnMut(Piece)) {
-        let turn = self.turn.unwrap_or(SliceId::MIN);
-        if !self.front.is_empty() {
-            give(Piece { kind: PieceKind::Turn, key: (turn, 0), batch: None });
+        let numbered = self.fronts.iter().map(|front| (FRONTS.fetch_add(1, Ordering::Relaxed), front));
+        let numbered: Vec<(i64, &Front)> = numbered.collect();
+        for (number, Front { end, .. }) in &numbered {
+            give(Piece { kind: PieceKind::Turn, key: (*end, *number), batch: None });
         }
         let mut give_all = |kind, key, partial: &Resting| {
             partial.stored().for_each(|rows: Stored| give(Piece::new(kind, key, rows)));
         };
-        for Suffix { from, merged, older } in &self.front {
-            give_all(PieceKind::Suffix, (*from, turn), merged);
-            for (slice, partial) in older.slices() {
-                give_all(PieceKind::Older, (slice, *from), &partial);
+        for (front, Front { suffixes, .. }) in numbered {
+            for Suffix { from, merged, older } in suffixes {
+                give_all(PieceKind::Suffix, (*from, front), merged);
+                for (slice, partial) in older.slices() {
+                    give_all(PieceKind::Older, (slice, front), &partial);
+                }
             }
         }
         for (key, partial) in self.back.iter().chain(&self.stragglers) {
@@ -170,29 +192,52 @@ impl Stacks {
         }
     }
 
-    /// Takes up the slices of the front that a checkpoint has given out. Nothing has come yet.
-    pub(super) fn restore(&mut self, layout: &AggregateLayout, pieces: Vec<Piece>, to: Option<&Spill>) -> Result<()> {
-        let mut front: BTreeMap<SliceId, (Resting, BTreeMap<SliceId, Resting>)> = BTreeMap::new();
+    /// Takes up the slices of fronts that a checkpoint has given out, where they have some that are still wanted. Answers
+    /// the newest one. Nothing has come yet.
+    pub(super) fn restore(
+        &mut self,
+        layout: &AggregateLayout,
+        pieces: Vec<Piece>,
+        to: Option<&Spill>,
+        is_wanted: impl Fn(SliceId) -> bool,
+    ) -> Result<Option<SliceId>> {
+        let of_turns = pieces.iter().filter(|piece| piece.kind == PieceKind::Turn);
+        let ends: BTreeMap<i64, SliceId> = of_turns.map(|piece| (piece.key.1, piece.key.0)).collect();
+        let mut fronts: BTreeMap<i64, [BTreeMap<SliceId, Resting>; 2]> = BTreeMap::new();
         for piece in pieces {
-            let (kind, key) = (piece.kind, piece.key);
-            let partial = match kind {
-                PieceKind::Turn => {
-                    self.turn = Some(key.0);
-                    continue;
-                }
-                PieceKind::Suffix => &mut front.entry(key.0).or_default().0,
-                PieceKind::Older => front.entry(key.1).or_default().1.entry(key.0).or_default(),
+            let (kind, (slice, front)) = (piece.kind, piece.key);
+            let is_suffix = match kind {
+                PieceKind::Turn => continue,
+                PieceKind::Suffix => true,
+                PieceKind::Older => false,
                 _ => return Err(unexpected(&piece)),
             };
-            partial.put(piece.stored()?, layout, to)?;
+            let Some(end) = ends.get(&front) else { return Err(unexpected(&piece)) };
+            if is_wanted(if is_suffix { end - 1 } else { slice }) {
+                let [suffixes, slices] = fronts.entry(front).or_default();
+                let partials = if is_suffix { suffixes } else { slices };
+                partials.entry(slice).or_default().put(piece.stored()?, layout, to)?;
+            }
         }
-        // Groups are dealt to workers: one may own some of the slices before a suffix, and none of its own.
-        for (from, (merged, slices)) in front {
-            let mut suffix = Suffix { from, merged, older: Older::none() };
-            suffix.put_before(layout, &mut slices.into_iter().rev().collect())?;
-            self.front.push_back(suffix);
+        for (front, [mut merged, mut slices]) in fronts {
+            let end = ends[&front];
+            self.turn = self.turn.max(Some(end));
+            // Groups are dealt to workers: one may own some of a slice before a suffix, and none of the suffix. Then the slice
+            // lies before the next one, or at last before one of nothing.
+            if slices.last_key_value().is_some_and(|(last, _)| merged.last_key_value().is_none_or(|(s, _)| s < last)) {
+                merged.insert(end, Resting::default());
+            }
+            let mut suffixes = VecDeque::with_capacity(merged.len());
+            for (from, merged) in merged {
+                let mut suffix = Suffix { from, merged, older: Older::none() };
+                let newer = slices.split_off(&from);
+                let before = std::mem::replace(&mut slices, newer);
+                suffix.put_before(layout, &mut before.into_iter().rev().collect())?;
+                suffixes.push_back(suffix);
+            }
+            self.fronts.push(Front { suffixes, end });
         }
-        Ok(())
+        Ok(self.turn.map(|turn| turn - 1))
     }
 
     /// Puts on disk what it keeps, what is needed last first, until so many bytes of memory are free. Answers how many are.
@@ -202,13 +247,15 @@ impl Stacks {
         for partial in self.back.values_mut().rev() {
             partial.spill(layout, to)?;
         }
-        for at in (0..self.front.len()).rev() {
-            if is_enough(self) {
-                break;
+        for front in 0..self.fronts.len() {
+            for at in (0..self.fronts[front].suffixes.len()).rev() {
+                if is_enough(self) {
+                    break;
+                }
+                let suffix = &mut self.fronts[front].suffixes[at];
+                suffix.merged.spill(layout, to)?;
+                suffix.older.spill(layout, to)?;
             }
-            let suffix = &mut self.front[at];
-            suffix.merged.spill(layout, to)?;
-            suffix.older.spill(layout, to)?;
         }
         if !is_enough(self) {
             for partial in self.stragglers.values_mut().chain(&mut self.back_total) {
@@ -218,20 +265,24 @@ impl Stacks {
         Ok(before.saturating_sub(self.size_bytes()))
     }
 
+    fn suffixes(&self) -> impl Iterator<Item = &Suffix> {
+        self.fronts.iter().flat_map(|front| &front.suffixes)
+    }
+
     fn all(&self) -> impl Iterator<Item = &Resting> {
-        let of_front = self.front.iter().flat_map(|suffix| {
+        let of_fronts = self.suffixes().flat_map(|suffix| {
             let apart = match &suffix.older {
                 Older::Together(..) => &[][..],
                 Older::Apart(slices) => slices,
             };
             std::iter::once(&suffix.merged).chain(apart.iter().map(|(_, partial)| partial))
         });
-        of_front.chain(self.back.values()).chain(self.stragglers.values()).chain(&self.back_total)
+        of_fronts.chain(self.back.values()).chain(self.stragglers.values()).chain(&self.back_total)
     }
 
     /// Bytes held in memory.
     pub(super) fn size_bytes(&self) -> usize {
-        let together = self.front.iter().map(|suffix| match &suffix.older {
+        let together = self.suffixes().map(|suffix| match &suffix.older {
             Older::Together(Some(older), _) => older.get_array_memory_size(),
             _ => 0,
         });
