@@ -97,6 +97,8 @@ impl Pane {
         let layout = Arc::clone(scratch.layout());
         for part in [&mut self.base, &mut self.delta] {
             part.rest()?;
+            // An emptied table keeps the room that its groups had.
+            part.live = GroupTable::new(&layout)?;
             part.resting.spill(&layout, to)?;
             part.resting.compact(scratch, to)?;
         }

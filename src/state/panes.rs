@@ -289,14 +289,15 @@ impl Panes {
         let to = self.spill.clone();
         let to = to.as_deref();
         let mut folded: BTreeMap<PaneKey, Pane> = BTreeMap::new();
-        let mut front = Vec::new();
+        let mut fronts = Vec::new();
+        let is_sliding = matches!(self.folded, Folded::Sliding(_));
         let is_wanted = |slice| first_open_now <= self.windows.last_window(slice);
         for piece in pieces {
             match piece.kind {
                 PieceKind::Clock => continue,
                 PieceKind::Pane => {}
-                PieceKind::Turn | PieceKind::Suffix | PieceKind::Older => {
-                    front.push(piece);
+                PieceKind::Turn | PieceKind::Suffix | PieceKind::Older if is_sliding => {
+                    fronts.push(piece);
                     continue;
                 }
                 _ => return Err(unexpected(&piece)),
@@ -312,11 +313,8 @@ impl Panes {
             pane.restore(piece.stored()?, &self.layout, to)?;
         }
         self.newest = folded.keys().map(|(slice, _)| *slice).max();
-        match &mut self.folded {
-            Folded::Sliding(stacks) => {
-                self.newest = self.newest.max(stacks.restore(&self.layout, front, to, is_wanted)?);
-            }
-            _ => front.first().map_or(Ok(()), |piece| Err(unexpected(piece)))?,
+        if let Folded::Sliding(stacks) = &mut self.folded {
+            self.newest = self.newest.max(stacks.restore(&self.layout, fronts, to, is_wanted)?);
         }
         let Some(newest) = self.newest else { return Ok(()) };
         self.closed = self.windows.first_window_from(newest, first_open_now) - self.windows.step();
